@@ -1,0 +1,7 @@
+"""Data sets: the built-in one, torchvision's CIFAR-10, folders of images, parquet files."""
+
+from ghnas.data.batches import evaluation_batches, random_batches
+from ghnas.data.dataset import DataSet, Split
+from ghnas.data.sources import load_data
+
+__all__ = ["DataSet", "Split", "evaluation_batches", "load_data", "random_batches"]

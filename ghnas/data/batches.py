@@ -1,0 +1,136 @@
+"""Batches of normalised images, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from ghnas.data.dataset import Split, mixed_order
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def random_batches(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    device: torch.device | str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    mirror: bool = False,
+    shift: int = 0,
+    start_step: int = 0,
+) -> Iterator[Batch]:
+    """Endless training batches: images float32 (B, C, H, W) in channels_last, labels int64 (B,).
+
+    Every epoch is shuffled anew and its incomplete last batch left out; a split smaller than
+    batch_size gives batches of all its images. mirror: turn half of the images left-right.
+    shift: move each image by up to so many pixels each way, repeating its edge.
+    A batch depends on seed and step alone, not on the device or on the batches before it:
+    start_step goes on where an interrupted training stopped.
+    Raises ValueError for an empty split, or a batch_size, shift or start_step out of range.
+    """
+    if batch_size < 1 or shift < 0 or start_step < 0:
+        raise ValueError("batch_size must be 1 or more, shift and start_step 0 or more")
+    if len(split) == 0:
+        raise ValueError("cannot draw batches from an empty split")
+    return _random_batches(
+        split.to(device), batch_size, seed, _Normalise(mean, std, device), mirror, shift, start_step
+    )
+
+
+def _random_batches(
+    split: Split,
+    batch_size: int,
+    seed: int,
+    normalise: _Normalise,
+    mirror: bool,
+    shift: int,
+    step: int,
+) -> Iterator[Batch]:
+    device = split.labels.device
+    batch_size = min(batch_size, len(split))
+    steps_per_epoch = len(split) // batch_size
+    order, order_epoch = torch.empty(0, dtype=torch.int64), -1
+    while True:
+        epoch, place = divmod(step, steps_per_epoch)
+        if epoch != order_epoch:
+            order = torch.randperm(len(split), generator=_generator(seed, 0, epoch)).to(device)
+            order_epoch = epoch
+        chosen = order[place * batch_size : (place + 1) * batch_size]
+        if mirror or shift:
+            images = _moved(split.images, chosen, mirror, shift, _generator(seed, 1, step))
+        else:
+            images = split.images[chosen]
+        yield normalise(images), split.labels[chosen]
+        step += 1
+
+
+def evaluation_batches(
+    split: Split,
+    batch_size: int,
+    *,
+    device: torch.device | str,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> list[Batch]:
+    """All images once, in a fixed order: float32 (B, C, H, W) in channels_last, int64 (B,).
+
+    Every batch has the split's class shares as nearly as can be, and the batches' sizes, at most
+    batch_size, differ by one at most: networks that normalise by the statistics of a batch score
+    at chance on one that is sorted by class, and badly on a small remainder.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+    if len(split) == 0:
+        return []
+    order = torch.from_numpy(mixed_order(split.labels.cpu().numpy()))
+    normalise = _Normalise(mean, std, device)
+    batches = []
+    for indices in order.tensor_split(-(-len(order) // batch_size)):
+        part = split.select(indices.to(split.labels.device)).to(device)
+        batches.append((normalise(part.images), part.labels))
+    return batches
+
+
+class _Normalise:
+    """uint8 images (B, C, H, W) -> (images / 255 - mean) / std, float32 in channels_last."""
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], device: torch.device | str
+    ) -> None:
+        middle = torch.tensor(mean, dtype=torch.float64)
+        spread = torch.tensor(std, dtype=torch.float64)
+        self._scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
+        self._offset = (middle / spread).float().view(1, -1, 1, 1).to(device)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        values = images.to(torch.float32, memory_format=torch.channels_last)
+        return values * self._scale - self._offset
+
+
+def _generator(seed: int, stream: int, step: int) -> torch.Generator:
+    """A CPU generator for one epoch or step: the numbers are the same whatever the device."""
+    state = np.random.SeedSequence([seed % 2**64, stream, step]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) >> 1)
+
+
+def _moved(
+    images: torch.Tensor, chosen: torch.Tensor, mirror: bool, shift: int, random: torch.Generator
+) -> torch.Tensor:
+    """The chosen images, each shifted and perhaps mirrored: one gather of uint8 (B, C, H, W)."""
+    count, device = len(chosen), images.device
+    channels, height, width = images.shape[1:]
+    across, down = torch.randint(-shift, shift + 1, (2, count, 1), generator=random).to(device)
+    rows = (torch.arange(height, device=device) + down).clamp(0, height - 1)
+    columns = (torch.arange(width, device=device) + across).clamp(0, width - 1)
+    if mirror:
+        turned = (torch.rand(count, 1, generator=random) < 0.5).to(device)
+        columns = torch.where(turned, width - 1 - columns, columns)
+    channel = torch.arange(channels, device=device).view(1, -1, 1, 1)
+    return images[
+        chosen.view(-1, 1, 1, 1), channel, rows[:, None, :, None], columns[:, None, None, :]
+    ]

@@ -1,0 +1,147 @@
+"""What a data set is: splits of uint8 images with labels, and how splits are ordered and cut."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Integers = npt.NDArray[np.int64]
+_ORDER_SEED = 20_260_001
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    images: uint8 (N, C, H, W); labels: int64 (N,).
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise ValueError("a split's images must be uint8 of shape (N, C, H, W)")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError("a split's labels must be int64 of shape (N,), one for each image")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, count: int) -> Split:
+        """The first count images of a fixed order that is mixed by class; all, if there are fewer.
+
+        Whatever the count, the classes have nearly the shares that they have in the whole split.
+        """
+        if count < 1:
+            raise ValueError(f"cannot take {count} images: the count must be 1 or more")
+        order = torch.from_numpy(mixed_order(self.labels.cpu().numpy())[:count])
+        return self.select(order.to(self.labels.device))
+
+    def select(self, indices: torch.Tensor) -> Split:
+        """The images at the indices, int64 (n,), in their order."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """An image-classification task.
+
+    Searching and training read `train` and `validation`. `load_test` reads the test images; it is
+    for the final figure of a fine-tuned network alone.
+    mean, std: of the train images scaled to [0, 1], one number a channel.
+    mirror: whether training may mirror images left-right (not for digits or letters).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    load_test: Callable[[], Split]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirror: bool
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of the class names and the train and validation splits."""
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        for split in (self.train, self.validation):
+            digest.update(str(tuple(split.images.shape)).encode())
+            digest.update(np.ascontiguousarray(split.images.cpu().numpy()).data)
+            digest.update(np.ascontiguousarray(split.labels.cpu().numpy().astype("<i8")).data)
+        return digest.hexdigest()
+
+
+def mixed_order(labels: Integers) -> Integers:
+    """A fixed order of all indices, (N,), in which every stretch has nearly the overall shares.
+
+    The k-th of n images of a class gets the place (k + 1/2) / n between 0 and 1; sorting by place
+    spreads each class evenly. Within a class the images are shuffled first.
+    """
+    places = np.empty(len(labels), dtype=np.float64)
+    random = stable_random(_ORDER_SEED)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        places[random.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.lexsort((labels, places)).astype(np.int64)
+
+
+def cut(labels: Integers, fraction: float, seed: int) -> tuple[Integers, Integers]:
+    """Cut the indices of labels in two by chance, class by class: the rest, and the fraction.
+
+    A class of two or more images gives at least one to each side; a single image stays in the
+    rest. Both results are sorted.
+    """
+    random = stable_random(seed)
+    taken = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) >= 2:
+            count = min(max(round(len(members) * fraction), 1), len(members) - 1)
+            taken[random.permutation(members)[:count]] = True
+    return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def stable_random(seed: int) -> np.random.RandomState:
+    """A random generator whose numbers numpy has promised never to change."""
+    return np.random.RandomState(seed % 2**32)
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), as of [0, 1].
+
+    Sums are integers, so that the result is exact and the same everywhere.
+    """
+    total = torch.zeros(images.shape[1], dtype=torch.int64)
+    squares = torch.zeros_like(total)
+    for part in images.split(2048):
+        values = part.to(torch.int64)
+        total += values.sum((0, 2, 3))
+        squares += values.square().sum((0, 2, 3))
+    count = images.numel() // images.shape[1]
+    mean = [int(t) / count for t in total]
+    variance = [int(s) / count - m * m for s, m in zip(squares, mean, strict=True)]
+    # a constant channel gets the smallest step of a pixel, so that nothing is divided by zero
+    std = [max(v, 1.0) ** 0.5 for v in variance]
+    return tuple(m / 255 for m in mean), tuple(s / 255 for s in std)

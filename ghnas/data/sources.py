@@ -1,0 +1,335 @@
+"""Where data sets come from: the built-in one, CIFAR-10, a folder of images, parquet files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache as remember
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from ghnas.data.dataset import DataSet, Integers, Split, channel_statistics, cut, mixed_order
+from ghnas.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+ACCEPTED = (
+    "'embedded', 'cifar10', a folder of images by class or a folder of parquet files"
+)
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp".split())
+_DEFAULT_SIZE = 32
+_LARGEST_NATIVE = 64  # images that share one size up to this keep it when none is asked for
+_PARTS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+_BATCH = 128  # images that a thread decodes between two calls of progress
+
+
+@dataclass(frozen=True)
+class _Options:
+    image_size: int | None
+    validation_fraction: float
+    seed: int
+    train_limit: int | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """Images not yet decoded: each a file, or bytes; a name for errors; labels int64 (N,)."""
+
+    images: Sequence[Path | bytes]
+    names: Sequence[str]
+    labels: Integers
+
+    def select(self, indices: Integers) -> _Coded:
+        images, names = [self.images[i] for i in indices], [self.names[i] for i in indices]
+        return _Coded(images, names, self.labels[indices])
+
+
+def load_data(
+    spec: str = "embedded",
+    *,
+    image_size: int | None = None,
+    cache: Path | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    train_limit: int | None = None,
+    progress: Progress | None = None,
+) -> DataSet:
+    """Load a data set.
+
+    spec: 'embedded' (also 'digitscapes'), 'cifar10', or the path of a folder: of images by class
+        (class/image.png, or train/class/image.png beside val and test), or of parquet files
+        (train*.parquet, val*, test*; columns img or image, and label).
+    image_size: height and width to resize to. None keeps the images' own size where all are
+        square, of one size and at most 64 x 64; else 32.
+    cache: where downloads are kept; None means $GHNAS_CACHE, else ~/.cache/ghnas.
+    validation_fraction, seed: without a validation split, or a test split, so large a part of
+        train is cut off instead, by chance and class by class. The embedded set has its own.
+    train_limit: use only so many train images, mixed by class.
+    progress: called with the images read so far and their number.
+    Raises DataError, which says what to do, for whatever is wrong with the arguments or the data.
+    """
+    _check(image_size, validation_fraction, train_limit)
+    options = _Options(image_size, validation_fraction, seed, train_limit, progress)
+    if spec in ("embedded", "digitscapes"):
+        return _load_digitscapes(options)
+    if spec == "cifar10":
+        return _load_cifar10(cache or _default_cache(), options)
+    folder = Path(spec).expanduser()
+    if not folder.is_dir():
+        raise DataError(_no_such_data(spec, folder))
+    if list(folder.glob("*.parquet")) or list(folder.glob("data/*.parquet")):
+        return _load_parquet(folder, options)
+    return _load_image_folder(folder, options)
+
+
+def _check(image_size: int | None, validation_fraction: float, train_limit: int | None) -> None:
+    if image_size is not None and image_size < 1:
+        raise DataError(f"The image size is {image_size}: give a whole number of 1 or more.")
+    if not 0 < validation_fraction < 1:
+        raise DataError(
+            f"The validation fraction is {validation_fraction}: give a number between 0 and 1."
+        )
+    if train_limit is not None and train_limit < 1:
+        raise DataError(f"The limit of train images is {train_limit}: give 1 or more.")
+
+
+def _no_such_data(spec: str, folder: Path) -> str:
+    if folder.exists():
+        return f"Data {spec!r} is a file, not a folder: give {ACCEPTED}."
+    if spec.startswith(("~", ".")) or "/" in spec or os.sep in spec:
+        return f"The data folder {spec} does not exist: check the path, or give {ACCEPTED}."
+    return f"Unknown data set {spec!r}, and no folder of that name here: give {ACCEPTED}."
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("GHNAS_CACHE") or Path.home() / ".cache" / "ghnas")
+
+
+# ------------------------------------------------------------------ ready-made sets
+
+
+def _load_digitscapes(options: _Options) -> DataSet:
+    from ghnas.data.embedded import make_digitscapes
+
+    def make(part: str) -> Split:
+        images, labels = make_digitscapes(part)
+        return _resized(torch.from_numpy(images), torch.from_numpy(labels), options.image_size)
+
+    train = _limited(make("train"), options)
+    classes = tuple(str(digit) for digit in range(10))
+    test = remember(lambda: make("test"))
+    return _data_set("digitscapes", classes, train, make("validation"), test, mirror=False)
+
+
+def _load_cifar10(cache: Path, options: _Options) -> DataSet:
+    whole, classes = _torchvision_cifar10(cache, train=True)
+    rest, held = cut(whole.labels.numpy(), options.validation_fraction, options.seed)
+    train = _limited(whole.select(torch.from_numpy(rest)), options)
+    validation = whole.select(torch.from_numpy(held))
+
+    @remember
+    def test() -> Split:
+        split, _ = _torchvision_cifar10(cache, train=False)
+        return _resized(split.images, split.labels, options.image_size)
+
+    train = _resized(train.images, train.labels, options.image_size)
+    validation = _resized(validation.images, validation.labels, options.image_size)
+    return _data_set("cifar10", classes, train, validation, test, mirror=True)
+
+
+def _torchvision_cifar10(cache: Path, train: bool) -> tuple[Split, tuple[str, ...]]:
+    """CIFAR-10 from the cache, downloaded there if it is missing."""
+    from torchvision.datasets import CIFAR10
+
+    folder = cache / "cifar10"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = CIFAR10(str(folder), train=train, download=True)
+    except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
+        raise DataError(
+            f"CIFAR-10 cannot be downloaded to {folder} ({_first_line(error)}): go online once, "
+            f"put its folder cifar-10-batches-py there, or give a folder of your own as data."
+        ) from error
+    images = torch.from_numpy(np.ascontiguousarray(found.data.transpose(0, 3, 1, 2)))
+    return Split(images, torch.tensor(found.targets)), tuple(found.classes)
+
+
+def _limited(train: Split, options: _Options) -> Split:
+    return train.take(options.train_limit) if options.train_limit else train
+
+
+def _resized(images: torch.Tensor, labels: torch.Tensor, image_size: int | None) -> Split:
+    """A split of the uint8 images, averaged down (or blown up) to image_size if one is given."""
+    if image_size is not None and tuple(images.shape[2:]) != (image_size, image_size):
+        shape = (image_size, image_size)
+        parts = [interpolate(p, shape, mode="bilinear", antialias=True) for p in images.split(4096)]
+        images = torch.cat(parts)
+    return Split(images, labels)
+
+
+def _data_set(
+    name: str,
+    classes: tuple[str, ...],
+    train: Split,
+    validation: Split,
+    load_test: Callable[[], Split],
+    *,
+    mirror: bool,
+) -> DataSet:
+    mean, std = channel_statistics(train.images)
+    return DataSet(name, classes, train, validation, load_test, mean, std, mirror)
+
+
+# ------------------------------------------------------------------ folders of images
+
+
+def _load_image_folder(folder: Path, options: _Options) -> DataSet:
+    parts = {part: _subfolder(folder, names) for part, names in _PARTS.items()}
+    train_folder = parts["train"] or folder
+    classes = tuple(sorted(path.name for path in _visible_folders(train_folder)))
+    if not classes:
+        loose = any(p.suffix.lower() in IMAGE_SUFFIXES for p in train_folder.iterdir())
+        what = "holds images but no class folders" if loose else "holds no images"
+        raise DataError(
+            f"The data folder {train_folder} {what}: put the images of each class into a "
+            f"subfolder named after the class."
+        )
+    listed = _list_images(train_folder, classes)
+    for label, count in enumerate(np.bincount(listed.labels, minlength=len(classes))):
+        if count == 0:
+            raise DataError(
+                f"The class folder {train_folder / classes[label]} holds no images: "
+                f"add some, or remove the folder."
+            )
+    has_parts = parts["train"] is not None
+    validation = _list_images(parts["validation"], classes) if has_parts else None
+    test_folder = parts["test"] if has_parts else None
+    test = (lambda: _list_images(test_folder, classes)) if test_folder else None
+    return _decoded(folder, classes, listed, validation, test, options)
+
+
+def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((p for p in _visible_folders(folder) if p.name.lower() in names), None)
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+
+
+def _list_images(folder: Path | None, classes: tuple[str, ...]) -> _Coded | None:
+    """All images below the class folders of a folder, in sorted order."""
+    if folder is None:
+        return None
+    paths: list[Path] = []
+    labels: list[int] = []
+    for class_folder in _visible_folders(folder):
+        found = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = [p for p in found if not p.name.startswith(".")]
+        if found and class_folder.name not in classes:
+            raise DataError(
+                f"The class folder {class_folder} has no counterpart among the train images: "
+                f"add the class there, or remove this folder."
+            )
+        paths += found
+        labels += [classes.index(class_folder.name)] * len(found)
+    return _Coded(paths, [str(p) for p in paths], np.array(labels, dtype=np.int64))
+
+
+# ------------------------------------------------------------------ parquet files
+
+
+def _load_parquet(folder: Path, options: _Options) -> DataSet:
+    files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
+    parts = {
+        part: [f for f in files if f.name.lower().startswith(names)]
+        for part, names in _PARTS.items()
+    }
+    if not parts["train"]:
+        raise DataError(
+            f"None of the parquet files in {folder} is a train file: "
+            f"name them train*.parquet, validation*.parquet and test*.parquet."
+        )
+    listed, names = _read_parquet(parts["train"])
+    classes = names or tuple(str(n) for n in range(int(listed.labels.max(initial=-1)) + 1))
+    validation = _read_parquet(parts["validation"])[0] if parts["validation"] else None
+    test = (lambda: _read_parquet(parts["test"])[0]) if parts["test"] else None
+    return _decoded(folder, classes, listed, validation, test, options)
+
+
+def _read_parquet(files: Sequence[Path]) -> tuple[_Coded, tuple[str, ...]]:
+    """The coded images of parquet files, and the class names if the files know them."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(
+            f"Reading {files[0]} needs pyarrow: run pip install 'ghnas[parquet]'."
+        ) from error
+    images: list[bytes] = []
+    names: list[str] = []
+    labels: list[Integers] = []
+    classes: tuple[str, ...] = ()
+    for path in files:
+        try:
+            columns = pyarrow.parquet.read_schema(path).names
+            image_column = _image_column(path, columns)
+            table = pyarrow.parquet.read_table(path, columns=[image_column, "label"])
+            images += _image_bytes(table.column(image_column))
+            labels.append(table.column("label").to_numpy().astype(np.int64))
+        except (pyarrow.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
+            raise DataError(
+                f"The parquet file {path} cannot be read ({_first_line(error)}): "
+                f"replace it by a whole one with image bytes and whole-number labels."
+            ) from error
+        names += [f"row {row} of {path}" for row in range(len(table))]
+        classes = classes or _class_names(table.schema.metadata)
+    return _Coded(images, names, np.concatenate(labels)), classes
+
+
+def _image_column(path: Path, columns: Sequence[str]) -> str:
+    found = next((name for name in ("img", "image") if name in columns), None)
+    if found is None or "label" not in columns:
+        missing = "label" if found else "img or image"
+        raise DataError(
+            f"The parquet file {path} has no column {missing}, only {', '.join(columns)}: "
+            f"rename its columns to img and label."
+        )
+    return found
+
+
+def _image_bytes(column: Any) -> list[bytes]:
+    """The bytes of a column of binaries, or of structs with a field bytes."""
+    chunks = [c if str(c.type).endswith("binary") else c.field("bytes") for c in column.chunks]
+    return [value or b"" for chunk in chunks for value in chunk.to_pylist()]
+
+
+def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
+    """The label names that data hubs write into a parquet file's metadata; () without."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(str(name) for name in features["label"]["names"])
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+# ------------------------------------------------------------------ decoding
+
+
+def _decoded(
+    folder: Path,
+    classes: tuple[str, ...],
+    train: _Coded | None,
+    validation: _Coded | None,
+    load_test: Callable[[], _Coded | None] | None,
+    options: _Options,
+) -> DataSet:
+    """Cut off the splits that are missing, then decode train and validation; test when asked."""

@@ -1,0 +1,15 @@
+"""Errors that a user can cause and mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake of the user's.
+
+    The message is one clear sentence: what is wrong, where, and what to do. The command line
+    prints it without a traceback and exits with code 2.
+    """
+
+
+class DataError(UserError):
+    """A data set that cannot be found, read or used."""

@@ -1,0 +1,119 @@
+"""Node embeddings: primitive type and parameter shape, then a gated graph network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ghnas.ghn.features import FeatureBatch, Traversal
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them and, unless `last` is False, behind the last."""
+
+    def __init__(self, width: int, hidden: tuple[int, ...], last: bool = True) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.ReLU()]
+            width = size
+        self.fc = nn.Sequential(*(layers if last else layers[:-1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width) -> (N, hidden[-1])."""
+        result: Tensor = self.fc(x)
+        return result
+
+
+def channel_table(classes: int) -> list[int]:
+    """Channel counts that have an embedding of their own."""
+    counts = {1, 3, classes} | set(range(8, 64, 8)) | set(range(64, 4096, 16))
+    return sorted(counts | set(range(4096, 8193, 32)))
+
+
+def kernel_table(largest: int) -> list[int]:
+    """Kernel sizes that have an embedding of their own."""
+    return sorted(set(range(1, max(12, largest), 2)) | {14, 16})
+
+
+def _nearest(table: list[int]) -> Tensor:
+    """Index into the table for every size up to its largest: the nearest, the smaller of two."""
+    known = torch.tensor(table)
+    sizes = torch.arange(table[-1] + 1)
+    return torch.argmin((sizes[:, None] - known[None]).abs(), dim=1)
+
+
+class ShapeEncoder(nn.Module):
+    """Embeds (out, in, height, width); sizes without an entry take the nearest one."""
+
+    channel_index: Tensor
+    kernel_index: Tensor
+
+    def __init__(self, width: int, classes: int, max_shape: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        channels, kernels = channel_table(classes), kernel_table(max_shape[3])
+        self.embed_spatial = nn.Embedding(len(kernels) + 1, width // 4)
+        self.embed_channel = nn.Embedding(len(channels) + 1, width // 4)
+        channel_index, kernel_index = _nearest(channels), _nearest(kernels)
+        channel_index[4:8] = channels.index(8)  # the published model rounds 4 to 7 up
+        kernel_index[2] = kernels.index(3)
+        channel_index[0], kernel_index[0] = len(channels), len(kernels)  # no parameter
+        self.register_buffer("channel_index", channel_index, persistent=False)
+        self.register_buffer("kernel_index", kernel_index, persistent=False)
+
+    def forward(self, shape: Tensor) -> Tensor:
+        """(N, 4) integer shapes, zero where there is no parameter -> (N, width)."""
+        channels = self.channel_index[shape[:, :2].clamp(max=len(self.channel_index) - 1)]
+        kernels = self.kernel_index[shape[:, 2:].clamp(max=len(self.kernel_index) - 1)]
+        parts = [self.embed_channel(channels), self.embed_spatial(kernels)]
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+class GatedGNN(nn.Module):
+    """One forward and one backward traversal (section 3 of the paper, equations 3 and 4).
+
+    Nodes of one level do not see each other, so each level of all graphs is one step; the
+    messages of a node are computed once, when its state is final for the direction.
+    """
+
+    def __init__(self, width: int, virtual_edges: bool) -> None:
+        super().__init__()
+        hidden = width // 2 if virtual_edges else width
+        self.mlp = MLP(width, (hidden, width))
+        self.mlp_ve = MLP(width, (width // 2, width)) if virtual_edges else None
+        self.gru = nn.GRUCell(width, width)
+
+    def forward(self, x: Tensor, batch: FeatureBatch) -> Tensor:
+        """(N, width) -> (N, width)."""
+        for traversal in (batch.forward, batch.backward):
+            x = self._traverse(x[traversal.order], traversal)[traversal.rank]
+        return x
+
+    def _traverse(self, x: Tensor, traversal: Traversal) -> Tensor:
+        """States in the order of rank -> updated states in the order of rank."""
+        states: list[Tensor] = []
+        direct = traversal.lengths == 1
+        weights = torch.stack([direct.float(), 1 / traversal.lengths], dim=1).unsqueeze(-1)
+        messages: Tensor | None = None
+        node_start = edge_start = 0
+        for node_end, edge_end in zip(traversal.node_ends, traversal.edge_ends, strict=True):
+            incoming = x.new_zeros(node_end - node_start, x.shape[1])
+            if messages is not None and edge_end > edge_start:
+                edges = slice(edge_start, edge_end)
+                terms = messages[traversal.sources[edges]]
+                terms = terms * weights[edges, : terms.shape[1]]
+                incoming = incoming.index_add(0, traversal.targets[edges], terms.sum(1))
+            state = self.gru(incoming, x[node_start:node_end])
+            states.append(state)
+            sent = self._messages(state)
+            messages = sent if messages is None else torch.cat([messages, sent])
+            node_start, edge_start = node_end, edge_end
+        return torch.cat(states)
+
+    def _messages(self, state: Tensor) -> Tensor:
+        """(n, width) -> (n, kinds of edges, width): what a node sends along each kind."""
+        sent = [self.mlp(state)]
+        if self.mlp_ve is not None:
+            sent.append(self.mlp_ve(state))
+        return torch.stack(sent, dim=1)
+

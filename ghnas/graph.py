@@ -1,0 +1,285 @@
+"""The one description of an architecture: a directed acyclic graph of operations.
+
+Everything reads this graph: the hypernetwork to predict weights, the network to run, the cost
+model to count, the hash to find duplicates, the report to draw. It knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Protocol
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+class Operation(Protocol):
+    """What a graph asks of an operation (the table of operations is `ghnas.ops`)."""
+
+    @property
+    def primitive(self) -> str | None:
+        """The hypernetwork's node type, or None if the node is contracted away."""
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Shape of the output for one image, from the shapes of the inputs for one image."""
+
+    def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
+        """Parameter names (such as `weight`) and shapes."""
+
+    def feature_shape(self, *inputs: Shape) -> Shape | None:
+        """The shape that the hypernetwork's shape embedding sees, None if there is none."""
+
+    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
+        """Floating-point operations for one image: multiply-adds x 2."""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """An operation applied to inputs of known shapes; shared by all nodes that agree in both."""
+
+    op: Operation
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
+    parameter_shapes: tuple[tuple[str, Shape], ...]
+    feature_shape: Shape | None
+    flops: int
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A stable digest of the operation and its shapes."""
+        text = f"{self.op!r}|{self.input_shapes!r}"
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+@lru_cache(maxsize=100_000)
+def specify(op: Operation, input_shapes: tuple[Shape, ...]) -> Specification:
+    """Apply an operation to input shapes (cached: nodes of many graphs share the result)."""
+    output = op.output_shape(*input_shapes)
+    return Specification(
+        op=op,
+        input_shapes=input_shapes,
+        output_shape=output,
+        parameter_shapes=tuple(op.parameter_shapes(*input_shapes).items()),
+        feature_shape=op.feature_shape(*input_shapes),
+        flops=op.flops(input_shapes, output),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation of an architecture.
+
+    Args:
+        spec: The operation with its shapes.
+        inputs: Indices of the nodes that it reads, in order; all smaller than its own index.
+        name: The prefix of its parameters' names, as in a PyTorch state dict.
+        cell: The index of the cell (or stage) that the node belongs to.
+    """
+
+    spec: Specification
+    inputs: tuple[int, ...]
+    name: str = ""
+    cell: int = 0
+
+    @property
+    def op(self) -> Operation:
+        """The node's operation."""
+        return self.spec.op
+
+    @property
+    def shape(self) -> Shape:
+        """Output shape for one image."""
+        return self.spec.output_shape
+
+    @property
+    def parameters(self) -> list[tuple[str, Shape]]:
+        """Full parameter names and their shapes."""
+        return [(f"{self.name}.{key}", shape) for key, shape in self.spec.parameter_shapes]
+
+
+@dataclass(frozen=True)
+class PrimitiveGraph:
+    """A graph as the hypernetwork sees it: only nodes with a primitive type.
+
+    Args:
+        nodes: Index in the full graph of each kept node.
+        edges: Pairs (from, to) of positions in `nodes`, from < to.
+    """
+
+    nodes: tuple[int, ...]
+    edges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An architecture: nodes in topological order; the first is the input, the last the output."""
+
+    nodes: tuple[Node, ...]
+
+    @cached_property
+    def parameters(self) -> dict[str, Shape]:
+        """Parameter names and shapes, in the order of the nodes."""
+        return dict(item for node in self.nodes for item in node.parameters)
+
+    @cached_property
+    def parameter_count(self) -> int:
+        """Number of trainable parameters."""
+        return sum(int(np.prod(shape)) for shape in self.parameters.values())
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations for one image: multiply-adds x 2."""
+        return sum(node.spec.flops for node in self.nodes)
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the nodes that read it."""
+        readers: list[list[int]] = [[] for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            for source in node.inputs:
+                readers[source].append(index)
+        return tuple(tuple(item) for item in readers)
+
+    @cached_property
+    def hash(self) -> str:
+        """Canonical hash: equal for isomorphic architectures.
+
+        Two rounds of label refinement (Weisfeiler and Leman, 1968), each once along and once
+        against the edges. Inputs are compared as multisets, for a sum does not depend on their
+        order and a concatenation only up to the order of channels.
+        """
+        labels = [node.spec.digest for node in self.nodes]
+        count = len(labels)
+        for _ in range(2):
+            for index, node in enumerate(self.nodes):
+                labels[index] = _combine(labels[index], [labels[i] for i in node.inputs])
+            for index in range(count - 1, -1, -1):
+                readers = self.consumers[index]
+                labels[index] = _combine(labels[index], [labels[i] for i in readers])
+        return _combine(b"", labels).hex()
+
+    @cached_property
+    def primitives(self) -> PrimitiveGraph:
+        """Contract nodes without a primitive type: their readers read what they read."""
+        kept: list[int] = []
+        sources: list[tuple[int, ...]] = []  # positions in `kept` that each node stands for
+        edges: list[tuple[int, int]] = []
+        for index, node in enumerate(self.nodes):
+            above = [position for i in node.inputs for position in sources[i]]
+            if node.op.primitive is None:
+                sources.append(tuple(dict.fromkeys(above)))
+                continue
+            position = len(kept)
+            kept.append(index)
+            edges.extend((source, position) for source in dict.fromkeys(above))
+            sources.append((position,))
+        return PrimitiveGraph(tuple(kept), tuple(edges))
+
+
+def _combine(label: bytes, others: list[bytes]) -> bytes:
+    digest = hashlib.blake2b(label, digest_size=16)
+    for other in sorted(others):
+        digest.update(other)
+    return digest.digest()
+
+
+def levels(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Longest path, in edges, from any source to each node.
+
+    Args:
+        count: Number of nodes.
+        edges: Pairs (from, to) with from < to.
+
+    Returns:
+        int64 array (count,).
+    """
+    result = [0] * count
+    for source, target in sorted(edges, key=lambda edge: edge[1]):
+        result[target] = max(result[target], result[source] + 1)
+    return np.asarray(result, dtype=np.int64)
+
+
+def shortest_paths(count: int, edges: Sequence[tuple[int, int]], cutoff: int) -> np.ndarray:
+    """Directed shortest-path lengths between all pairs of nodes.
+
+    Args:
+        count: Number of nodes.
+        edges: Pairs (from, to) with from < to.
+        cutoff: Longer paths are left out.
+
+    Returns:
+        uint8 array (count, count); entry [to, from] is the length, 0 where there is no path of
+        at most `cutoff` edges.
+
+    Raises:
+        ValueError: If `cutoff` is over 254.
+    """
+    if cutoff > 254:
+        raise ValueError("cutoff must be at most 254")
+    far = np.uint8(255)
+    distance = np.full((count, count), far, dtype=np.uint8)
+    sources: list[list[int]] = [[] for _ in range(count)]
+    for source, target in edges:
+        sources[target].append(source)
+    for node, above in enumerate(sources):
+        if above:
+            nearest = distance[above[0]]
+            for other in above[1:]:
+                nearest = np.minimum(nearest, distance[other])
+            np.add(nearest, 1, out=distance[node], where=nearest < cutoff)
+        distance[node, node] = 0
+    distance[distance == far] = 0
+    return distance
+
+
+@dataclass
+class GraphBuilder:
+    """Builds a graph node by node; `cell` marks the nodes that are added from then on."""
+
+    cell: int = 0
+    _nodes: list[Node] = field(default_factory=list)
+    _shared: dict[tuple[Operation, tuple[int, ...]], int] = field(default_factory=dict)
+
+    def add(self, op: Operation, *inputs: int, name: str = "") -> int:
+        """Append a node and return its index.
+
+        Nodes that are contracted away (activations and the like) have no parameters; equal ones
+        on equal inputs are the same node, so that nothing is computed twice.
+        """
+        key = (op, inputs)
+        shared = op.primitive is None
+        if shared and key in self._shared:
+            return self._shared[key]
+        spec = specify(op, tuple(self._nodes[i].shape for i in inputs))
+        self._nodes.append(Node(spec, inputs, name, self.cell))
+        index = len(self._nodes) - 1
+        if shared:
+            self._shared[key] = index
+        return index
+
+    def shape(self, index: int) -> Shape:
+        """Output shape of a node for one image."""
+        return self._nodes[index].shape
+
+    def build(self) -> Graph:
+        """The finished graph: the nodes that lead to the one added last, its output."""
+        needed = [False] * len(self._nodes)
+        needed[0] = needed[-1] = True
+        for index in range(len(self._nodes) - 1, -1, -1):
+            if needed[index]:
+                for source in self._nodes[index].inputs:
+                    needed[source] = True
+        if all(needed):
+            return Graph(tuple(self._nodes))
+        position = {index: n for n, index in enumerate(i for i, keep in enumerate(needed) if keep)}
+        return Graph(
+            tuple(
+                Node(node.spec, tuple(position[i] for i in node.inputs), node.name, node.cell)
+                for index, node in enumerate(self._nodes)
+                if needed[index]
+            )
+        )
