@@ -14,7 +14,7 @@ from ghnas.errors import UserError
 from ghnas.genotype import Edge, Genotype, format_genotype, parse_genotype
 from ghnas.graph import Graph, GraphBuilder, Shape
 from ghnas.ops import Concat, Input, Sum, Zeros
-from ghnas.space import BlockSettings, Candidate, Choice, Space, StrictModel, explain
+from ghnas.space import BlockSettings, Candidate, Choice, Space, StrictModel, Value, explain
 
 CELLS = ("normal", "reduce")
 
@@ -115,6 +115,38 @@ class CellSpace(Space):
             for cell in CELLS
         )
         return Genotype(normal, concat, reduce, concat)
+
+    @cached_property
+    def record_choices(self) -> tuple[Choice, ...]:
+        operations = tuple(self.file.cell.operations)
+        return tuple(
+            Choice(f"{cell}.{source}-{node}", operations)
+            for cell in CELLS
+            for node in range(2, 2 + self.file.cell.nodes)
+            for source in range(node)
+        )
+
+    def to_record(self, candidate: Candidate) -> dict[str, Value]:
+        """A parameter for each edge, as `normal.0-2: sep_conv_3x3`."""
+        return {
+            f"{cell}.{source}-{node}": operation
+            for cell in CELLS
+            for node, pairs in enumerate(self.edges(candidate, cell), start=2)
+            for operation, source in pairs
+        }
+
+    def from_record(self, parameters: Mapping[str, Any]) -> Candidate:
+        candidate: dict[str, Any] = {}
+        for cell in CELLS:
+            for node in range(2, 2 + self.file.cell.nodes):
+                names = {i: f"{cell}.{i}-{node}" for i in range(node)}
+                sources = [i for i, name in names.items() if name in parameters]
+                if len(sources) != 2:
+                    raise UserError(f"node {node} of {cell} has {len(sources)} inputs, not 2")
+                candidate[f"{cell}.{node}.inputs"] = "+".join(map(str, sources))
+                for key, source in zip(("first", "second"), sources, strict=True):
+                    candidate[f"{cell}.{node}.{key}"] = parameters[names[source]]
+        return self.check(candidate)
 
     def encode(self, candidate: Candidate) -> str:
         return format_genotype(self.genotype(candidate))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghnas import kernels
 from ghnas.graph import Shape
 
 OPERATIONS: dict[str, type[Op]] = {}
@@ -140,22 +141,16 @@ class Conv(Op):
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
     ) -> Tensor:
         (x,), (weight,) = inputs, parameters
-        if groups > 1 and self.kernel == 1 and not self.depthwise:
-            return self._pointwise(x, weight, groups)
-        convolution_groups = x.shape[1] if self.depthwise else groups
-        return F.conv2d(
-            x,
-            weight,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=convolution_groups,
-        )
+        if self.depthwise:
+            return kernels.depthwise_conv(x, weight, self.stride, self.dilation)
+        if self.kernel > 1:
+            return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, groups)
+        if self.stride > 1:  # the positions that are read, before anything is computed
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.conv2d(x, weight) if groups == 1 else self._pointwise(x, weight, groups)
 
     def _pointwise(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
         # a batched matrix product is several times faster than a convolution with few groups
-        if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
         batch, _, height, width = x.shape
         columns = x.reshape(batch, groups, -1, height * width)
         result = torch.matmul(weight.view(groups, self.out, -1), columns)
@@ -241,7 +236,7 @@ class MaxPool(_Pool):
     def forward(
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
     ) -> Tensor:
-        return F.max_pool2d(inputs[0], self.kernel, self.stride, padding=self.kernel // 2)
+        return kernels.max_pool(inputs[0], self.kernel, self.stride)
 
 
 @operation("avg_pool")
@@ -256,13 +251,7 @@ class AvgPool(_Pool):
     def forward(
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
     ) -> Tensor:
-        return F.avg_pool2d(
-            inputs[0],
-            self.kernel,
-            self.stride,
-            padding=self.kernel // 2,
-            count_include_pad=False,
-        )
+        return kernels.avg_pool(inputs[0], self.kernel, self.stride)
 
 
 @operation("shift")
@@ -414,3 +403,4 @@ def _resized(shape: Shape, kernel: int, stride: int, dilation: int) -> tuple[int
     reach = dilation * (kernel - 1)
     height, width = ((size + 2 * (reach // 2) - reach - 1) // stride + 1 for size in shape[1:])
     return height, width
+

@@ -9,7 +9,7 @@ runs on its own thread.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,32 +61,38 @@ def plan(graphs: Sequence[Graph]) -> Plan:
     Returns:
         The schedule.
     """
+    groups: list[tuple[Specification, tuple[Member, ...]]] = []
     missing = [[len(set(node.inputs)) for node in graph.nodes] for graph in graphs]
     consumers = [[tuple(dict.fromkeys(item)) for item in graph.consumers] for graph in graphs]
     ready: dict[Specification, list[Member]] = defaultdict(list)
     for index, graph in enumerate(graphs):
         ready[graph.nodes[0].spec].append((index, 0))
-    groups: list[tuple[Specification, tuple[Member, ...]]] = []
-    where: dict[Member, tuple[int, int]] = {}
     while ready:
         spec = max(ready, key=lambda item: len(ready[item]))
         members = tuple(ready.pop(spec))
-        for position, (graph_index, node_index) in enumerate(members):
-            where[graph_index, node_index] = (len(groups), position)
+        for graph_index, node_index in members:
             for reader in consumers[graph_index][node_index]:
                 missing[graph_index][reader] -= 1
                 if missing[graph_index][reader] == 0:
                     reader_spec = graphs[graph_index].nodes[reader].spec
                     ready[reader_spec].append((graph_index, reader))
         groups.append((spec, members))
-    return _plan(graphs, groups, where)
+    return _plan(graphs, groups)
+
+
+def plan_one(graph: Graph) -> Plan:
+    """Schedule one network, a step for each node in order: best on a CPU."""
+    return _plan([graph], [(node.spec, ((0, i),)) for i, node in enumerate(graph.nodes)])
 
 
 def _plan(
-    graphs: Sequence[Graph],
-    groups: list[tuple[Specification, tuple[Member, ...]]],
-    where: dict[Member, tuple[int, int]],
+    graphs: Sequence[Graph], groups: list[tuple[Specification, tuple[Member, ...]]]
 ) -> Plan:
+    where = {
+        member: (step, position)
+        for step, (_, members) in enumerate(groups)
+        for position, member in enumerate(members)
+    }
     inputs: list[tuple[tuple[tuple[int, int, int], ...], ...]] = []
     last_use = list(range(len(groups)))
     names = []
@@ -139,26 +145,94 @@ def run(schedule: Plan, parameters: Sequence[Parameters], images: Tensor) -> Ten
     Returns:
         (networks, B, classes).
     """
+    weights = (
+        [_stack([parameters[g][name] for g, name in item]) for item in names]
+        for names in schedule.names
+    )
+    return _execute(schedule.steps, schedule.outputs, weights, images)
+
+
+@dataclass(frozen=True)
+class StackedPlan:
+    """A schedule whose parameters come as a few stacked tensors.
+
+    Args:
+        steps: As in `Plan`.
+        outputs: As in `Plan`.
+        stacks: For each step and each parameter which stack holds it.
+        rows: Rows of the stacks, one member after the other.
+    """
+
+    steps: tuple[Step, ...]
+    outputs: tuple[tuple[int, int], ...]
+    stacks: tuple[tuple[int, ...], ...]
+    rows: Tensor
+
+
+def stacked_plan(schedule: Plan, members: Sequence[Sequence[tuple[int, str]]]) -> StackedPlan:
+    """Find every parameter of a schedule in stacked tensors.
+
+    Args:
+        schedule: From `plan`.
+        members: For each stack the (graph, parameter name) of its rows.
+    """
+    where = {
+        member: (stack, row)
+        for stack, rows in enumerate(members)
+        for row, member in enumerate(rows)
+    }
+    stacks, rows = [], []
+    for names in schedule.names:
+        # members of a step agree in operation and shape, so that one stack holds them all
+        stacks.append(tuple(where[item[0]][0] for item in names))
+        rows += [where[member][1] for item in names for member in item]
+    return StackedPlan(schedule.steps, schedule.outputs, tuple(stacks), torch.tensor(rows))
+
+
+def run_stacked(schedule: StackedPlan, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
+    """As `run`, with the parameters in stacks (K, *shape) on the images' device."""
+    return _execute(
+        schedule.steps, schedule.outputs, _select(schedule, parameters), images
+    )
+
+
+def _select(schedule: StackedPlan, parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    rows = schedule.rows.to(parameters[0].device, non_blocking=True)
+    start = 0
+    for step, stacks in zip(schedule.steps, schedule.stacks, strict=True):
+        weights, count = [], len(step.members)
+        for stack in stacks:
+            chosen = parameters[stack].index_select(0, rows[start : start + count])
+            weights.append(chosen.flatten(0, 1))
+            start += count
+        yield weights
+
+
+def _execute(
+    steps: Sequence[Step],
+    outputs: Sequence[tuple[int, int]],
+    weights: Iterable[list[Tensor]],
+    images: Tensor,
+) -> Tensor:
     values: list[Tensor | None] = []
-    for step, names in zip(schedule.steps, schedule.names, strict=True):
+    for step, parameters in zip(steps, weights, strict=True):
         if not step.inputs:
             values.append(images)
             continue
         op = step.spec.op
         assert isinstance(op, Op)
         inputs = [
-            _gather(schedule, values, runs, shape[0])
+            _gather(steps, values, runs, shape[0])
             for runs, shape in zip(step.inputs, step.spec.input_shapes, strict=True)
         ]
-        weights = [_stack([parameters[g][name] for g, name in item]) for item in names]
-        values.append(op.forward(inputs, weights, len(step.members)))
+        values.append(op.forward(inputs, parameters, len(step.members)))
         for freed in step.releases:
             values[freed] = None
     logits = []
-    for step_index, position in schedule.outputs:
-        value = values[step_index]
+    for index, position in outputs:
+        value = values[index]
         assert value is not None
-        width = schedule.steps[step_index].spec.output_shape[0]
+        width = steps[index].spec.output_shape[0]
         logits.append(value[:, position * width : (position + 1) * width])
     return torch.stack(logits)
 
@@ -168,7 +242,7 @@ def _stack(tensors: list[Tensor]) -> Tensor:
 
 
 def _gather(
-    schedule: Plan,
+    steps: Sequence[Step],
     values: list[Tensor | None],
     runs: tuple[tuple[int, int, int], ...],
     channels: int,
@@ -178,7 +252,7 @@ def _gather(
     for step, start, length in runs:
         value = values[step]
         assert value is not None
-        if not schedule.steps[step].inputs:  # the images: one copy stands for all members
+        if not steps[step].inputs:  # the images: one copy stands for all members
             parts.append(value.repeat(1, length, 1, 1) if length > 1 else value)
         elif value.shape[1] == length * channels:
             parts.append(value)

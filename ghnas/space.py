@@ -123,6 +123,23 @@ class Space(ABC):
         """Whether the image reaches the output."""
         return True
 
+    @cached_property
+    def record_choices(self) -> tuple[Choice, ...]:
+        """The parameters that a study records, and what each can be."""
+        return self.choices
+
+    def to_record(self, candidate: Candidate) -> dict[str, Value]:
+        """The candidate in few and readable parameters, of `record_choices`."""
+        return dict(candidate)
+
+    def from_record(self, parameters: Mapping[str, Any]) -> Candidate:
+        """The inverse of `to_record`.
+
+        Raises:
+            UserError: If the parameters are not those of a candidate of this space.
+        """
+        return self.check(parameters)
+
     def encode(self, candidate: Candidate) -> str:
         """The candidate in the notation of its family."""
         return ",".join(f"{key}={value}" for key, value in candidate.items())
@@ -205,23 +222,39 @@ def load_space(name_or_path: str) -> Space:
     Raises:
         UserError: Naming the file, the key and what was expected.
     """
+    path = list_spaces().get(name_or_path, name_or_path)
+    return parse_space(read_space_file(name_or_path), str(path))
+
+
+def read_space_file(name_or_path: str) -> str:
+    """The text of the file that `load_space` reads.
+
+    Raises:
+        UserError: If there is no such file or it cannot be read.
+    """
     known = list_spaces()
     path = known.get(name_or_path) or Path(name_or_path)
     if not path.is_file():
         raise UserError(
             f"unknown space {name_or_path!r}: use {', '.join(known)}, or the path of a YAML file"
         )
-    return _parse(path)
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
 
 
-def _parse(path: Path) -> Space:
+def parse_space(text: str, path: str) -> Space:
+    """The space that a YAML text describes; errors name `path`.
+
+    Raises:
+        UserError: Naming the key and what was expected.
+    """
     from ghnas.cell_space import CellSpace, CellSpaceFile
     from ghnas.stage_space import StageSpace, StageSpaceFile
 
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
@@ -242,7 +275,9 @@ def _parse(path: Path) -> Space:
 
 def explain(error: ValidationError) -> str:
     """The first problem of a pydantic error in one sentence: the key and what was expected."""
-    first = error.errors()[0]
+    errors = error.errors()
+    # a misspelt key also makes the right one missing: the misspelt one is the mistake
+    first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
     key = ".".join(map(str, first["loc"])) or "top level"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

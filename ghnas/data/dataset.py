@@ -135,7 +135,7 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
     """
     total = torch.zeros(images.shape[1], dtype=torch.int64)
     squares = torch.zeros_like(total)
-    for part in images.split(2048):
+    for part in torch.split(images, 2048):
         values = part.to(torch.int64)
         total += values.sum((0, 2, 3))
         squares += values.square().sum((0, 2, 3))

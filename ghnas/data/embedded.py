@@ -12,7 +12,7 @@ arithmetic without reductions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -35,8 +35,10 @@ _GLYPH = 8 * _ZOOM + 2 * _MARGIN
 class DigitscapeSettings:
     """How many images to make, and how strong each nuisance is.
 
-    Lengths are in pixels of the image, colours in units of 0 to 255. A pair is a range from which
-    each image draws uniformly.
+    Each image draws a difficulty between 0 and 1. At 0 the digit stands clear and upright; at 1
+    every nuisance has the strength given here. The mixture matters: easy images give every network
+    something to learn from the first step, hard ones tell the networks apart.
+    Lengths are in pixels of the image, colours in units of 0 to 255.
     """
 
     size: int = 16  # height and width of an image
@@ -44,19 +46,16 @@ class DigitscapeSettings:
     validation: int = 4_000
     test: int = 4_000
     seed: int = 20_260_000
-    rotation: float = 25.0  # the digit turns by up to this many degrees either way
-    width: tuple[float, float] = (8.0, 14.0)  # the digit's size, at random for each axis
-    shear: float = 0.3  # the digit slants by up to this many pixels a pixel
-    shift: float = 2.0  # the digit's middle leaves the image's middle by up to this
-    warp: float = 0.8  # smooth waves bend the digit's strokes by up to this
-    ground: tuple[float, float] = (0.0, 140.0)  # the background's colour, for each channel
-    contrast: tuple[float, float] = (50.0, 160.0)  # how much lighter the digit is
+    rotation: float = 35.0  # the digit turns by up to this many degrees either way
+    width: tuple[float, float] = (7.0, 14.0)  # the digit's smallest and largest size, each axis
+    shear: float = 0.4  # the digit slants by up to this many pixels a pixel
+    shift: float = 3.0  # the digit's middle leaves the image's middle by up to this
+    warp: float = 1.2  # smooth waves bend the digit's strokes by up to this
+    ground: float = 110.0  # the background's colour lies between 0 and this, for each channel
+    contrast: tuple[float, float] = (40.0, 180.0)  # how much lighter the digit is, at least, most
     tint: float = 0.3  # a channel gets at least this share of the contrast
-    inverted: float = 0.0  # share of images turned into their negative: dark digits
-    texture: tuple[float, float] = (20.0, 110.0)  # swing of the background's pattern
-    ink_texture: tuple[float, float] = (0.0, 50.0)  # swing of the pattern inside the strokes
-    palette: float = 0.3  # share of images whose background has the colour usual for the class
-    terrain: float = 0.5  # share of images whose background has the pattern usual for the class
+    texture: float = 100.0  # swing of the background's pattern
+    ink_texture: float = 40.0  # swing of the pattern inside the strokes
     distractors: int = 2  # pieces of other digits near the border
     distractor_distance: tuple[float, float] = (6.0, 10.0)  # from the image's middle
     strokes: int = 1  # straight bars painted over everything
@@ -145,14 +144,9 @@ def _enlarge(digits: Floats) -> Bytes:
 
 def _stretch(values: Floats, axis: int) -> Floats:
     """Enlarge one axis by _ZOOM with linear interpolation between pixel middles."""
-    length = values.shape[axis]
-    place = (np.arange(length * _ZOOM, dtype=np.float32) + np.float32(0.5)) / _ZOOM - np.float32(0.5)
-    place = np.clip(place, 0, length - 1)
-    lower = np.minimum(place.astype(np.int64), length - 2)
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    weight = (place - lower.astype(np.float32)).astype(np.float32).reshape(shape)
-    return values.take(lower, axis) * (1 - weight) + values.take(lower + 1, axis) * weight
+    length, half = values.shape[axis], np.float32(0.5)
+    place: Floats = (np.arange(length * _ZOOM, dtype=np.float32) + half) / np.float32(_ZOOM) - half
+    return _blend(values, np.clip(place, 0, length - 1), axis)
 
 
 # ------------------------------------------------------------------ painting
@@ -167,25 +161,33 @@ def _paint(
 ) -> Bytes:
     """Paint one image for each label, back to front. Returns uint8 (B, 3, size, size)."""
     count, size = len(labels), settings.size
-    base, pace = _landscape(stream, labels, settings)
-    image = _textured(stream, base, settings.texture, size, pace)
+    hard = stream.uniform(0, 1, count)
+    base = stream.uniform(0, settings.ground, count, 3)
+    image = _textured(stream, base, settings.texture * hard, size)
     for _ in range(settings.distractors):
         other = stream.integers(0, len(glyphs), count)
-        mask = _place(stream, glyphs[other], settings, settings.distractor_distance)
-        _cover(image, mask, _contrasting(stream, base, settings)[:, :, None, None])
+        mask = _place(stream, glyphs[other], hard, settings, settings.distractor_distance)
+        _cover(image, mask * _some(stream, hard), _lighter(stream, base, hard, settings))
     pick = stream.integers(0, 1 << 31, count)
     digit = np.array([sources[c][p % len(sources[c])] for c, p in zip(labels, pick, strict=True)])
-    ink = _contrasting(stream, base, settings)
-    mask = _place(stream, glyphs[digit], settings, None)
-    _cover(image, mask, _textured(stream, ink, settings.ink_texture, size))
+    ink = _lighter(stream, base, hard, settings)[:, :, 0, 0]
+    mask = _place(stream, glyphs[digit], hard, settings, None)
+    _cover(image, mask, _textured(stream, ink, settings.ink_texture * hard, size))
     for _ in range(settings.strokes):
-        colour = _contrasting(stream, base, settings)
-        _cover(image, _bar(stream, count, settings), colour[:, :, None, None])
-    negative = stream.uniform(0, 1, count, 1, 1, 1) < settings.inverted
-    image = np.where(negative, 255 - image, image)
-    if settings.noise:
-        image += _noise(stream, image.shape, settings.noise)
+        mask = _bar(stream, count, settings) * _some(stream, hard)
+        _cover(image, mask, _lighter(stream, base, hard, settings))
+    image += _noise(stream, image.shape) * _spread(settings.noise * hard)
     return (np.clip(image, 0, 255) + np.float32(0.5)).astype(np.uint8)
+
+
+def _some(stream: _Stream, share: Floats) -> Floats:
+    """1 with the probabilities share, (B,), else 0: (B, 1, 1)."""
+    return (stream.uniform(0, 1, *share.shape, 1, 1) < share[:, None, None]).astype(np.float32)
+
+
+def _spread(values: Floats) -> Floats:
+    """One number an image, (B,), as (B, 1, 1, 1)."""
+    return values.astype(np.float32)[:, None, None, None]
 
 
 def _cover(image: Floats, mask: Floats, colour: Floats) -> None:
@@ -193,71 +195,55 @@ def _cover(image: Floats, mask: Floats, colour: Floats) -> None:
     image += (colour - image) * mask[:, None]
 
 
-def _contrasting(stream: _Stream, base: Floats, settings: DigitscapeSettings) -> Floats:
-    """Colours (B, 3) lighter than base, by another share of the contrast in each channel."""
+def _lighter(stream: _Stream, base: Floats, hard: Floats, settings: DigitscapeSettings) -> Floats:
+    """Colours (B, 3, 1, 1) lighter than base, by another share of the contrast in each channel."""
+    least, most = settings.contrast
+    contrast = np.float32(most) - np.float32(most - least) * hard
     share = stream.uniform(settings.tint, 1, *base.shape)
-    return base + share * stream.uniform(*settings.contrast, len(base), 1)
+    return (base + share * contrast[:, None])[:, :, None, None]
 
 
-def _landscape(
-    stream: _Stream, labels: Integers, settings: DigitscapeSettings
-) -> tuple[Floats, Integers]:
-    """The background's colour (B, 3) and its main wave's pace (B, 2): its class's or another's."""
-    count = len(labels)
-    usual = stream.uniform(0, 1, count) < settings.palette
-    theme = np.where(usual, labels, stream.integers(0, NUM_CLASSES, count))
-    low, high = settings.ground
-    base = low + _PALETTE[theme] * np.float32((high - low) / 4)
-    base = np.clip(base + stream.uniform(-30, 30, count, 3), 0, 255)
-    usual = stream.uniform(0, 1, count) < settings.terrain
-    theme = np.where(usual, labels, stream.integers(0, NUM_CLASSES, count))
-    pace = _TERRAIN[theme] + stream.integers(-25, 26, count, 2)
-    return base, pace
+def _textured(stream: _Stream, base: Floats, swing: Floats, size: int) -> Floats:
+    """Base colours (B, 3) with a pattern that sways towards a second colour: (B, 3, size, size).
 
-
-def _textured(
-    stream: _Stream,
-    base: Floats,
-    swing: tuple[float, float],
-    size: int,
-    pace: Integers | None = None,
-) -> Floats:
-    """Base colours (B, 3) with a pattern that sways towards a second colour: (B, 3, size, size)."""
+    The pattern is a plane wave and smooth noise. swing: (B,).
+    """
     count = len(base)
-    if pace is None:
-        pattern = _waves(stream, count, size, 2, 350) * np.float32(0.5)
-    else:
-        pattern = _wave(stream, pace, size)
-    blotches = stream.uniform(-1, 1, count, 6, 6)
-    pattern += _blow_up(blotches, size)
-    towards = stream.uniform(-1, 1, count, 3) * stream.uniform(*swing, count, 1)
-    return base[:, :, None, None] + towards[:, :, None, None] * pattern[:, None]
+    pace = _PACES[stream.integers(0, len(_PACES), count)] + stream.integers(-25, 26, count, 2)
+    pattern = _wave(stream, pace, size) + _blow_up(stream.uniform(-1, 1, count, 6, 6), size)
+    towards = stream.uniform(-1, 1, count, 3)[:, :, None, None] * _spread(swing)
+    return base[:, :, None, None] + towards * pattern[:, None]
 
 
 def _blow_up(grid: Floats, size: int) -> Floats:
     """Smooth noise: interpolate random grids (B, g, g) to (B, size, size)."""
-    cells = grid.shape[1] - 1
-    place = np.arange(size, dtype=np.float32) * np.float32(cells) / np.float32(size)
-    lower = place.astype(np.int64)
-    weight = (place - lower.astype(np.float32)).astype(np.float32)
-    rows = grid[:, lower] * (1 - weight)[:, None] + grid[:, lower + 1] * weight[:, None]
-    return rows[:, :, lower] * (1 - weight) + rows[:, :, lower + 1] * weight
+    cells = np.float32((grid.shape[1] - 1) / size)
+    place: Floats = np.arange(size, dtype=np.float32) * cells
+    return _blend(_blend(grid, place, 1), place, 2)
 
 
-_angles = 2 * np.pi * np.arange(_TURN) / _TURN
-_SINE: Floats = (np.round(np.sin(_angles) * 2**14) / 2**14).astype(np.float32)
+def _blend(values: Floats, place: Floats, axis: int) -> Floats:
+    """Read an axis at fractional places, (n,), by linear interpolation."""
+    lower = np.minimum(place.astype(np.int64), values.shape[axis] - 2)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    weight: Floats = (place - lower.astype(np.float32)).reshape(shape)
+    first: Floats = values.take(lower, axis)
+    second: Floats = values.take(lower + 1, axis)
+    return first + (second - first) * weight
 
 
-# for each class: a background colour in quarters of the range, and a main wave's pace in
-# 1024ths of a cycle a pixel: five directions, two wavelengths (8 and 4 pixels)
-_PALETTE: Floats = np.array(
-    [[0, 1, 4], [4, 1, 0], [1, 4, 0], [3, 3, 0], [0, 3, 3], [3, 0, 3], [0, 0, 1], [4, 3, 2],
-     [2, 2, 2], [1, 3, 1]],
-    dtype=np.float32,
-)  # fmt: skip
-_TERRAIN: Integers = np.array(
+# rounded, because sines differ in their last bit between machines
+_SINE: Floats = np.round(np.sin(np.arange(_TURN) * (2 * np.pi / _TURN)) * 2**14).astype(np.float32)
+_SINE /= np.float32(2**14)
+
+
+# paces across and down, in 1024ths of a cycle a pixel, of the patterns' waves: five directions
+# at about 8 pixels a cycle, then the same at 4: as wide as digits and as narrow as their strokes
+_PACES: Integers = np.array(
     [[128, 0], [104, 75], [40, 122], [-40, 122], [-104, 75],
      [256, 0], [207, 150], [79, 243], [-79, 243], [-207, 150]],
+    dtype=np.int64,
 )  # fmt: skip
 
 
@@ -265,21 +251,22 @@ def _wave(stream: _Stream, pace: Integers, size: int) -> Floats:
     """One plane wave an image, (B, size, size), with pace (B, 2) in 1024ths of a cycle a pixel."""
     along = np.arange(size, dtype=np.int64)
     phase = stream.integers(0, _TURN, len(pace), 1)
-    steps = (pace[:, :1] * along + phase)[:, :, None] + (pace[:, 1:] * along)[:, None, :]
-    return _SINE[steps & (_TURN - 1)]
+    across, down = pace[:, :1] * along + phase, pace[:, 1:] * along
+    steps = down[:, :, None] + across[:, None, :]
+    wave: Floats = _SINE[steps & (_TURN - 1)]
+    return wave
 
 
-def _waves(stream: _Stream, count: int, size: int, waves: int, highest: int) -> Floats:
-    """Sums of random plane waves (B, size, size), up to highest / 1024 cycles a pixel."""
-    total = np.zeros((count, size, size), dtype=np.float32)
-    for _ in range(waves):
-        total += _wave(stream, stream.integers(-highest, highest + 1, count, 2), size)
-    return total
+def _bend(stream: _Stream, count: int, size: int) -> Floats:
+    """A smooth displacement between -1 and 1: (B, size, size), two long waves."""
+    waves = [_wave(stream, stream.integers(-100, 101, count, 2), size) for _ in range(2)]
+    return (waves[0] + waves[1]) * np.float32(0.5)
 
 
 def _place(
     stream: _Stream,
     glyphs: Bytes,
+    hard: Floats,
     settings: DigitscapeSettings,
     distance: tuple[float, float] | None,
 ) -> Floats:
@@ -288,63 +275,62 @@ def _place(
     distance: how far from the image's middle the glyph stands; None puts it near the middle.
     """
     count, size = len(glyphs), settings.size
-    turn = round(settings.rotation / 360 * _TURN)
-    angle = stream.integers(-turn, turn + 1, count, 1, 1)
-    sine, cosine = _SINE[angle & (_TURN - 1)], _SINE[(angle + _TURN // 4) & (_TURN - 1)]
-    scale = np.float32(8 * _ZOOM) / stream.uniform(*settings.width, 2, count, 1, 1)
-    slant = stream.uniform(-settings.shear, settings.shear, count, 1, 1)
-    across, down = _offset(stream, count, settings, distance)
-    middle = np.float32((size - 1) / 2)
-    line = np.arange(size, dtype=np.float32) - middle
+    hard = hard[:, None, None]
+    across, down = _offset(stream, hard, settings, distance)
+    line = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
     x, y = line[None, None, :] - across, line[None, :, None] - down
-    if settings.warp:
-        strength = np.float32(settings.warp / 2)
-        x = x + _waves(stream, count, size, 2, 100) * strength
-        y = y + _waves(stream, count, size, 2, 100) * strength
+    strength = np.float32(settings.warp) * hard
+    x, y = x + _bend(stream, count, size) * strength, y + _bend(stream, count, size) * strength
+    turn = stream.uniform(-1, 1, count, 1, 1) * hard * np.float32(settings.rotation / 360 * _TURN)
+    sine, cosine = _sine_cosine(turn.astype(np.int64))
+    smallest, largest = settings.width
+    shrink = np.float32(largest - smallest) * hard * stream.uniform(0, 1, 2, count, 1, 1)
+    scale = np.float32(8 * _ZOOM) / (np.float32(largest) - shrink)
     column = (x * cosine + y * sine) * scale[0]
     row = (y * cosine - x * sine) * scale[1]
-    column = column + row * slant
+    column = column + row * (stream.uniform(-1, 1, count, 1, 1) * np.float32(settings.shear) * hard)
     centre = np.float32(_GLYPH / 2)
     rows = np.clip(row + centre, 0, _GLYPH - 1).astype(np.int64)
     columns = np.clip(column + centre, 0, _GLYPH - 1).astype(np.int64)
     flat = (np.arange(count)[:, None, None] * _GLYPH + rows) * _GLYPH + columns
-    return glyphs.reshape(-1)[flat].astype(np.float32) * np.float32(1 / 255)
+    mask: Floats = glyphs.reshape(-1)[flat].astype(np.float32)
+    return mask * np.float32(1 / 255)
+
+
+def _sine_cosine(turn: Integers) -> tuple[Floats, Floats]:
+    """Sine and cosine of angles in steps of a full turn / _TURN."""
+    return _SINE[turn & (_TURN - 1)], _SINE[(turn + _TURN // 4) & (_TURN - 1)]
 
 
 def _offset(
     stream: _Stream,
-    count: int,
+    hard: Floats,
     settings: DigitscapeSettings,
     distance: tuple[float, float] | None,
 ) -> tuple[Floats, Floats]:
     """Where glyphs stand, from the image's middle: across and down, each (B, 1, 1)."""
     if distance is None:
-        shift = stream.uniform(-settings.shift, settings.shift, 2, count, 1, 1)
+        shift = stream.uniform(-1, 1, 2, *hard.shape) * (np.float32(settings.shift) * hard)
         return shift[0], shift[1]
-    way = stream.integers(0, _TURN, count, 1, 1)
-    far = stream.uniform(*distance, count, 1, 1)
-    return _SINE[way] * far, _SINE[(way + _TURN // 4) & (_TURN - 1)] * far
+    sine, cosine = _sine_cosine(stream.integers(0, _TURN, *hard.shape))
+    far = stream.uniform(*distance, *hard.shape)
+    return sine * far, cosine * far
 
 
 def _bar(stream: _Stream, count: int, settings: DigitscapeSettings) -> Floats:
     """Masks (B, size, size) of one straight bar through each image."""
-    line = np.arange(settings.size, dtype=np.float32) - np.float32((settings.size - 1) / 2)
-    way = stream.integers(0, _TURN, count, 1, 1)
-    sine, cosine = _SINE[way], _SINE[(way + _TURN // 4) & (_TURN - 1)]
-    reach = np.float32(settings.size / 2)
+    reach = settings.size / 2
+    line = np.arange(settings.size, dtype=np.float32) - np.float32(reach - 0.5)
+    sine, cosine = _sine_cosine(stream.integers(0, _TURN, count, 1, 1))
     away = line[None, None, :] * cosine + line[None, :, None] * sine
-    away = away - stream.uniform(-float(reach), float(reach), count, 1, 1)
+    away = away - stream.uniform(-reach, reach, count, 1, 1)
     half = stream.uniform(*settings.stroke_width, count, 1, 1) * np.float32(0.5)
-    return np.clip(half + np.float32(0.5) - np.abs(away), 0, 1)
+    mask: Floats = np.clip(half + np.float32(0.5) - np.abs(away), 0, 1)
+    return mask
 
 
-def _noise(stream: _Stream, shape: tuple[int, ...], strength: float) -> Floats:
-    """Noise with a triangular distribution in (-2 strength, 2 strength)."""
+def _noise(stream: _Stream, shape: tuple[int, ...]) -> Floats:
+    """Noise with a triangular distribution between -2 and 2."""
     first = stream.raw_bytes(*shape).astype(np.float32)
     second = stream.raw_bytes(*shape).astype(np.float32)
-    return (first - second) * np.float32(strength * 2 / 255)
-
-
-def scaled(settings: DigitscapeSettings, train: int, rest: int) -> DigitscapeSettings:
-    """The same scenes, fewer of them: train images, and rest of validation and of test."""
-    return replace(settings, train=train, validation=rest, test=rest)
+    return (first - second) * np.float32(2 / 255)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache as remember
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,14 @@ import torch
 from torch.nn.functional import interpolate
 
 from ghnas.data.dataset import DataSet, Integers, Split, channel_statistics, cut, mixed_order
+from ghnas.data.decoding import Coded, Progress, decode, first_line, native_size
 from ghnas.errors import DataError
 
-Progress = Callable[[int, int], None]
-
-ACCEPTED = (
-    "'embedded', 'cifar10', a folder of images by class or a folder of parquet files"
+ACCEPTED = "'embedded', 'cifar10', a folder of images by class or a folder of parquet files"
+IMAGE_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"]
 )
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp".split())
-_DEFAULT_SIZE = 32
-_LARGEST_NATIVE = 64  # images that share one size up to this keep it when none is asked for
 _PARTS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
-_BATCH = 128  # images that a thread decodes between two calls of progress
 
 
 @dataclass(frozen=True)
@@ -38,19 +33,6 @@ class _Options:
     seed: int
     train_limit: int | None
     progress: Progress | None
-
-
-@dataclass(frozen=True)
-class _Coded:
-    """Images not yet decoded: each a file, or bytes; a name for errors; labels int64 (N,)."""
-
-    images: Sequence[Path | bytes]
-    names: Sequence[str]
-    labels: Integers
-
-    def select(self, indices: Integers) -> _Coded:
-        images, names = [self.images[i] for i in indices], [self.names[i] for i in indices]
-        return _Coded(images, names, self.labels[indices])
 
 
 def load_data(
@@ -156,7 +138,7 @@ def _torchvision_cifar10(cache: Path, train: bool) -> tuple[Split, tuple[str, ..
         found = CIFAR10(str(folder), train=train, download=True)
     except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
         raise DataError(
-            f"CIFAR-10 cannot be downloaded to {folder} ({_first_line(error)}): go online once, "
+            f"CIFAR-10 cannot be downloaded to {folder} ({first_line(error)}): go online once, "
             f"put its folder cifar-10-batches-py there, or give a folder of your own as data."
         ) from error
     images = torch.from_numpy(np.ascontiguousarray(found.data.transpose(0, 3, 1, 2)))
@@ -171,7 +153,10 @@ def _resized(images: torch.Tensor, labels: torch.Tensor, image_size: int | None)
     """A split of the uint8 images, averaged down (or blown up) to image_size if one is given."""
     if image_size is not None and tuple(images.shape[2:]) != (image_size, image_size):
         shape = (image_size, image_size)
-        parts = [interpolate(p, shape, mode="bilinear", antialias=True) for p in images.split(4096)]
+        parts = [
+            interpolate(p, shape, mode="bilinear", antialias=True)
+            for p in torch.split(images, 4096)
+        ]
         images = torch.cat(parts)
     return Split(images, labels)
 
@@ -210,10 +195,9 @@ def _load_image_folder(folder: Path, options: _Options) -> DataSet:
                 f"The class folder {train_folder / classes[label]} holds no images: "
                 f"add some, or remove the folder."
             )
-    has_parts = parts["train"] is not None
-    validation = _list_images(parts["validation"], classes) if has_parts else None
-    test_folder = parts["test"] if has_parts else None
-    test = (lambda: _list_images(test_folder, classes)) if test_folder else None
+    held, kept = (parts["validation"], parts["test"]) if parts["train"] else (None, None)
+    validation = _list_images(held, classes) if held else None
+    test = partial(_list_images, kept, classes) if kept else None
     return _decoded(folder, classes, listed, validation, test, options)
 
 
@@ -225,10 +209,8 @@ def _visible_folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
 
 
-def _list_images(folder: Path | None, classes: tuple[str, ...]) -> _Coded | None:
+def _list_images(folder: Path, classes: tuple[str, ...]) -> Coded:
     """All images below the class folders of a folder, in sorted order."""
-    if folder is None:
-        return None
     paths: list[Path] = []
     labels: list[int] = []
     for class_folder in _visible_folders(folder):
@@ -241,7 +223,7 @@ def _list_images(folder: Path | None, classes: tuple[str, ...]) -> _Coded | None
             )
         paths += found
         labels += [classes.index(class_folder.name)] * len(found)
-    return _Coded(paths, [str(p) for p in paths], np.array(labels, dtype=np.int64))
+    return Coded(paths, [str(p) for p in paths], np.array(labels, dtype=np.int64))
 
 
 # ------------------------------------------------------------------ parquet files
@@ -265,7 +247,7 @@ def _load_parquet(folder: Path, options: _Options) -> DataSet:
     return _decoded(folder, classes, listed, validation, test, options)
 
 
-def _read_parquet(files: Sequence[Path]) -> tuple[_Coded, tuple[str, ...]]:
+def _read_parquet(files: Sequence[Path]) -> tuple[Coded, tuple[str, ...]]:
     """The coded images of parquet files, and the class names if the files know them."""
     try:
         import pyarrow
@@ -284,15 +266,15 @@ def _read_parquet(files: Sequence[Path]) -> tuple[_Coded, tuple[str, ...]]:
             image_column = _image_column(path, columns)
             table = pyarrow.parquet.read_table(path, columns=[image_column, "label"])
             images += _image_bytes(table.column(image_column))
-            labels.append(table.column("label").to_numpy().astype(np.int64))
+            labels.append(_whole_numbers(table.column("label")))
         except (pyarrow.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
             raise DataError(
-                f"The parquet file {path} cannot be read ({_first_line(error)}): "
-                f"replace it by a whole one with image bytes and whole-number labels."
+                f"The parquet file {path} cannot be read ({first_line(error)}): "
+                f"replace it by a sound one with image bytes and whole numbers as labels."
             ) from error
         names += [f"row {row} of {path}" for row in range(len(table))]
         classes = classes or _class_names(table.schema.metadata)
-    return _Coded(images, names, np.concatenate(labels)), classes
+    return Coded(images, names, np.concatenate(labels)), classes
 
 
 def _image_column(path: Path, columns: Sequence[str]) -> str:
@@ -312,6 +294,13 @@ def _image_bytes(column: Any) -> list[bytes]:
     return [value or b"" for chunk in chunks for value in chunk.to_pylist()]
 
 
+def _whole_numbers(column: Any) -> Integers:
+    values = column.to_numpy()
+    if column.null_count or values.dtype.kind not in "iu":
+        raise ValueError("its labels are not whole numbers")
+    return np.asarray(values, dtype=np.int64)
+
+
 def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
     """The label names that data hubs write into a parquet file's metadata; () without."""
     try:
@@ -327,9 +316,55 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
 def _decoded(
     folder: Path,
     classes: tuple[str, ...],
-    train: _Coded | None,
-    validation: _Coded | None,
-    load_test: Callable[[], _Coded | None] | None,
+    train: Coded,
+    validation: Coded | None,
+    list_test: Callable[[], Coded] | None,
     options: _Options,
 ) -> DataSet:
     """Cut off the splits that are missing, then decode train and validation; test when asked."""
+    if len(classes) < 2:
+        raise DataError(
+            f"The data in {folder} has one class only ({', '.join(classes) or 'none'}): "
+            f"give images of two classes or more."
+        )
+    if list_test is None:
+        rest, held = cut(train.labels, options.validation_fraction, options.seed + 1)
+        test_cut, train = train.select(held), train.select(rest)
+        list_test = partial(_same, test_cut)
+    if validation is None:
+        rest, held = cut(train.labels, options.validation_fraction, options.seed)
+        validation, train = train.select(held), train.select(rest)
+    if options.train_limit:
+        train = train.select(mixed_order(train.labels)[: options.train_limit])
+    for part, coded in (("train", train), ("validation", validation)):
+        _check_part(folder, part, coded, len(classes))
+    size = options.image_size or native_size(train)
+    total, done = len(train) + len(validation), len(train)
+    train_split = decode(train, size, options.progress, 0, total)
+    validation_split = decode(validation, size, options.progress, done, total)
+
+    @remember
+    def load_test() -> Split:
+        coded = list_test()
+        _check_part(folder, "test", coded, len(classes))
+        return decode(coded, size, options.progress, 0, len(coded))
+
+    name = folder.resolve().name
+    return _data_set(name, classes, train_split, validation_split, load_test, mirror=True)
+
+
+def _same(coded: Coded) -> Coded:
+    return coded
+
+
+def _check_part(folder: Path, part: str, coded: Coded, num_classes: int) -> None:
+    if len(coded) == 0:
+        raise DataError(
+            f"The data in {folder} leaves no {part} images: give three or more of each class."
+        )
+    wrong = np.flatnonzero((coded.labels < 0) | (coded.labels >= num_classes))
+    if len(wrong):
+        raise DataError(
+            f"The label {coded.labels[wrong[0]]} of {coded.names[wrong[0]]} is out of range: "
+            f"the {part} labels must be whole numbers from 0 to {num_classes - 1}."
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,37 +31,64 @@ class ConvDecoder(nn.Module):
         )
         self.class_layer_predictor = nn.Sequential(nn.ReLU(), nn.Conv2d(out, classes, 1))
 
-    def forward(self, x: Tensor, shape: Shape) -> Tensor:
+    def forward(self, states: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
         """Predict weights.
 
         Args:
-            x: (K, width) node states.
-            shape: (out, in, height, width) that is wanted.
+            states: For each shape the (K, width) states of its nodes.
+            shapes: (out, in, height, width) that are wanted.
 
         Returns:
-            (K, o, i, h, w), each the smaller of wanted and `max_shape`.
+            For each shape (K, o, i, h, w), each the smaller of wanted and `max_shape`.
         """
-        out, fan_in, height, width = (
-            min(a, b) for a, b in zip(shape, self.max_shape, strict=True)
-        )
-        first, middle, last = self.fc[0], self.conv[0], self.conv[2]
+        sizes = [
+            tuple(min(a, b) for a, b in zip(shape, self.max_shape, strict=True))
+            for shape in shapes
+        ]
+        windows: dict[Shape, list[int]] = defaultdict(list)
+        for index, size in enumerate(sizes):
+            windows[size[2:]].append(index)
+        rows = self._rows(tuple(dict.fromkeys(size[:2] for size in sizes)))
+        result: dict[int, Tensor] = {}
+        for window, members in windows.items():
+            hidden = self._hidden(torch.cat([states[i] for i in members]), window)
+            parts = hidden.split([len(states[i]) for i in members])
+            for index, part in zip(members, parts, strict=True):
+                weights = F.linear(part, *rows[sizes[index][:2]]).transpose(1, 2)
+                result[index] = weights.reshape(-1, *sizes[index])
+        return [result[index] for index in range(len(shapes))]
+
+    def _hidden(self, x: Tensor, window: Shape) -> Tensor:
+        """(K, width) -> (K, height * width, hidden): positions before channels, so that both
+        layers are matrix products."""
+        first, middle = self.fc[0], self.conv[0]
+        height, width = window
         rows = first.weight.view(-1, *self.max_shape[2:], x.shape[1])[:, :height, :width]
         bias = first.bias.view(-1, *self.max_shape[2:])[:, :height, :width]
         count, positions = len(rows), height * width
-        # (K, positions, hidden): positions before channels, so that both layers are products
         rows = rows.reshape(count, positions, -1).transpose(0, 1).flatten(0, 1)
         bias = bias.reshape(count, positions).t().flatten()
         hidden = F.relu(F.linear(x, rows, bias)).view(len(x), positions, count)
-        hidden = F.relu(F.linear(hidden, middle.weight.flatten(1), middle.bias))
-        final = last.weight.view(*self.max_shape[:2], -1)[:out, :fan_in]
-        final_bias = last.bias.view(*self.max_shape[:2])[:out, :fan_in]
-        result = F.linear(hidden, final.reshape(out * fan_in, -1), final_bias.flatten())
-        return result.transpose(1, 2).reshape(len(x), out, fan_in, height, width)
+        return F.relu(F.linear(hidden, middle.weight.flatten(1), middle.bias))
 
-    def head(self, x: Tensor, fan_in: int) -> Tensor:
-        """Classifier weights: (K, width) -> (K, classes, at most `fan_in`)."""
-        weights = self.forward(x, (self.max_shape[0], fan_in, 1, 1))[..., 0]
-        result: Tensor = self.class_layer_predictor(weights)
+    def _rows(self, sizes: Sequence[Shape]) -> dict[Shape, tuple[Tensor, Tensor]]:
+        """The last layer's rows and biases for each (out, in).
+
+        All are taken at once: one gather costs a single pass over the layer's gradient.
+        """
+        last = self.conv[2]
+        table = torch.arange(last.out_channels, device=last.weight.device)
+        table = table.view(self.max_shape[:2])
+        indices = [table[:out, :fan_in].flatten() for out, fan_in in sizes]
+        lengths = [len(item) for item in indices]
+        chosen = torch.cat(indices)
+        weights = last.weight.flatten(1).index_select(0, chosen).split(lengths)
+        biases = last.bias.index_select(0, chosen).split(lengths)
+        return dict(zip(sizes, zip(weights, biases, strict=True), strict=True))
+
+    def head(self, states: Tensor, weights: Tensor) -> Tensor:
+        """Classifier weights (K, classes, i) from `forward`'s for (max out, in, 1, 1)."""
+        result: Tensor = self.class_layer_predictor(weights[..., 0])
         return result[..., 0]
 
 
@@ -78,18 +107,20 @@ class MLPDecoder(nn.Module):
             nn.ReLU(), nn.Linear(2 * width, classes * max_shape[0])
         )
 
-    def forward(self, x: Tensor, shape: Shape) -> Tensor:
+    def forward(self, states: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
         """As `ConvDecoder.forward`."""
-        weights = self.mlp.fc(x).view(-1, *self.max_shape)
-        result: Tensor = weights[:, : shape[0], : shape[1], : shape[2], : shape[3]]
-        return result
+        weights = self.mlp.fc(torch.cat(list(states))).view(-1, *self.max_shape)
+        parts = weights.split([len(item) for item in states])
+        return [
+            part[:, : shape[0], : shape[1], : shape[2], : shape[3]]
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
 
-    def head(self, x: Tensor, fan_in: int) -> Tensor:
-        """As `ConvDecoder.head`."""
-        hidden = self.mlp.fc[0](x)
-        weights = self.class_layer_predictor(hidden).view(len(x), self.classes, -1)
-        result: Tensor = weights[:, :, :fan_in]
-        return result
+    def head(self, states: Tensor, weights: Tensor) -> Tensor:
+        """As `ConvDecoder.head`; made from the hidden layer, not from the weights."""
+        hidden = self.mlp.fc[0](states)
+        result = self.class_layer_predictor(hidden).view(len(states), self.classes, -1)
+        return result[..., : weights.shape[2]]
 
 
 def tile(weights: Tensor, shape: Shape) -> Tensor:

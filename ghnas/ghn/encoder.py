@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghnas.ghn.features import FeatureBatch, Traversal
@@ -91,29 +94,55 @@ class GatedGNN(nn.Module):
 
     def _traverse(self, x: Tensor, traversal: Traversal) -> Tensor:
         """States in the order of rank -> updated states in the order of rank."""
+        width = x.shape[1]
+        send = self._sender()
+        # a node's own part of the gates does not depend on its messages
+        own = F.linear(x, self.gru.weight_hh, self.gru.bias_hh)
         states: list[Tensor] = []
-        direct = traversal.lengths == 1
-        weights = torch.stack([direct.float(), 1 / traversal.lengths], dim=1).unsqueeze(-1)
-        messages: Tensor | None = None
-        node_start = edge_start = 0
-        for node_end, edge_end in zip(traversal.node_ends, traversal.edge_ends, strict=True):
-            incoming = x.new_zeros(node_end - node_start, x.shape[1])
-            if messages is not None and edge_end > edge_start:
-                edges = slice(edge_start, edge_end)
-                terms = messages[traversal.sources[edges]]
-                terms = terms * weights[edges, : terms.shape[1]]
-                incoming = incoming.index_add(0, traversal.targets[edges], terms.sum(1))
-            state = self.gru(incoming, x[node_start:node_end])
+        sent = _Sent(len(x) * traversal.kinds, x)
+        start = 0
+        for level, end in enumerate(traversal.ends):
+            incoming = traversal.edges.receive(sent.all, level, start, end)
+            gates = F.linear(incoming, self.gru.weight_ih, self.gru.bias_ih)
+            before, own_gates = x[start:end], own[start:end]
+            reset, update = torch.sigmoid(
+                gates[:, : 2 * width] + own_gates[:, : 2 * width]
+            ).chunk(2, dim=1)
+            new = torch.tanh(gates[:, 2 * width :] + reset * own_gates[:, 2 * width :])
+            state = torch.lerp(new, before, update)
+            sent.append(send(state), start * traversal.kinds)
             states.append(state)
-            sent = self._messages(state)
-            messages = sent if messages is None else torch.cat([messages, sent])
-            node_start, edge_start = node_end, edge_end
+            start = end
         return torch.cat(states)
 
-    def _messages(self, state: Tensor) -> Tensor:
-        """(n, width) -> (n, kinds of edges, width): what a node sends along each kind."""
-        sent = [self.mlp(state)]
-        if self.mlp_ve is not None:
-            sent.append(self.mlp_ve(state))
-        return torch.stack(sent, dim=1)
+    def _sender(self) -> Callable[[Tensor], Tensor]:
+        """States (n, width) -> messages (n * kinds, width): a row for each kind of edge.
 
+        Both MLPs run as one, their second layers side by side in a block-diagonal matrix.
+        """
+        mlps = [self.mlp] if self.mlp_ve is None else [self.mlp, self.mlp_ve]
+        first_weight = torch.cat([mlp.fc[0].weight for mlp in mlps])
+        first_bias = torch.cat([mlp.fc[0].bias for mlp in mlps])
+        second_weight = torch.block_diag(*[mlp.fc[2].weight for mlp in mlps])
+        second_bias = torch.cat([mlp.fc[2].bias for mlp in mlps])
+
+        def send(state: Tensor) -> Tensor:
+            hidden = F.relu(F.linear(state, first_weight, first_bias))
+            messages = F.relu(F.linear(hidden, second_weight, second_bias))
+            return messages.view(-1, state.shape[1])
+
+        return send
+
+
+class _Sent:
+    """The messages of the nodes done so far; grows in place unless gradients are needed."""
+
+    def __init__(self, count: int, like: Tensor) -> None:
+        self._growing = torch.is_grad_enabled()
+        self.all = like.new_empty(0 if self._growing else count, like.shape[1])
+
+    def append(self, messages: Tensor, start: int) -> None:
+        if self._growing:
+            self.all = torch.cat([self.all, messages])
+        else:
+            self.all[start : start + len(messages)] = messages

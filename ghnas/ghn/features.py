@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
@@ -124,36 +126,99 @@ def _slots(graph: Graph, kept: Sequence[int]) -> list[Slot]:
 
 
 @dataclass(frozen=True)
+class EdgeList:
+    """Edges sorted by the rank of their target; graph edges and virtual edges in one list.
+
+    Args:
+        sources: (E,) row of each edge's message: kinds * rank of the source + kind.
+        targets: (E,) rank of each edge's target, counted from its level's first.
+        starts: (N,) first edge of each target, counted from its level's first edge.
+        weights: (E,) factor of each edge's message.
+        ends: First edge after each level.
+    """
+
+    sources: Tensor
+    targets: Tensor
+    starts: Tensor
+    weights: Tensor
+    ends: tuple[int, ...]
+
+    def to(self, device: torch.device) -> EdgeList:
+        """The same on another device."""
+        moved = [
+            item.to(device, non_blocking=True)
+            for item in (self.sources, self.targets, self.starts, self.weights)
+        ]
+        return EdgeList(*moved, ends=self.ends)
+
+    def receive(self, messages: Tensor, level: int, start: int, end: int) -> Tensor:
+        """Sum the weighted messages into the nodes of one level.
+
+        Args:
+            messages: (M, width).
+            level: Index of the level.
+            start: Its first rank.
+            end: The first rank after it.
+
+        Returns:
+            (end - start, width).
+        """
+        first, last = self.ends[level - 1] if level else 0, self.ends[level]
+        if first == last:
+            return messages.new_zeros(end - start, messages.shape[1])
+        sources, weights = self.sources[first:last], self.weights[first:last]
+        if messages.is_cuda:  # the backward pass of embedding_bag sorts: slow on a GPU
+            zeros = messages.new_zeros(end - start, messages.shape[1])
+            terms = messages[sources] * weights[:, None]
+            return zeros.index_add(0, self.targets[first:last], terms)
+        return F.embedding_bag(
+            sources, messages, self.starts[start:end], mode="sum", per_sample_weights=weights
+        )
+
+
+@dataclass(frozen=True)
 class Traversal:
     """One direction through a batch of graphs, a step for each level.
 
-    Nodes are numbered by rank: sorted by level. Edges are sorted by the rank of their target.
-
     Args:
-        order: (N,) node of each rank.
+        order: (N,) node of each rank: nodes are ranked by level.
         rank: (N,) rank of each node.
-        node_ends: First rank after each level.
-        sources: (E,) rank of each edge's source.
-        targets: (E,) rank of each edge's target, counted from its level's first.
-        lengths: (E,) shortest-path lengths as floats.
-        edge_ends: First edge after each level.
+        ends: First rank after each level.
+        kinds: 2 with virtual edges, 1 without.
+        edges: The graphs' own edges (kind 0) and all pairs with a path, weighted by one over
+            its length (kind 1).
     """
 
     order: Tensor
     rank: Tensor
-    node_ends: tuple[int, ...]
-    sources: Tensor
-    targets: Tensor
-    lengths: Tensor
-    edge_ends: tuple[int, ...]
+    ends: tuple[int, ...]
+    kinds: int
+    edges: EdgeList
 
     def to(self, device: torch.device) -> Traversal:
         """The same on another device."""
-        moved = {
-            key: getattr(self, key).to(device, non_blocking=True)
-            for key in ("order", "rank", "sources", "targets", "lengths")
-        }
-        return Traversal(node_ends=self.node_ends, edge_ends=self.edge_ends, **moved)
+        return Traversal(
+            self.order.to(device, non_blocking=True),
+            self.rank.to(device, non_blocking=True),
+            self.ends,
+            self.kinds,
+            self.edges.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class DecodeGroup:
+    """Parameters of one role and shape, of all graphs of a batch: decoded together.
+
+    Args:
+        role: As in `Slot`.
+        shape: As in `Slot`.
+        members: (index of the graph, name) of each parameter.
+    """
+
+    role: str
+    shape: Shape
+    members: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True)
@@ -166,7 +231,8 @@ class FeatureBatch:
         graph: (N,) which graph a node belongs to.
         forward: Traversal along the edges.
         backward: Traversal against them.
-        slots: For each graph the parameters to predict, their nodes counted over the batch.
+        groups: The parameters to predict.
+        nodes: The node of each member of each group, one group after the other.
     """
 
     primitive: Tensor
@@ -174,7 +240,8 @@ class FeatureBatch:
     graph: Tensor
     forward: Traversal
     backward: Traversal
-    slots: tuple[tuple[Slot, ...], ...]
+    groups: tuple[DecodeGroup, ...]
+    nodes: Tensor
 
     def to(self, device: torch.device) -> FeatureBatch:
         """The same on another device."""
@@ -184,46 +251,71 @@ class FeatureBatch:
             self.graph.to(device, non_blocking=True),
             self.forward.to(device),
             self.backward.to(device),
-            self.slots,
+            self.groups,
+            self.nodes.to(device, non_blocking=True),
         )
 
 
-def batch_features(features: Sequence[GraphFeatures]) -> FeatureBatch:
+def batch_features(features: Sequence[GraphFeatures], virtual_edges: bool = True) -> FeatureBatch:
     """Put graphs into one batch and sort their nodes into levels."""
+    kinds = 2 if virtual_edges else 1
     batch = Batch.from_data_list([item.data for item in features])
-    starts = batch.ptr.tolist()
-    slots = tuple(
-        tuple(Slot(s.name, s.shape, s.node + start, s.role) for s in item.slots)
-        for item, start in zip(features, starts, strict=False)
-    )
+    groups, nodes = _decode_groups(features, batch.ptr.tolist())
     source, target = batch.path_index
     return FeatureBatch(
         primitive=batch.primitive,
         shape=batch.shape,
         graph=batch.batch,
-        forward=_traversal(batch.level, source, target, batch.path_length),
-        backward=_traversal(batch.height, target, source, batch.path_length),
-        slots=slots,
+        forward=_traversal(batch.level, source, target, batch.path_length, kinds),
+        backward=_traversal(batch.height, target, source, batch.path_length, kinds),
+        groups=groups,
+        nodes=nodes,
     )
 
 
-def _traversal(level: Tensor, source: Tensor, target: Tensor, length: Tensor) -> Traversal:
+def _decode_groups(
+    features: Sequence[GraphFeatures], starts: Sequence[int]
+) -> tuple[tuple[DecodeGroup, ...], Tensor]:
+    found: dict[tuple[str, Shape], list[tuple[int, str, int]]] = defaultdict(list)
+    for index, item in enumerate(features):
+        for slot in item.slots:
+            found[slot.role, slot.shape].append((index, slot.name, slot.node + starts[index]))
+    groups, nodes = [], []
+    for (role, shape), members in found.items():
+        names = tuple((index, name) for index, name, _ in members)
+        groups.append(DecodeGroup(role, shape, names))
+        nodes += [node for _, _, node in members]
+    return tuple(groups), torch.tensor(nodes)
+
+
+def _traversal(
+    level: Tensor, source: Tensor, target: Tensor, length: Tensor, kinds: int
+) -> Traversal:
     order = torch.argsort(level, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
-    node_ends = torch.cumsum(torch.bincount(level), 0)
-    sources, targets = rank[source], rank[target]
-    by_target = torch.argsort(targets, stable=True)
-    sources, targets, length = sources[by_target], targets[by_target], length[by_target]
-    edge_ends = torch.searchsorted(targets, node_ends)
-    starts = torch.cat([node_ends.new_zeros(1), node_ends[:-1]])
-    local = targets - starts[level[order[targets]]]
-    return Traversal(
-        order,
-        rank,
-        tuple(node_ends.tolist()),
+    ends = torch.cumsum(torch.bincount(level), 0)
+    sources, targets, weights = rank[source], rank[target], 1 / length.float()
+    near = length == 1
+    rows, goals, factors = sources[near] * kinds, targets[near], weights[near]
+    if kinds == 2:
+        rows = torch.cat([rows, sources * 2 + 1])
+        goals, factors = torch.cat([goals, targets]), torch.cat([factors, weights])
+    by_target = torch.argsort(goals, stable=True)
+    edges = _edge_list(rows[by_target], goals[by_target], factors[by_target], ends)
+    return Traversal(order, rank, tuple(ends.tolist()), kinds, edges)
+
+
+def _edge_list(sources: Tensor, targets: Tensor, weights: Tensor, ends: Tensor) -> EdgeList:
+    """From edges sorted by target rank and the first rank after each level."""
+    begins = torch.cat([ends.new_zeros(1), ends[:-1]])
+    edge_begins, edge_ends = torch.searchsorted(targets, torch.stack([begins, ends]))
+    ranks = torch.arange(int(ends[-1]))
+    level = torch.searchsorted(ends, ranks, right=True)
+    return EdgeList(
         sources,
-        local,
-        length.float(),
+        targets - begins[level[targets]],
+        torch.searchsorted(targets, ranks) - edge_begins[level],
+        weights,
         tuple(edge_ends.tolist()),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -15,8 +14,8 @@ from ghnas.ghn.encoder import MLP, GatedGNN, ShapeEncoder
 from ghnas.ghn.features import (
     CUTOFF,
     PRIMITIVES,
+    DecodeGroup,
     FeatureBatch,
-    Slot,
     batch_features,
     graph_features,
 )
@@ -60,6 +59,12 @@ PRESETS: dict[str, dict[str, object]] = {
 """Settings that differ from GHN-2, by the paper's names."""
 
 
+def read_graphs(graphs: Sequence[Graph], config: GHNConfig) -> FeatureBatch:
+    """A batch of graphs for a hypernetwork of that configuration."""
+    cutoff = CUTOFF if config.ve else 1
+    return batch_features([graph_features(graph, cutoff) for graph in graphs], config.ve)
+
+
 class GHN(nn.Module):
     """Predicts the parameters of many architectures in one pass."""
 
@@ -81,11 +86,6 @@ class GHN(nn.Module):
         self.decoder_1d = MLP(width, (2 * width, 2 * channels), last=False)
         self.bias_class = nn.Sequential(nn.ReLU(), nn.Linear(channels, classes))
 
-    @property
-    def cutoff(self) -> int:
-        """Longest virtual edge to build."""
-        return CUTOFF if self.config.ve else 1
-
     def embeddings(self, batch: FeatureBatch) -> Tensor:
         """Final node states (N, hid)."""
         x = self.embed(batch.primitive) + self.shape_enc(batch.shape)
@@ -93,39 +93,54 @@ class GHN(nn.Module):
         result: Tensor = self.ln(x)
         return result
 
-    def forward(self, batch: FeatureBatch) -> list[dict[str, Tensor]]:
-        """Predict parameters: for each graph of the batch a tensor for each of its parameters."""
-        states = self.embeddings(batch)
-        groups: dict[tuple[str, tuple[int, ...]], list[tuple[int, Slot]]] = defaultdict(list)
-        for index, slots in enumerate(batch.slots):
-            for slot in slots:
-                groups[slot.role, slot.shape].append((index, slot))
-        result: list[dict[str, Tensor]] = [{} for _ in batch.slots]
-        for (role, shape), members in groups.items():
-            nodes = torch.tensor([slot.node for _, slot in members])
-            weights = self._decode(states[nodes.to(states.device)], role, shape)
-            weights = tile(weights, shape)
-            if self.config.weight_norm:
-                weights = normalise(weights, role, shape)
-            for (index, slot), tensor in zip(members, weights.unbind(0), strict=True):
-                result[index][slot.name] = tensor
-        return result
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        """Predict parameters: for each decode group of the batch its members, (K, *shape)."""
+        all_states = self.embeddings(batch)
+        nodes = batch.nodes.split([len(group.members) for group in batch.groups])
+        states = [all_states[index] for index in nodes]
+        result = self._decode(batch.groups, states)
+        result = [tile(x, group.shape) for x, group in zip(result, batch.groups, strict=True)]
+        if not self.config.weight_norm:
+            return result
+        return [
+            normalise(x, group.role, group.shape)
+            for x, group in zip(result, batch.groups, strict=True)
+        ]
 
-    def _decode(self, states: Tensor, role: str, shape: tuple[int, ...]) -> Tensor:
-        if role == "head_weight":
-            return self.decoder.head(states, shape[1])
-        if len(shape) == 2:
-            return self.decoder(states, (*shape, 1, 1)).flatten(2)
-        if len(shape) == 4:
-            return self.decoder(states, shape)
-        vectors = self.decoder_1d(states).view(len(states), 2, -1)
-        if role == "head_bias":
-            vectors = self.bias_class(vectors)
-        result: Tensor = vectors[:, 0 if role == "norm_weight" else 1]
-        return result
+    def _decode(self, groups: Sequence[DecodeGroup], states: Sequence[Tensor]) -> list[Tensor]:
+        """Raw predictions: (K, ...) for each group, not larger than its shape."""
+        result: dict[int, Tensor] = {}
+        matrices = [i for i, group in enumerate(groups) if len(group.shape) > 1]
+        weights = self.decoder(
+            [states[i] for i in matrices], [self._wanted(groups[i]) for i in matrices]
+        )
+        for index, decoded in zip(matrices, weights, strict=True):
+            if groups[index].role == "head_weight":
+                decoded = self.decoder.head(states[index], decoded)
+            result[index] = decoded if len(groups[index].shape) == 4 else decoded.flatten(2)
+        vectors = [i for i, group in enumerate(groups) if len(group.shape) == 1]
+        both = self.decoder_1d(torch.cat([states[i] for i in vectors]))
+        parts = both.view(len(both), 2, -1).split([len(states[i]) for i in vectors])
+        for index, part in zip(vectors, parts, strict=True):
+            role = groups[index].role
+            if role == "head_bias":
+                part = self.bias_class(part)
+            result[index] = part[:, 0 if role == "norm_weight" else 1]
+        return [result[index] for index in range(len(groups))]
+
+    def _wanted(self, group: DecodeGroup) -> tuple[int, ...]:
+        """The four-dimensional shape to decode for a group."""
+        if group.role == "head_weight":
+            return (self.config.max_shape[0], group.shape[1], 1, 1)
+        return (*group.shape, 1, 1) if len(group.shape) == 2 else group.shape
 
     @torch.no_grad()
     def predict(self, graphs: Sequence[Graph]) -> list[dict[str, Tensor]]:
         """Parameters of several architectures, without gradients, on the hypernetwork's device."""
-        batch = batch_features([graph_features(graph, self.cutoff) for graph in graphs])
-        return self(batch.to(self.embed.weight.device))
+        batch = read_graphs(graphs, self.config)
+        result: list[dict[str, Tensor]] = [{} for _ in graphs]
+        stacks = self(batch.to(self.embed.weight.device))
+        for group, stack in zip(batch.groups, stacks, strict=True):
+            for (index, name), tensor in zip(group.members, stack.unbind(0), strict=True):
+                result[index][name] = tensor
+        return result

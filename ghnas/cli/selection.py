@@ -1,0 +1,94 @@
+"""Which architectures of a run are meant: `top-5`, `trial-123` or a genotype."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ghnas.errors import UserError
+
+if TYPE_CHECKING:
+    from ghnas.space import Space
+    from ghnas.study import Ranked, Run
+
+_TOP = re.compile(r"top-?(.*)", re.IGNORECASE)
+_TRIAL = re.compile(r"(?:trial-?|#)(.*)", re.IGNORECASE)
+
+
+def select(run: Run, text: str) -> list[Ranked]:
+    """The architectures that a selection names.
+
+    Args:
+        run: The run that they are from.
+        text: `top-N` (the best N), `front` (the Pareto front), `trial-N` (by number) or an
+            architecture in the notation of the run's space.
+
+    Raises:
+        UserError: If the selection cannot be read or names nothing.
+    """
+    from ghnas.study import select as select_ranked
+
+    text = text.strip()
+    if (match := _TRIAL.fullmatch(text)) is not None:
+        return select_ranked(run, f"#{_number(match[1], text, least=0)}")
+    if (match := _TOP.fullmatch(text)) is not None:
+        return select_ranked(run, f"top-{_number(match[1], text, least=1)}")
+    if text in ("best", "front"):
+        return select_ranked(run, text)
+    if "(" in text or "=" in text:
+        return [_from_notation(run, text)]
+    raise UserError(f"unknown selection {text!r}: use top-N, front, trial-N or a genotype")
+
+
+def _number(digits: str, text: str, least: int) -> int:
+    if not digits.isascii() or not digits.isdigit() or int(digits) < least:
+        raise UserError(f"{text!r} needs a whole number of {least} or more, as in top-5 or trial-7")
+    return int(digits)
+
+
+def _from_notation(run: Run, text: str) -> Ranked:
+    """The run's own trial of that architecture, or one that was never scored."""
+    from ghnas.study import Ranked, Record
+
+    candidate = run.space.decode(text)
+    graph = run.graph(candidate)
+    for item in run.ranked():
+        if graph.hash.startswith(item.record.hash):
+            return item
+    record = Record(
+        number=UNSCORED,
+        candidate=candidate,
+        accuracy=float("nan"),
+        params=graph.parameter_count,
+        flops=graph.flops,
+        hash=graph.hash,
+        duplicate_of=None,
+        seconds=0.0,
+    )
+    return Ranked(rank=1, record=record, front=False)
+
+
+UNSCORED = -1
+"""The number of an architecture that is not a trial of the run."""
+
+
+def name_of(item: Ranked) -> str:
+    """As `trial-123`; `genotype-` and a few digits of its hash without a trial."""
+    record = item.record
+    return f"genotype-{record.hash[:8]}" if record.number == UNSCORED else f"trial-{record.number}"
+
+
+def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
+    """For JSON."""
+    record = item.record
+    scored = record.number != UNSCORED
+    return {
+        "rank": item.rank,
+        "trial": record.number if scored else None,
+        "accuracy": record.accuracy if scored else None,
+        "parameters": record.params,
+        "flops": record.flops,
+        "hash": record.hash,
+        "genotype": space.encode(record.candidate),
+        "candidate": record.candidate,
+    }

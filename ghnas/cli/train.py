@@ -1,0 +1,128 @@
+"""`ghnas train`: train a graph hypernetwork."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ghnas.cli import options
+from ghnas.cli.terminal import Meter, console, meter, print_json, say
+from ghnas.errors import UserError
+
+if TYPE_CHECKING:
+    from ghnas.metatrain import TrainProgress
+
+EXAMPLE = (
+    "Example: ghnas train --space darts --data ./my-images --steps 20000 --output mine.safetensors"
+)
+
+
+def train(
+    space: options.Space = "darts",
+    data: options.Data = "embedded",
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="ghn2|ghn1|mlp", help="The kind of hypernetwork.")
+    ] = "ghn2",
+    steps: Annotated[int, options.number_option("--steps", "Updates in all.")] = 2000,
+    meta_batch: Annotated[
+        int, options.number_option("--meta-batch", "Architectures in each update.")
+    ] = 8,
+    batch_size: Annotated[
+        int, options.number_option("--batch-size", "Images in each update.", least=2)
+    ] = 64,
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            "--learning-rate",
+            metavar="X",
+            parser=options.positive_number("--learning-rate"),
+            help="Adam's, divided by 10 at 2/3 and at 5/6 of the steps.",
+        ),
+    ] = 1e-3,
+    hid: Annotated[
+        int, options.number_option("--hid", "Width of the hypernetwork: a multiple of 4.")
+    ] = 32,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="The .safetensors file to write.",
+            show_default="SPACE-DATA.safetensors",
+        ),
+    ] = None,
+    cells: options.Cells = None,
+    channels: options.Channels = None,
+    image_size: Annotated[
+        int | None,
+        options.number_option("--image-size", "Resize images to so many pixels each way."),
+    ] = None,
+    evaluate_every: Annotated[
+        int, options.number_option("--evaluate-every", "Steps between evaluations and saves.")
+    ] = 200,
+    workers: Annotated[
+        int, options.number_option("--workers", "Processes to train with.", least=0)
+    ] = 0,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Train a graph hypernetwork for a space and a data set.
+
+    Shows loss, zero-shot accuracy on held-out architectures, rate and remaining time. Run the
+    same command again to go on after an interruption.
+    """
+    from ghnas.cli.loading import load_images, load_skeleton
+    from ghnas.device import pick_device
+    from ghnas.ghn.model import PRESETS, GHNConfig
+    from ghnas.metatrain import Job, TrainSettings
+    from ghnas.metatrain import train as run_training
+
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}: use {', '.join(PRESETS)}")
+    if hid % 4:
+        raise UserError(f"--hid must be a multiple of 4, not {hid}")
+    if output is not None and output.suffix != ".safetensors":
+        raise UserError(f"--output must end in .safetensors, not {output.name!r}")
+    out = console(json)
+    place = pick_device(device)
+    chosen = load_skeleton(space, cells, channels)
+    images = load_images(out, data, image_size)
+    output = output or Path(f"{chosen.name}-{images.name}.safetensors")
+    settings = TrainSettings(
+        steps=steps,
+        meta_batch=meta_batch,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        workers=workers,
+    )
+    config = GHNConfig(num_classes=images.num_classes, hid=hid, **PRESETS[preset])  # type: ignore[arg-type]
+    job = Job(chosen, images, config, settings, output, place)
+    say(out, f"training {preset} for {chosen.name} on {images.name}, {place.type}, into {output}")
+    try:
+        with meter(out, "steps") as shown:
+            info = run_training(job, lambda progress: _report(shown, progress))
+    except KeyboardInterrupt:
+        say(out, "\ninterrupted; the last evaluated state is kept: run the same command to go on")
+        raise
+    except OSError as error:
+        error.filename = error.filename or str(output)
+        raise
+    say(out, f"wrote {output}")
+    say(out, f"search with it: ghnas search --space {space} --data {data} --ghn {output}")
+    if json:
+        print_json({"output": str(output), "training": info.training})
+
+
+def _report(shown: Meter, progress: TrainProgress) -> None:
+    note = f"loss {progress.loss:.3f} train {100 * progress.accuracy:.1f} %"
+    shown.update(progress.step, progress.steps, note, progress.steps_per_second)
+    if progress.held_out is not None:
+        shown.line(
+            f"step {progress.step}: loss {progress.loss:.3f}, zero-shot accuracy on held-out "
+            f"architectures {100 * progress.held_out:.1f} %"
+        )

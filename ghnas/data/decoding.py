@@ -1,0 +1,111 @@
+"""Decoding image files and bytes to splits, in threads."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+
+from ghnas.data.dataset import Integers, Split
+from ghnas.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+_DEFAULT_SIZE = 32
+_LARGEST_NATIVE = 64  # images that share one size up to this keep it when none is asked for
+_BATCH = 128  # images that a thread decodes between two calls of progress
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Images not yet decoded: each a file, or bytes; a name for errors; labels int64 (N,)."""
+
+    images: Sequence[Path | bytes]
+    names: Sequence[str]
+    labels: Integers
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: Integers) -> Coded:
+        images, names = [self.images[i] for i in indices], [self.names[i] for i in indices]
+        return Coded(images, names, self.labels[indices])
+
+
+def native_size(coded: Coded) -> int:
+    """The size that all images share, if they are square and small; else the default."""
+    with ThreadPoolExecutor(_threads()) as pool:
+        sizes = set(pool.map(_size, coded.images, coded.names))
+    width, height = sizes.pop()
+    alike = not sizes and width == height and width <= _LARGEST_NATIVE
+    return width if alike else _DEFAULT_SIZE
+
+
+def _size(image: Path | bytes, name: str) -> tuple[int, int]:
+    with _reading(name), Image.open(_stream(image)) as opened:
+        return opened.size
+
+
+def decode(coded: Coded, size: int, progress: Progress | None, done: int, total: int) -> Split:
+    """Decode images in threads to a split of shape (N, 3, size, size)."""
+    pixels = np.empty((len(coded), size, size, 3), dtype=np.uint8)
+
+    def decode_batch(start: int) -> int:
+        stop = min(start + _BATCH, len(coded))
+        for index in range(start, stop):
+            pixels[index] = _pixels(coded.images[index], coded.names[index], size)
+        return stop - start
+
+    with ThreadPoolExecutor(_threads()) as pool:
+        for count in pool.map(decode_batch, range(0, len(coded), _BATCH)):
+            done += count
+            if progress:
+                progress(done, total)
+    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    return Split(torch.from_numpy(images), torch.from_numpy(coded.labels))
+
+
+def _pixels(image: Path | bytes, name: str, size: int) -> npt.NDArray[np.uint8]:
+    """Decode one image, upright and in RGB: uint8 (size, size, 3)."""
+    with _reading(name), Image.open(_stream(image)) as opened:
+        opened.draft("RGB", (size, size))  # lets the JPEG decoder skip what is averaged away
+        upright = ImageOps.exif_transpose(opened)
+        if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        colour = upright.convert("RGB")
+        if colour.size != (size, size):
+            colour = colour.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(colour)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong while an image is read into an error that names the image."""
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise nearly every kind
+        raise DataError(
+            f"The image {name} cannot be read ({first_line(error)}): replace or remove it."
+        ) from error
+
+
+def _stream(image: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(image) if isinstance(image, bytes) else image
+
+
+def _threads() -> int:
+    return min(4, os.cpu_count() or 1)  # more of them only wait for the interpreter
+
+
+def first_line(error: Exception) -> str:
+    """An error's first line without its full stop, or its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

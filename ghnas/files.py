@@ -1,0 +1,35 @@
+"""Files that are never left half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place, then rename it into place.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full; the old file is kept.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    replace_atomically(path, lambda beside: beside.write_bytes(data))
+
+
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `path`, then rename it into place.
+
+    Raises:
+        OSError: As `write_atomically`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    beside = Path(name)
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,258 @@
+"""The search: propose, predict and score, record, tell; batch by batch.
+
+The proposals of batch k depend on the seed, on k and on the results of earlier batches alone. A
+search that was interrupted therefore goes on as if nothing had happened: recorded batches are
+told again, and of a batch that is recorded in part only the rest is scored.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ghnas.constraints import Limits, descend, require_feasible
+from ghnas.errors import UserError
+from ghnas.graph import Graph
+from ghnas.record import Record
+from ghnas.space import Candidate
+from ghnas.storage import TrialWriter
+from ghnas.strategies import Evaluated, Strategy, create_strategy
+from ghnas.study import Run
+
+if TYPE_CHECKING:
+    from ghnas.scoring import Score
+
+HASH_LENGTH = 16
+"""Hexadecimal digits of a graph's hash that are recorded: 64 bits."""
+ROUNDS = 10
+"""How often a strategy is asked again for candidates that keep within the limits."""
+WINDOW = 30.0
+"""Seconds over which the rate is measured."""
+
+
+class ScorerLike(Protocol):
+    """What a search asks of a scorer; see `ghnas.scoring.Scorer`."""
+
+    def score(
+        self, graphs: Sequence[Graph], wanted: Sequence[int] | None = None
+    ) -> list[Score | None]:
+        """A score for each graph that is wanted."""
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """How far a search is.
+
+    Args:
+        done: Candidates recorded, those of earlier sessions included.
+        budget: Candidates in all.
+        best_accuracy: In [0, 1]; None before the first batch.
+        duplicates: Candidates that were isomorphic to an earlier one.
+        scored: Architectures scored in this session.
+        rate: Candidates per second, lately; 0 before the first batch.
+        eta: Seconds to go; None while the rate is not known.
+    """
+
+    done: int
+    budget: int
+    best_accuracy: float | None
+    duplicates: int
+    scored: int
+    rate: float
+    eta: float | None
+
+
+Report = Callable[[SearchProgress], None]
+
+
+def ignore(progress: SearchProgress) -> None:
+    """Report to nobody."""
+
+
+def search(run: Run, scorer: ScorerLike, report: Report = ignore) -> None:
+    """Search until the budget is recorded; goes on where an earlier session stopped.
+
+    Args:
+        run: A new run or an interrupted one; of a complete one nothing is done.
+        scorer: Scores architectures.
+        report: Called before the first batch and after each.
+
+    Raises:
+        UserError: If the limits cannot be met, another process searches in the run, the record
+            is damaged, or the disk is full. What was recorded by then is kept.
+    """
+    with run.locked():
+        _Search(run, scorer, report).run_batches()
+
+
+class _Search:
+    def __init__(self, run: Run, scorer: ScorerLike, report: Report) -> None:
+        manifest = run.manifest
+        self.run = run
+        self.manifest = manifest
+        self.scorer = scorer
+        self.limits = Limits(manifest.max_params, manifest.max_flops)
+        self.records = run.recorded()
+        self.strategy = create_strategy(manifest.strategy, run.space, manifest.directions)
+        self.format = run.trial_format
+        self.first: dict[str, Record] = {}
+        """The first record of each architecture, by hash."""
+        self.meter = _Meter(report, manifest.budget)
+
+    def run_batches(self) -> None:
+        for record in self.records:
+            self.meter.count(record)
+        self.meter.show()
+        budget, size = self.manifest.budget, self.manifest.batch_size
+        if len(self.records) < budget and self.limits:
+            rng = random.Random(f"{self.manifest.seed}:limits")
+            require_feasible(self.run.space, self.run.graph, self.limits, rng)
+        if len(self.records) >= budget:
+            return
+        writer = self.run.writer()
+        for number, start in enumerate(range(0, budget, size)):
+            stop = min(start + size, budget)
+            if len(self.records) < stop:
+                self._score_batch(number, start, stop, writer)
+            batch = self.records[start:stop]
+            for record in batch:
+                self.first.setdefault(record.hash, record)
+            objectives = self.manifest.objectives
+            self.strategy.tell([Evaluated(r.candidate, r.values(objectives)) for r in batch])
+
+    def _score_batch(self, number: int, start: int, stop: int, writer: TrialWriter) -> None:
+        """Propose a batch, score what is not recorded of it, and record it."""
+        rng = random.Random(f"{self.manifest.seed}:{number}")
+        batch = propose_within(self.strategy, self.run, self.limits, count=stop - start, rng=rng)
+        known = self.records[start:]
+        if [record.candidate for record in known] != [item[0] for item in batch[: len(known)]]:
+            raise UserError(
+                f"run {self.run.name} cannot be resumed: batch {number} is not what this version "
+                f"proposes (the run was started with {self.manifest.versions}); start a new search"
+            )
+        new = self._score(batch, start, known)
+        writer.write([self.format.trial(record) for record in new])
+        self.records += new
+        for record in new:
+            self.meter.count(record)
+        self.run.note_progress(len(self.records), self.meter.best_accuracy)
+        self.meter.show()
+
+    def _score(
+        self, batch: Sequence[tuple[Candidate, Graph]], start: int, known: Sequence[Record]
+    ) -> list[Record]:
+        """Records of the candidates after the known ones.
+
+        All architectures that are new to the run go to the scorer, also those that are recorded
+        already: a score may depend on what it was predicted with.
+        """
+        hashes = [graph.hash[:HASH_LENGTH] for _, graph in batch]
+        fresh = [
+            i for i, key in enumerate(hashes) if key not in self.first and key not in hashes[:i]
+        ]
+        wanted = [place for place, i in enumerate(fresh) if i >= len(known)]
+        began = time.perf_counter()
+        scores = self.scorer.score([batch[i][1] for i in fresh], wanted) if wanted else []
+        seconds = (time.perf_counter() - began) / max(len(wanted), 1)
+        self.meter.scored += len(wanted)
+        accuracies = {fresh[place]: _accuracy(scores[place]) for place in wanted}
+
+        first = dict(self.first)
+        for record in known:
+            first.setdefault(record.hash, record)
+        records = []
+        for i in range(len(known), len(batch)):
+            candidate, graph = batch[i]
+            earlier = first.get(hashes[i])
+            record = Record(
+                number=start + i,
+                candidate=candidate,
+                accuracy=earlier.accuracy if earlier else accuracies[i],
+                params=graph.parameter_count,
+                flops=graph.flops,
+                hash=hashes[i],
+                duplicate_of=earlier.number if earlier else None,
+                seconds=0.0 if earlier else seconds,
+            )
+            first.setdefault(record.hash, record)
+            records.append(record)
+        return records
+
+
+def _accuracy(score: Score | None) -> float:
+    """Accuracy of a score; 0 where it is not a number, which a study would not take."""
+    if score is None:
+        raise ValueError("the scorer left out an architecture that was wanted")
+    return score.accuracy if score.accuracy == score.accuracy else 0.0
+
+
+def propose_within(
+    strategy: Strategy, run: Run, limits: Limits, count: int, rng: random.Random
+) -> list[tuple[Candidate, Graph]]:
+    """Candidates of a strategy that keep within the limits, with their graphs.
+
+    The strategy is asked again for those that do not; where it has none after `ROUNDS` rounds,
+    its last proposals are changed, a choice at a time, until they do.
+    """
+    accepted: list[tuple[Candidate, Graph]] = []
+    rejected: list[Candidate] = []
+    for _ in range(ROUNDS):
+        rejected = []
+        for candidate in strategy.propose(count - len(accepted), rng):
+            graph = run.graph(candidate)
+            if limits.met(graph):
+                accepted.append((candidate, graph))
+            else:
+                rejected.append(candidate)
+        if not rejected:
+            break
+    accepted += [_shrink(candidate, run, limits, rng) for candidate in rejected]
+    return accepted
+
+
+def _shrink(
+    candidate: Candidate, run: Run, limits: Limits, rng: random.Random
+) -> tuple[Candidate, Graph]:
+    changed, graph = descend(run.space, run.graph, limits, candidate, rng)
+    if not limits.met(graph):  # a dead end: start from one that is known to lead there
+        changed = require_feasible(run.space, run.graph, limits, rng)
+        graph = run.graph(changed)
+    return changed, graph
+
+
+class _Meter:
+    """Counts, and reports."""
+
+    def __init__(self, report: Report, budget: int) -> None:
+        self.report = report
+        self.budget = budget
+        self.done = 0
+        self.duplicates = 0
+        self.scored = 0
+        self.best_accuracy: float | None = None
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def count(self, record: Record) -> None:
+        self.done += 1
+        if record.duplicate_of is not None:
+            self.duplicates += 1
+        self.best_accuracy = max(record.accuracy, self.best_accuracy or 0.0)
+
+    def show(self) -> None:
+        now = time.perf_counter()
+        self._marks.append((now, self.done))
+        while len(self._marks) > 2 and now - self._marks[1][0] > WINDOW:
+            self._marks.popleft()
+        then, done = self._marks[0]
+        rate = (self.done - done) / (now - then) if now > then else 0.0
+        left = self.budget - self.done
+        eta = 0.0 if left <= 0 else left / rate if rate > 0 else None
+        self.report(
+            SearchProgress(
+                self.done, self.budget, self.best_accuracy, self.duplicates, self.scored, rate, eta
+            )
+        )

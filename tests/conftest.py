@@ -1,0 +1,60 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ghnas.cli import main
+
+
+@pytest.fixture(scope="session")
+def tiny_ghn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hypernetwork for darts on the embedded data set that was never trained."""
+    from ghnas.data import load_data
+    from ghnas.ghn.checkpoint import GHNInfo, save_ghn
+    from ghnas.ghn.model import GHN, GHNConfig
+    from ghnas.space import load_space
+
+    data, space = load_data("embedded"), load_space("darts")
+    config = GHNConfig(num_classes=data.num_classes, hid=8)
+    info = GHNInfo(
+        config=config,
+        space=space.name,
+        skeleton=dict(space.skeleton),
+        data=data.name,
+        fingerprint=data.fingerprint,
+        classes=data.classes,
+        image_shape=data.image_shape,
+        mean=data.mean,
+        std=data.std,
+    )
+    path = tmp_path_factory.mktemp("ghn") / "tiny.safetensors"
+    save_ghn(path, GHN(config), info)
+    return path
+
+
+Ghnas = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ghnas(capsys: pytest.CaptureFixture[str]) -> Ghnas:
+    """Runs the program in this process: exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_ghn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one finished run of 24 candidates; not to be changed."""
+    results = tmp_path_factory.mktemp("finished") / "results"
+    options = ["--ghn", str(tiny_ghn), "--score-images", "64", "--results", str(results)]
+    assert main(["search", "--budget", "24", "--device", "cpu", *options]) == 0
+    return results

@@ -1,0 +1,327 @@
+"""Mistakes at the command line: one clear sentence on stderr, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ghnas.space import list_spaces
+
+Ghnas = Callable[..., tuple[int, str, str]]
+DARTS = list_spaces()["darts"].read_text()
+
+
+@pytest.fixture
+def fails(ghnas: Ghnas, tmp_path: Path) -> Callable[..., str]:
+    """Runs a command that must fail; returns its one sentence."""
+
+    def run(*arguments: object, results: Path = tmp_path / "results") -> str:
+        takes_results = arguments[0] not in ("spaces", "train")
+        code, out, err = ghnas(*arguments, *(["--results", results] if takes_results else []))
+        assert code == 2, (code, out, err)
+        (sentence,) = err.splitlines()
+        assert sentence.startswith("ghnas: ")
+        assert "Traceback" not in out + err
+        return sentence
+
+    return run
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_unknown_space(fails: Callable[..., str]) -> None:
+    for command in (("search", "--space", "drats"), ("spaces", "drats")):
+        assert "unknown space 'drats': use darts, mobile, or the path" in fails(*command)
+
+
+def test_unknown_strategy(fails: Callable[..., str]) -> None:
+    sentence = fails("search", "--strategy", "annealing")
+    assert "annealing" in sentence
+    assert all(name in sentence for name in ("random", "evolution", "tpe", "nsga2"))
+
+
+def test_unknown_data_set(fails: Callable[..., str]) -> None:
+    sentence = fails("search", "--data", "cifar11")
+    assert "cifar11" in sentence
+    assert "cifar10" in sentence
+
+
+def test_unknown_objective(fails: Callable[..., str]) -> None:
+    sentence = fails("search", "--objective", "accuracy,beauty")
+    assert "beauty" in sentence
+    assert "params" in sentence
+
+
+@pytest.mark.parametrize("command", ["search", "finetune"])
+def test_unknown_device(fails: Callable[..., str], command: str) -> None:
+    assert "unknown device 'tpu': use auto, cpu, cuda" in fails(command, "--device", "tpu")
+
+
+def test_device_that_is_not_there(fails: Callable[..., str]) -> None:
+    assert "'cuda:99' is not there" in fails("search", "--device", "cuda:99")
+
+
+def test_unknown_command_and_option(fails: Callable[..., str], ghnas: Ghnas) -> None:
+    assert "--bugdet" in fails("search", "--bugdet", "3")
+    code, _, err = ghnas("serach")
+    assert code == 2
+    assert "serach" in err
+
+
+def test_unknown_preset(fails: Callable[..., str], tmp_path: Path) -> None:
+    sentence = fails("train", "--preset", "ghn3", "--output", tmp_path / "x.safetensors")
+    assert "unknown preset 'ghn3': use ghn2, ghn1, mlp" in sentence
+
+
+# ---------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "many", "1.5", "nan", "inf", "", "1e3"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("search",), "--budget"),
+        (("search",), "--max-params"),
+        (("search",), "--score-images"),
+        (("finetune", "top-1"), "--epochs"),
+        (("train", "--output", "x.safetensors"), "--steps"),
+    ],
+)
+def test_not_a_number(
+    fails: Callable[..., str], command: tuple[str, ...], option: str, value: str
+) -> None:
+    sentence = fails(*command, f"{option}={value}")
+    assert f"{option} must be a whole number of 1 or more, not {value!r}" in sentence
+
+
+@pytest.mark.parametrize("which", ["top-0", "top--1", "top-many", "top-", "trial-x", "best5", ""])
+@pytest.mark.parametrize("command", ["finetune", "show"])
+def test_wrong_selection(
+    fails: Callable[..., str], finished: Path, command: str, which: str
+) -> None:
+    assert repr(which) in fails(command, which, results=finished)
+
+
+def test_trial_that_does_not_exist(fails: Callable[..., str], finished: Path) -> None:
+    assert "999" in fails("show", "trial-999", results=finished)
+
+
+def test_learning_rate(fails: Callable[..., str]) -> None:
+    for value in ("0", "-1", "fast", "nan"):
+        sentence = fails("finetune", "top-1", f"--learning-rate={value}")
+        assert f"--learning-rate must be a number above 0, not {value!r}" in sentence
+
+
+# ---------------------------------------------------------------- space files
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("nodes: 4", "nods: 4", ("cell.", "nods")),
+        ("block: skip", "block: teleport", ("skip_connect", "teleport", "max_pool")),
+        ("max_pool, kernel: 3", "max_pool, kernel: 4", ("max_pool_3x3", "odd")),
+        ("nodes: 4", "nodes: none", ("cell.nodes", "integer")),
+        ("family: cells", "family: cell", ("family", "'cell'")),
+        ("nodes: 4", "nodes: [4", ("line",)),
+    ],
+)
+def test_wrong_space_file(
+    fails: Callable[..., str], tmp_path: Path, old: str, new: str, expected: tuple[str, ...]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    assert old in DARTS
+    path.write_text(DARTS.replace(old, new))
+    for command in (("spaces", path), ("search", "--space", path)):
+        sentence = fails(*command)
+        assert all(word in sentence for word in (str(path), *expected)), sentence
+
+
+def test_empty_choice(fails: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    mobile = list_spaces()["mobile"].read_text()
+    for old in ("expansion: [1, 2, 3]", "depth: [1, 2]"):
+        assert old in mobile
+        path.write_text(mobile.replace(old, old.split(":")[0] + ": []", 1))
+        sentence = fails("spaces", path)
+        assert str(path) in sentence
+        assert "stages" in sentence
+
+
+# ---------------------------------------------------------------- limits, hypernetworks, images
+
+
+def test_limit_that_no_candidate_meets(fails: Callable[..., str], tiny_ghn: Path) -> None:
+    sentence = fails("search", "--ghn", tiny_ghn, "--max-params", "10", "--budget", "5")
+    assert "10" in sentence
+    assert "param" in sentence
+    sentence = fails("search", "--ghn", tiny_ghn, "--max-flops", "1k", "--budget", "5")
+    assert "flops" in sentence.lower()
+
+
+def test_ghn_that_is_not_one(fails: Callable[..., str], tiny_ghn: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.safetensors"
+    assert str(missing) in fails("search", "--ghn", missing)
+
+    truncated = tmp_path / "truncated.safetensors"
+    content = tiny_ghn.read_bytes()
+    for length in (0, 100, len(content) // 2, len(content) - 1):
+        truncated.write_bytes(content[:length])
+        assert str(truncated) in fails("search", "--ghn", truncated)
+
+    text = tmp_path / "text.safetensors"
+    text.write_text("this is not a hypernetwork")
+    assert str(text) in fails("search", "--ghn", text)
+    assert str(tmp_path) in fails("search", "--ghn", tmp_path)
+
+
+def test_safetensors_file_of_something_else(fails: Callable[..., str], tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+    assert "not a GHN" in fails("search", "--ghn", path)
+
+
+def test_ghn_for_another_space(fails: Callable[..., str], tiny_ghn: Path) -> None:
+    sentence = fails("search", "--space", "mobile", "--ghn", tiny_ghn)
+    assert "space 'darts', not 'mobile'" in sentence
+    assert "ghnas train --space mobile" in sentence
+
+
+def test_no_ghn_for_the_data(fails: Callable[..., str], tmp_path: Path) -> None:
+    make_images(tmp_path / "pets", classes=3)
+    sentence = fails("search", "--data", tmp_path / "pets")
+    assert f"ghnas train --space darts --data {tmp_path / 'pets'}" in sentence
+
+
+def test_ghn_for_other_data(fails: Callable[..., str], tiny_ghn: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "pets", classes=3)
+    sentence = fails("search", "--data", tmp_path / "pets", "--ghn", tiny_ghn)
+    assert "10 classes" in sentence
+    assert f"ghnas train --space darts --data {tmp_path / 'pets'}" in sentence
+    make_images(tmp_path / "ten", classes=10)
+    sentence = fails("search", "--data", tmp_path / "ten", "--ghn", tiny_ghn)
+    assert "'digitscapes'" in sentence
+
+
+def make_images(folder: Path, classes: int, each: int = 20) -> None:
+    for label in range(classes):
+        place = folder / f"class{label}"
+        place.mkdir(parents=True)
+        for number in range(each):
+            Image.new("RGB", (16, 16), (20 * label, 5 * number, 0)).save(place / f"{number}.png")
+
+
+def test_image_folder_without_images(fails: Callable[..., str], tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert str(folder) in fails("search", "--data", folder)
+    (folder / "cats").mkdir()
+    assert "cats" in fails("search", "--data", folder)
+
+
+def test_image_folder_with_one_class(fails: Callable[..., str], tmp_path: Path) -> None:
+    make_images(tmp_path / "pets", classes=1)
+    assert "one class" in fails("search", "--data", tmp_path / "pets").lower()
+
+
+def test_broken_image_is_named(fails: Callable[..., str], tmp_path: Path) -> None:
+    make_images(tmp_path / "pets", classes=2)
+    broken = tmp_path / "pets" / "class1" / "7.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    assert str(broken) in fails("search", "--data", tmp_path / "pets")
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("command", ["finetune", "show", "dashboard"])
+def test_before_any_search(fails: Callable[..., str], command: str) -> None:
+    assert "ghnas search" in fails(command)
+
+
+def test_unknown_run(fails: Callable[..., str], finished: Path) -> None:
+    for arguments in (("finetune", "--run", "nope"), ("search", "--resume", "nope")):
+        assert "nope" in fails(*arguments, results=finished)
+
+
+def test_run_named_without_resume(fails: Callable[..., str]) -> None:
+    assert "--resume" in fails("search", "some-run")
+
+
+def test_resume_with_other_options(fails: Callable[..., str], finished: Path) -> None:
+    sentence = fails("search", "--resume", "--seed", "7", results=finished)
+    assert "--seed 0, not 7" in sentence
+
+
+def test_run_from_a_newer_version(
+    fails: Callable[..., str], ghnas: Ghnas, finished: Path, tmp_path: Path
+) -> None:
+    (old,) = (finished / "runs").iterdir()
+    new = tmp_path / "results" / "runs" / old.name
+    new.mkdir(parents=True)
+    manifest = json.loads((old / "manifest.json").read_text())
+    (new / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99, "x": 1}))
+    for command in (("finetune",), ("search", "--resume"), ("show",)):
+        sentence = fails(*command)
+        assert "newer" in sentence
+        assert str(new) in sentence
+    code, out, _ = ghnas("runs", "--results", tmp_path / "results")
+    assert code == 0
+    assert "newer" in " ".join(out.split())
+
+
+def test_damaged_manifest(fails: Callable[..., str], finished: Path, tmp_path: Path) -> None:
+    (old,) = (finished / "runs").iterdir()
+    new = tmp_path / "results" / "runs" / old.name
+    new.mkdir(parents=True)
+    text = (old / "manifest.json").read_text()
+    for damaged in ("", text[: len(text) // 2], "[]", "{}"):
+        (new / "manifest.json").write_text(damaged)
+        assert str(new) in fails("show")
+
+
+# ---------------------------------------------------------------- disks
+
+
+def test_results_folder_that_is_a_file(
+    fails: Callable[..., str], tiny_ghn: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    assert str(place) in fails("search", "--ghn", tiny_ghn, "--budget", "4", results=place)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")],
+)
+def test_operating_system_errors(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "as the system says it", "/somewhere/manifest.json")
+
+    monkeypatch.setattr("ghnas.device.pick_device", refuse)
+    sentence = fails("search")
+    assert words in sentence
+    assert "/somewhere/manifest.json" in sentence
+
+
+def test_port_in_use(fails: Callable[..., str], finished: Path) -> None:
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        sentence = fails("dashboard", "--port", port, "--no-browser", results=finished)
+    assert f"port {port} is in use: choose another with --port" in sentence

@@ -1,0 +1,511 @@
+"""Data sets: the built-in one, folders, parquet files, batches, and every mistake a user makes."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import sys
+import urllib.error
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
+from ghnas.data.dataset import channel_statistics, cut, mixed_order
+from ghnas.data.embedded import SPLITS, DigitscapeSettings, _sources, make_digitscapes
+from ghnas.errors import DataError, UserError
+
+FINGERPRINT = "adc526e525322b1817cf8ab9a8fed2f0e6f4511d4016a9cd2affdf35bc0ecebb"
+CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> DataSet:
+    return load_data()
+
+
+def make_split(per_class: list[int], seed: int = 0) -> Split:
+    """Random images sorted by class, so many of each."""
+    labels = torch.repeat_interleave(torch.arange(len(per_class)), torch.tensor(per_class))
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (len(labels), 3, 6, 6), generator=generator).to(torch.uint8)
+    return Split(images, labels)
+
+
+def write_images(folder: Path, counts: dict[str, int], size: tuple[int, int] = (8, 8)) -> None:
+    """A folder for each class; an image's red channel tells its number."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", size, (number, 50, 0)).save(folder / name / f"{number:03}.png")
+
+
+# ------------------------------------------------------------------ the embedded set
+
+
+def test_embedded_is_what_it_says(embedded: DataSet) -> None:
+    assert embedded.name == "digitscapes"
+    assert embedded.classes == tuple("0123456789")
+    assert embedded.num_classes == 10
+    assert embedded.image_shape == (3, 16, 16)
+    assert not embedded.mirror
+    assert (len(embedded.train), len(embedded.validation)) == (20_000, 4_000)
+    test = embedded.load_test()
+    assert len(test) == 4_000
+    assert test.images.dtype == torch.uint8
+    for split in (embedded.train, embedded.validation, test):
+        assert torch.bincount(split.labels).tolist() == [len(split) // 10] * 10
+
+
+def test_embedded_never_changes(embedded: DataSet) -> None:
+    # the trained networks that ship know the set by this; it must be the same on every machine
+    assert embedded.fingerprint == FINGERPRINT
+    assert load_data("digitscapes").fingerprint == embedded.fingerprint
+
+
+def test_source_digits_of_the_splits_do_not_overlap() -> None:
+    glyphs = [{glyph.tobytes() for glyph in _sources(split)[0]} for split in SPLITS]
+    assert all(len(g) > 100 for g in glyphs)
+    assert sum(len(_sources(split)[0]) for split in SPLITS) == 1797
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not glyphs[first] & glyphs[second]
+
+
+def test_embedded_images_of_a_split_all_differ(embedded: DataSet) -> None:
+    images = embedded.train.images.reshape(len(embedded.train), -1).numpy()
+    assert len({row.tobytes() for row in images}) == len(images)
+
+
+def test_digitscapes_take_other_sizes() -> None:
+    images, labels = make_digitscapes("test", DigitscapeSettings(size=24, test=70))
+    assert images.shape == (70, 3, 24, 24)
+    assert len(labels) == 70
+    with pytest.raises(ValueError, match="unknown split"):
+        make_digitscapes("tset")
+
+
+def test_embedded_resized_and_limited() -> None:
+    data = load_data(image_size=8, train_limit=105)
+    assert data.image_shape == (3, 8, 8)
+    assert data.load_test().images.shape[2:] == (8, 8)
+    counts = torch.bincount(data.train.labels, minlength=10)
+    assert counts.sum() == 105
+    assert counts.min() == 10
+    assert counts.max() == 11
+
+
+# ------------------------------------------------------------------ splits and their order
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(1, 80))
+@settings(max_examples=40, deadline=None)
+def test_every_evaluation_batch_has_the_class_shares(per_class: list[int], size: int) -> None:
+    split = make_split(per_class)
+    batches = evaluation_batches(split, size, device="cpu", mean=[0.5] * 3, std=[0.2] * 3)
+    sizes = [len(labels) for _, labels in batches]
+    assert sum(sizes) == len(split)
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+    seen = torch.cat([labels for _, labels in batches])
+    assert torch.bincount(seen, minlength=len(per_class)).tolist() == per_class
+    for _, labels in batches:
+        expected = torch.tensor(per_class) * len(labels) / len(split)
+        counts = torch.bincount(labels, minlength=len(per_class))
+        # places are cut where a stretch ends, which moves a class by its share of the others
+        assert ((counts - expected).abs() <= 2 + len(per_class) / 4).all()
+
+
+def test_evaluation_batches_are_normalised_and_repeat() -> None:
+    split = make_split([20, 30])
+    mean, std = channel_statistics(split.images)
+    first = evaluation_batches(split, 50, device="cpu", mean=mean, std=std)
+    again = evaluation_batches(split, 50, device="cpu", mean=mean, std=std)
+    images = first[0][0]
+    assert images.dtype == torch.float32
+    assert images.shape == (50, 3, 6, 6)
+    assert torch.allclose(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(images.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
+    assert torch.equal(images, again[0][0])
+    assert torch.equal(first[0][1], again[0][1])
+
+
+def test_take_is_stratified_and_nested() -> None:
+    split = make_split([100, 50, 10])
+    small, large = split.take(16), split.take(32)
+    assert torch.bincount(small.labels).tolist() == [10, 5, 1]
+    assert torch.equal(small.images, large.images[:16])
+    assert len(split.take(1000)) == 160
+    with pytest.raises(ValueError, match="1 or more"):
+        split.take(0)
+
+
+def test_split_refuses_other_tensors() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        Split(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="labels"):
+        Split(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(0.01, 0.99))
+@settings(max_examples=40, deadline=None)
+def test_cut_is_stratified(per_class: list[int], fraction: float) -> None:
+    labels = np.repeat(np.arange(len(per_class)), per_class)
+    rest, held = cut(labels, fraction, seed=3)
+    assert sorted([*rest, *held]) == list(range(len(labels)))
+    for label, count in enumerate(per_class):
+        kept = int((labels[held] == label).sum())
+        assert 0 <= kept < count
+        assert kept >= 1 or count == 1
+        assert abs(kept - fraction * count) <= 1
+    assert np.array_equal(cut(labels, fraction, seed=3)[1], held)
+
+
+def test_mixed_order_is_a_permutation() -> None:
+    labels = np.array([0] * 7 + [5] * 3)
+    order = mixed_order(labels)
+    assert sorted(order) == list(range(10))
+    assert set(labels[order[:3]]) == {0, 5}
+
+
+def test_constant_images_have_a_usable_spread() -> None:
+    mean, std = channel_statistics(torch.full((4, 3, 2, 2), 51, dtype=torch.uint8))
+    assert mean == pytest.approx((0.2,) * 3)
+    assert min(std) > 0
+
+
+def test_fingerprint_sees_every_part(embedded: DataSet) -> None:
+    split = make_split([5, 5])
+
+    def fingerprint(train: Split, classes: tuple[str, ...] = ("a", "b")) -> str:
+        return DataSet("x", classes, train, split, lambda: split, (0,), (1,), True).fingerprint
+
+    changed = Split(split.images.clone(), split.labels)
+    changed.images[0, 0, 0, 0] ^= 1
+    relabelled = Split(split.images, split.labels.flip(0))
+    prints = [fingerprint(s) for s in (split, changed, relabelled)]
+    assert len({*prints, fingerprint(split, ("a", "c"))}) == 4
+    assert fingerprint(Split(split.images.clone(), split.labels)) == prints[0]
+
+
+# ------------------------------------------------------------------ training batches
+
+
+def batches(split: Split, count: int, start: int = 0, **options: Any) -> list[torch.Tensor]:
+    arguments: dict[str, Any] = {"seed": 1, "device": "cpu", "mean": [0] * 3, "std": [1] * 3}
+    stream = random_batches(split, 16, start_step=start, **(arguments | options))
+    return [images for images, _ in islice(stream, count)]
+
+
+@pytest.mark.parametrize("options", [{}, {"mirror": True, "shift": 2}])
+def test_training_resumes_at_any_step(options: dict[str, Any]) -> None:
+    split = make_split([30, 40])  # 4 batches an epoch
+    whole, rest = batches(split, 11, **options), batches(split, 6, start=5, **options)
+    assert all(torch.equal(a, b) for a, b in zip(whole[5:], rest, strict=True))
+    assert not torch.equal(whole[0], whole[4])
+    assert not torch.equal(whole[0], batches(split, 1, **(options | {"seed": 2}))[0])
+
+
+def test_an_epoch_holds_every_image_once() -> None:
+    split = make_split([16, 16])
+    seen = (torch.cat(batches(split, 2)) * 255).round().to(torch.uint8)
+    assert {i.numpy().tobytes() for i in seen} == {i.numpy().tobytes() for i in split.images}
+
+
+def test_labels_stay_with_their_images() -> None:
+    labels = torch.arange(40) % 10
+    split = Split(labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 5, 5).contiguous(), labels)
+    stream = random_batches(
+        split, 8, seed=0, device="cpu", mean=[0] * 3, std=[1] * 3, mirror=True, shift=2
+    )
+    for images, targets in islice(stream, 12):
+        assert images.shape == (8, 3, 5, 5)
+        assert images.dtype == torch.float32
+        assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), targets)
+
+
+def test_augmentation_moves_and_mirrors() -> None:
+    ramp = torch.arange(8, dtype=torch.uint8).expand(32, 3, 8, 8).contiguous()
+    split = Split(ramp, torch.zeros(32, dtype=torch.int64))
+    moved = (batches(split, 1, shift=3)[0] * 255).round().long()[:, 0, 0]
+    assert {int(row[4]) - 4 for row in moved} == set(range(-3, 4))
+    for row in moved:
+        assert torch.equal(row, (torch.arange(8) + int(row[4]) - 4).clamp(0, 7))
+    mirrored = (batches(split, 1, mirror=True)[0] * 255).round().long()[:, 0, 0]
+    assert {tuple(row.tolist()) for row in mirrored} == {tuple(range(8)), tuple(range(7, -1, -1))}
+
+
+def test_small_splits_and_bad_arguments() -> None:
+    split = make_split([3, 4])
+    assert batches(split, 3)[2].shape == (7, 3, 6, 6)
+    for wrong in ({"shift": -1}, {"start": -1}):
+        with pytest.raises(ValueError, match="or more"):
+            batches(split, 1, **wrong)
+    with pytest.raises(ValueError, match="empty"):
+        batches(make_split([0]), 1)
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluation_batches(split, 0, device="cpu", mean=[0] * 3, std=[1] * 3)
+
+
+# ------------------------------------------------------------------ folders of images
+
+
+def test_flat_folder_is_cut(tmp_path: Path) -> None:
+    write_images(tmp_path, {"cat": 40, "dog": 20})
+    (tmp_path / ".cache").mkdir()
+    data = load_data(str(tmp_path), validation_fraction=0.2)
+    assert data.classes == ("cat", "dog")
+    assert data.image_shape == (3, 8, 8)
+    assert data.name == tmp_path.name
+    assert data.mirror
+    assert torch.bincount(data.validation.labels).tolist() == [6, 3]
+    assert torch.bincount(data.load_test().labels).tolist() == [8, 4]
+    parts = (data.train, data.validation, data.load_test())
+    cats = [set(s.images[s.labels == 0][:, 0, 0, 0].tolist()) for s in parts]
+    assert sorted(number for part in cats for number in part) == list(range(40))
+    assert load_data(str(tmp_path), validation_fraction=0.2).fingerprint == data.fingerprint
+    other = load_data(str(tmp_path), validation_fraction=0.2, seed=1)
+    assert other.fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation"])
+def test_folder_with_parts(tmp_path: Path, validation: str) -> None:
+    write_images(tmp_path / "train", {"a": 5, "b": 6})
+    write_images(tmp_path / validation, {"a": 2, "b": 1})
+    write_images(tmp_path / "test", {"b": 4})
+    data = load_data(str(tmp_path))
+    assert (len(data.train), len(data.validation), len(data.load_test())) == (11, 3, 4)
+    assert data.load_test().labels.tolist() == [1] * 4
+
+
+def test_test_images_are_read_only_when_asked_for(tmp_path: Path) -> None:
+    write_images(tmp_path / "train", {"a": 5, "b": 6})
+    write_images(tmp_path / "test", {"a": 1, "b": 1})
+    broken = tmp_path / "test" / "a" / "000.png"
+    broken.write_bytes(b"no image")
+    data = load_data(str(tmp_path))
+    with pytest.raises(DataError, match=r"000\.png"):
+        data.load_test()
+
+
+def test_folder_of_mixed_images(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 4, "b": 4}, size=(50, 20))
+    deep = np.full((9, 9), 200 << 8, dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a" / "deep.png")
+    Image.new("L", (40, 80), 77).save(tmp_path / "b" / "grey.jpg")
+    assert load_data(str(tmp_path)).image_shape == (3, 32, 32)
+    calls: list[tuple[int, int]] = []
+    data = load_data(str(tmp_path), image_size=12, progress=lambda *call: calls.append(call))
+    assert data.image_shape == (3, 12, 12)
+    assert calls[-1] == (len(data.train) + len(data.validation),) * 2
+    brightest = max(int(s.images.max()) for s in (data.train, data.validation, data.load_test()))
+    assert brightest == 200
+
+
+# ------------------------------------------------------------------ parquet files
+
+
+def write_parquet(
+    path: Path, labels: list[object], column: str = "img", names: list[str] | None = None
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    rows = []
+    for number in range(len(labels)):
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(stream, "PNG")
+        rows.append({"bytes": stream.getvalue(), "path": None})
+    table = pyarrow.table({column: rows, "label": labels})
+    if names:
+        info = {"info": {"features": {"label": {"names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    parquet.write_table(table, path)
+
+
+def test_parquet_folder(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train-0.parquet", [0, 1] * 10)
+    write_parquet(tmp_path / "train-1.parquet", [2] * 5)
+    write_parquet(tmp_path / "validation-0.parquet", [0, 1, 2], column="img")
+    data = load_data(str(tmp_path), validation_fraction=0.2)
+    assert data.classes == ("0", "1", "2")
+    assert len(data.validation) == 3
+    assert torch.bincount(data.load_test().labels).tolist() == [2, 2, 1]
+
+
+def test_parquet_knows_its_class_names(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data" / "train.parquet", [0, 1] * 9, "image", ["cat", "dog"])
+    assert load_data(str(tmp_path)).classes == ("cat", "dog")
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"{CIFAR10} is not here")
+def test_cifar10_parquet() -> None:
+    pytest.importorskip("pyarrow")
+    data = load_data(str(CIFAR10), image_size=16, train_limit=3000)
+    assert data.image_shape == (3, 16, 16)
+    assert data.num_classes == 10
+    assert torch.bincount(data.train.labels).tolist() == [300] * 10
+    assert torch.bincount(data.validation.labels).tolist() == [500] * 10
+    assert data.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.02)
+
+
+# ------------------------------------------------------------------ mistakes
+
+
+def refusal(spec: object, **options: Any) -> str:
+    """The sentence with which load_data refuses, checked to be one."""
+    with pytest.raises(UserError) as caught:
+        load_data(str(spec), **options).load_test()
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+def test_unknown_data() -> None:
+    message = refusal("cifar11")
+    assert "'cifar11'" in message
+    assert "'embedded', 'cifar10', a folder" in message
+
+
+def test_missing_folder_and_file(tmp_path: Path) -> None:
+    assert f"{tmp_path}/none does not exist" in refusal(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    assert "is a file, not a folder" in refusal(tmp_path / "file")
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    assert f"{tmp_path} holds no images" in refusal(tmp_path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "loose.png")
+    assert "holds images but no class folders" in refusal(tmp_path)
+    write_images(tmp_path, {"a": 4, "b": 0})
+    assert f"{tmp_path}/b holds no images" in refusal(tmp_path)
+
+
+def test_one_class(tmp_path: Path) -> None:
+    write_images(tmp_path, {"only": 9})
+    assert f"{tmp_path} has one class only (only)" in refusal(tmp_path)
+    write_parquet(tmp_path / "train.parquet", [0] * 9)
+    assert "has one class only" in refusal(tmp_path)
+
+
+def test_too_few_images(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 1, "b": 1})
+    assert "leaves no validation images" in refusal(tmp_path)
+
+
+def test_class_that_train_does_not_know(tmp_path: Path) -> None:
+    write_images(tmp_path / "train", {"a": 3, "b": 3})
+    write_images(tmp_path / "val", {"a": 1, "c": 1})
+    assert f"{tmp_path}/val/c has no counterpart" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:45]])
+def test_broken_image(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    write_images(tmp_path, {"a": 9, "b": 9})
+    victim = tmp_path / "b" / "004.png"
+    victim.write_bytes(damage(victim.read_bytes()))
+    for options in ({}, {"image_size": 8}):
+        assert f"image {victim} cannot be read" in refusal(tmp_path, **options)
+
+
+def test_broken_parquet(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1] * 9)
+    whole = (tmp_path / "train.parquet").read_bytes()
+    (tmp_path / "train.parquet").write_bytes(whole[: len(whole) // 2])
+    assert f"parquet file {tmp_path}/train.parquet cannot be read" in refusal(tmp_path)
+
+
+def test_broken_image_in_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    table = pyarrow.table({"img": [b"junk"] * 8, "label": [0, 1] * 4})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    assert "row 0 of" in refusal(tmp_path) or "of " + str(tmp_path) in refusal(tmp_path)
+
+
+def test_parquet_without_label_or_image(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"img": [b"x"], "y": [1]}), tmp_path / "train.parquet")
+    assert "has no column label, only img, y" in refusal(tmp_path)
+    parquet.write_table(pyarrow.table({"x": [b"x"], "label": [1]}), tmp_path / "train.parquet")
+    assert "has no column img or image" in refusal(tmp_path)
+
+
+def test_parquet_labels(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1] * 9)
+    write_parquet(tmp_path / "test.parquet", [0, 2])
+    assert "The label 2 of row 1" in refusal(tmp_path)
+    write_parquet(tmp_path / "train.parquet", ["a", "b"] * 9)
+    assert "train.parquet cannot be read" in refusal(tmp_path)
+    write_parquet(tmp_path / "train.parquet", [0, None] * 9)
+    assert "train.parquet cannot be read" in refusal(tmp_path)
+
+
+def test_parquet_without_train_file(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "test.parquet", [0, 1])
+    assert "is a train file" in refusal(tmp_path)
+
+
+def test_pyarrow_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'ghnas[parquet]'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image_size": 0}, "image size is 0"),
+        ({"image_size": -3}, "image size is -3"),
+        ({"validation_fraction": 0.0}, "validation fraction is 0.0"),
+        ({"validation_fraction": 1.0}, "validation fraction is 1.0"),
+        ({"train_limit": 0}, "limit of train images is 0"),
+    ],
+)
+def test_bad_numbers(options: dict[str, Any], said: str) -> None:
+    assert said in refusal("embedded", **options)
+
+
+def test_cifar10_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision.datasets
+
+    def unreachable(*arguments: object, **options: object) -> None:
+        raise urllib.error.URLError("name resolution failed")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", unreachable)
+    message = refusal("cifar10", cache=tmp_path)
+    assert f"cannot be downloaded to {tmp_path}/cifar10" in message
+    assert "go online" in message
+
+
+def test_cifar10_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision.datasets
+
+    class Cached:
+        classes = ("a", "b")
+
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            assert root == str(tmp_path / "cifar10")
+            count = 40 if train else 10
+            pixels = np.arange(count, dtype=np.uint8).repeat(32 * 32 * 3)
+            self.data = pixels.reshape(count, 32, 32, 3)
+            self.targets = [n % 2 for n in range(count)]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Cached)
+    data = load_data("cifar10", cache=tmp_path, image_size=16, train_limit=20)
+    assert data.classes == ("a", "b")
+    assert data.mirror
+    assert data.image_shape == (3, 16, 16)
+    assert (len(data.train), len(data.validation), len(data.load_test())) == (20, 4, 10)
+    numbers = data.train.images[:, 0, 0, 0]
+    assert torch.equal(numbers % 2, data.train.labels.to(torch.uint8))

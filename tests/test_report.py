@@ -1,0 +1,100 @@
+"""Numbers and drawings for people."""
+
+from __future__ import annotations
+
+import random
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from ghnas.drawing import as_svg, as_text, draw
+from ghnas.report import format_count, format_percent, format_seconds, summarise
+from ghnas.space import load_space
+
+IMAGE = (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (789, "789"),
+        (999, "999"),
+        (1000, "1.00k"),
+        (45_600, "45.6k"),
+        (999_999, "1.00M"),
+        (1_230_000, "1.23M"),
+        (123_400_000, "123M"),
+        (9_999_999, "10.0M"),
+        (2.5e9, "2.50G"),
+    ],
+)
+def test_counts_have_three_digits(value: float, text: str) -> None:
+    assert format_count(value) == text
+
+
+def test_shares_and_times() -> None:
+    assert format_percent(0.6321) == "63.2 %"
+    assert format_percent(None) == format_percent(float("nan")) == "-"
+    assert [format_seconds(s) for s in (0.85, 12.34, 245, 7380)] == [
+        "850 ms",
+        "12.3 s",
+        "4 min 05 s",
+        "2 h 03 min",
+    ]
+
+
+@pytest.mark.parametrize("name", ["darts", "mobile"])
+def test_every_candidate_can_be_drawn(name: str) -> None:
+    space = load_space(name)
+    rng = random.Random(0)
+    for _ in range(20):
+        candidate = space.sample(rng)
+        drawings = draw(space, candidate, space.graph(candidate, IMAGE, 10))
+        ElementTree.fromstring(as_svg(drawings))
+        for drawing in drawings:
+            lines = as_text(drawing).splitlines()
+            assert max(map(len, lines)) <= 80
+            for part in drawing.parts:
+                assert all(wire.source < drawing.parts.index(part) for wire in part.wires)
+
+
+def test_a_cell_is_drawn_as_its_genotype() -> None:
+    space = load_space("darts")
+    edges = [("sep_conv_3x3", 0), ("none", 1), ("none", 0), ("none", 2)]
+    edges += [("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 3), ("none", 4)]
+    text = f"Genotype(normal={edges}, reduce={edges})"
+    candidate = space.decode(text)
+    normal, reduce = draw(space, candidate, space.graph(candidate, IMAGE, 10))
+    assert [[(w.label, w.source) for w in part.wires] for part in normal.parts[2:6]] == [
+        [("sep_conv_3x3", 0)],
+        [],
+        [("skip_connect", 1), ("max_pool_3x3", 2)],
+        [("dil_conv_5x5", 3)],
+    ]
+    assert normal.parts == reduce.parts
+    drawn = as_text(normal)
+    assert "0 ── sep_conv_3x3 ───> 2" in drawn
+    assert "2 ── max_pool_3x3 ─┴─> 4" in drawn
+    assert "nothing ─> 3" in drawn
+    assert "none" not in drawn
+
+
+def test_a_shortcut_is_a_wire_of_its_own() -> None:
+    space = load_space("mobile")
+    rng = random.Random(3)
+    labels: set[str] = set()
+    for _ in range(10):
+        candidate = space.sample(rng)
+        (drawing,) = draw(space, candidate, space.graph(candidate, IMAGE, 10))
+        assert drawing.parts[-1].name == "classifier"
+        labels |= {wire.label for part in drawing.parts for wire in part.wires}
+    assert "skip" in labels
+
+
+def test_summaries_are_short() -> None:
+    darts, mobile = load_space("darts"), load_space("mobile")
+    summary = summarise(darts, darts.sample(random.Random(0)))
+    assert sum(map(int, summary.split()[::2])) == 16
+    assert set(summary.split()[1::2]) <= {"sep", "dil", "max", "avg", "skip", "none"}
+    assert summarise(mobile, mobile.sample(random.Random(0))).startswith("s0.depth=")
