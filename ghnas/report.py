@@ -16,6 +16,7 @@ from ghnas.graph import Graph, Node
 from ghnas.space import Candidate, Space, Value
 
 if TYPE_CHECKING:
+    from ghnas.finetune import FinetuneResult
     from ghnas.study import Ranked, Run, RunSummary
 
 FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
@@ -165,6 +166,16 @@ def describe_skeleton(skeleton: Mapping[str, object]) -> str:
     return ", ".join(parts)
 
 
+UNSCORED = -1
+"""The number of an architecture that is not a trial of the run."""
+
+
+def trial_name(item: Ranked) -> str:
+    """As `trial-123`; `genotype-` and a few digits of its hash without a trial."""
+    record = item.record
+    return f"genotype-{record.hash[:8]}" if record.number == UNSCORED else f"trial-{record.number}"
+
+
 def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
     """The best candidates of a run."""
     space = run.space
@@ -172,7 +183,7 @@ def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
     rows = [
         (
             str(item.rank) + (" *" if several and item.front else ""),
-            f"trial-{item.record.number}",
+            trial_name(item),
             format_percent(item.record.accuracy),
             format_count(item.record.params),
             format_count(item.record.flops),
@@ -200,3 +211,42 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
     ]
     columns = ("run", Column("data"), "scored", "best", Column("problem", wrap=True))
     return table("Runs", columns, rows)
+
+
+def finetune_table(results: Sequence[FinetuneResult]) -> Table:
+    """Accuracy before and after fine-tuning, and what it cost."""
+    rows = [
+        (
+            trial_name(item.ranked),
+            format_percent(item.zero_shot),
+            format_percent(item.validation),
+            format_percent(item.test),
+            format_count(item.ranked.record.params),
+            format_count(item.ranked.record.flops),
+            format_seconds(item.seconds),
+        )
+        for item in results
+    ]
+    columns = ("trial", "zero-shot", "validation", "test", "params", "FLOPs", "time")
+    return table("Fine-tuned from the GHN's weights", columns, rows, FLOPS_NOTE)
+
+
+def baseline_table(results: Sequence[FinetuneResult]) -> Table:
+    """The same architectures from Kaiming initialisation."""
+    rows = []
+    for item in results:
+        if item.baseline is None:
+            continue
+        saved = item.baseline.steps_saved
+        rows.append(
+            (
+                trial_name(item.ranked),
+                format_percent(item.validation),
+                format_percent(item.baseline.validation),
+                format_percent(item.test),
+                format_percent(item.baseline.test),
+                "more than all" if saved is None else f"{saved:,}",
+            )
+        )
+    columns = ("trial", "val. GHN", "val. Kaiming", "test GHN", "test Kaiming", "steps saved")
+    return table("The GHN's weights against Kaiming initialisation", columns, rows)

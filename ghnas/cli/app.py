@@ -36,9 +36,12 @@ app.command("runs", epilog=inspect.RUNS_EXAMPLE)(inspect.runs)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        typer.echo(f"ghnas {version('ghnas')}")
+        try:
+            typer.echo(f"ghnas {version('ghnas')}")
+        except PackageNotFoundError:
+            typer.echo("ghnas, a checkout that is not installed")
         raise typer.Exit
 
 
@@ -120,10 +123,7 @@ def _explain(error: OSError) -> str:
     """An operating-system error in one sentence."""
     reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     where = f"{error.filename}: " if error.filename else ""
-    advice = {
-        errno.ENOSPC: "; free some space, then go on with ghnas search --resume",
-        errno.EDQUOT: "; free some space, then go on with ghnas search --resume",
-        errno.EROFS: "; choose another folder with --results",
-        errno.EACCES: "; choose another folder or change its permissions",
-    }.get(error.errno or 0, "")
-    return f"{where}{reason}{advice}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space" if full else "choose another folder"
+    known = error.errno in _REASONS
+    return f"{where}{reason}; {advice} and try again" if known else f"{where}{reason}"

@@ -26,9 +26,7 @@ def dashboard(
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")
     ] = "127.0.0.1",
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open a browser.")
-    ] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Show a run in the Optuna dashboard, live while the search goes on."""

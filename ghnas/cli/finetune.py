@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ghnas.cli import options
+from ghnas.cli.selection import ranked_as_dict, select
 from ghnas.cli.terminal import Meter, console, meter, print_json, say
 
 if TYPE_CHECKING:
-    from ghnas.finetune import EpochReport
+    from ghnas.finetune import EpochReport, FinetuneResult
+    from ghnas.study import Run
 
 EXAMPLE = "Example: ghnas finetune top-5 --epochs 20 --baseline"
 
@@ -30,7 +33,7 @@ def finetune(
             "--learning-rate",
             metavar="X",
             parser=options.positive_number("--learning-rate"),
-            help="Of SGD at the start; it falls to 0 along a cosine.",
+            help="Of SGD, at its highest.",
             show_default="by the trainer",
         ),
     ] = None,
@@ -50,8 +53,75 @@ def finetune(
     Writes weights, architecture and history for ghnas.load(path), which gives the trained
     network back. Test images are read here alone.
     """
-    from ghnas.cli.selection import select
     from ghnas.device import pick_device
+    from ghnas.report import trial_name
+    from ghnas.study import find_run
+
+    place = pick_device(device)
+    found = find_run(results, run)
+    chosen = select(found, which)
+
     from ghnas.finetune import FinetuneSettings
     from ghnas.finetune import finetune as run_finetuning
-    from ghnas.study import find_run
+
+    settings = FinetuneSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        baseline=baseline,
+    )
+    out = console(json)
+    names = ", ".join(trial_name(item) for item in chosen)
+    say(out, f"fine-tuning {names} of {found.name}, {place.type}")
+    try:
+        with meter(out, "epochs") as shown:
+            finished = run_finetuning(
+                found, chosen, settings, place, lambda progress: _report(shown, progress)
+            )
+    except KeyboardInterrupt:
+        say(out, "\ninterrupted; finished epochs are kept: run the same command to go on")
+        raise
+    if json:
+        print_json([_as_dict(found, item) for item in finished])
+    else:
+        _print_results(out, finished)
+
+
+def _report(shown: Meter, progress: EpochReport) -> None:
+    shown.line(
+        f"{progress.name}  {progress.start:<7}  epoch {progress.epoch}/{progress.epochs}  "
+        f"loss {progress.loss:.3f}  validation {100 * progress.accuracy:.1f} %  "
+        f"{progress.seconds:.1f} s"
+    )
+    shown.update(progress.done, progress.total)
+
+
+def _print_results(out: Any, finished: Sequence[FinetuneResult]) -> None:
+    from ghnas.report import baseline_table, finetune_table
+
+    say(out, "")
+    out.print(finetune_table(finished))
+    if any(item.baseline for item in finished):
+        say(out, "")
+        out.print(baseline_table(finished))
+    for item in finished:
+        say(out, f"ghnas.load({str(item.path)!r})")
+
+
+def _as_dict(run: Run, item: FinetuneResult) -> dict[str, Any]:
+    start = item.baseline
+    kaiming = start and {
+        "validation": start.validation,
+        "test": start.test,
+        "seconds": start.seconds,
+        "steps_saved": start.steps_saved,
+    }
+    return ranked_as_dict(run.space, item.ranked) | {
+        "path": str(item.path),
+        "zero_shot": item.zero_shot,
+        "validation": item.validation,
+        "test": item.test,
+        "seconds": item.seconds,
+        "baseline": kaiming,
+    }

@@ -116,9 +116,10 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show architectures of a run: genotype, shapes, a drawing of the cell."""
-    from ghnas.cli.selection import name_of, ranked_as_dict, select
+    from ghnas.cli.selection import ranked_as_dict, select
     from ghnas.drawing import as_svg, draw
     from ghnas.files import write_atomically
+    from ghnas.report import trial_name
     from ghnas.study import find_run
 
     found = find_run(results, run)
@@ -128,7 +129,7 @@ def show(
     for item in select(found, which):
         candidate = item.record.candidate
         graph = found.graph(candidate)
-        path = (output or found.path / "drawings") / f"{name_of(item)}.svg"
+        path = (output or found.path / "drawings") / f"{trial_name(item)}.svg"
         write_atomically(path, as_svg(draw(space, candidate, graph)))
         shown.append(ranked_as_dict(space, item) | {"drawing": str(path)})
         if not json:
@@ -139,13 +140,12 @@ def show(
 
 
 def _show_one(out: Console, space: Space, item: Ranked, graph: Graph, nodes: bool) -> None:
-    from ghnas.cli.selection import name_of
-    from ghnas.report import cells_table, format_count, format_percent, nodes_table
+    from ghnas.report import cells_table, format_count, format_percent, nodes_table, trial_name
 
     record = item.record
     say(
         out,
-        f"{name_of(item)}: zero-shot {format_percent(record.accuracy)}, "
+        f"{trial_name(item)}: zero-shot {format_percent(record.accuracy)}, "
         f"{format_count(record.params)} parameters, {format_count(record.flops)} FLOPs",
     )
     say(out, f"{space.encode(record.candidate)}\n")

@@ -81,9 +81,7 @@ class Prepared:
         return Scorer(self.ghn, batches, device)
 
 
-def prepare(
-    out: Console, space: Space, space_name: str, data: str, ghn: Path | None
-) -> Prepared:
+def prepare(out: Console, space: Space, space_name: str, data: str, ghn: Path | None) -> Prepared:
     """Load the data set and the hypernetwork of a search, and make sure that they fit.
 
     Args:

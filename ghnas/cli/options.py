@@ -12,7 +12,7 @@ import typer
 from ghnas.errors import UserError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-_NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?|\.\d+)([kmgb]?)", re.IGNORECASE)
+_NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)([kmgb]?)", re.IGNORECASE)
 
 
 def whole_number(option: str, least: int = 1, most: int | None = None) -> Callable[[Any], int]:
@@ -76,9 +76,7 @@ Results = Annotated[
 ]
 RunName = Annotated[
     str | None,
-    typer.Option(
-        "--run", metavar="RUN", help="A run's name or folder.", show_default="the latest"
-    ),
+    typer.Option("--run", metavar="RUN", help="A run's name or folder.", show_default="the latest"),
 ]
 Device = Annotated[
     str,

@@ -142,8 +142,19 @@ def search(
     from ghnas.device import pick_device
 
     request = Request(
-        space, budget, strategy, data, ghn, seed, objective, max_params, max_flops, cells,
-        channels, storage, score_images,
+        space,
+        budget,
+        strategy,
+        data,
+        ghn,
+        seed,
+        objective,
+        max_params,
+        max_flops,
+        cells,
+        channels,
+        storage,
+        score_images,
     )
     out = console(json)
     place = pick_device(device)
@@ -222,9 +233,7 @@ def _continue(
     shipped = request.ghn is None and not ghn.exists()  # the package may have moved since
     ghn_used = None if shipped else ghn
     prepared = prepare(out, run.space, manifest.space, manifest.data, ghn_used)
-    run.check_inputs(
-        ghn_sha256=prepared.info.sha256, data_fingerprint=prepared.data.fingerprint
-    )
+    run.check_inputs(ghn_sha256=prepared.info.sha256, data_fingerprint=prepared.data.fingerprint)
     return run, prepared.scorer(manifest.score_images, device)
 
 
@@ -277,8 +286,8 @@ def _search(out: Console, run: Run, scorer: Scorer, results: Path) -> None:
         with meter(out, "candidates") as shown:
             run_search(run, scorer, lambda progress: _report(shown, progress))
     except KeyboardInterrupt:
-        kept = len(run.recorded())
-        say(out, f"\ninterrupted: {kept:,} of {manifest.budget:,} candidates are kept in {run.path}")
+        kept = f"{len(run.recorded()):,} of {manifest.budget:,} candidates"
+        say(out, f"\ninterrupted: {kept} are kept in {run.path}")
         say(out, f"go on with: ghnas search --resume {run.name}{_results_option(results)}")
         raise
     took = format_seconds(time.monotonic() - began)

@@ -48,6 +48,7 @@ def _number(digits: str, text: str, least: int) -> int:
 
 def _from_notation(run: Run, text: str) -> Ranked:
     """The run's own trial of that architecture, or one that was never scored."""
+    from ghnas.report import UNSCORED
     from ghnas.study import Ranked, Record
 
     candidate = run.space.decode(text)
@@ -68,18 +69,10 @@ def _from_notation(run: Run, text: str) -> Ranked:
     return Ranked(rank=1, record=record, front=False)
 
 
-UNSCORED = -1
-"""The number of an architecture that is not a trial of the run."""
-
-
-def name_of(item: Ranked) -> str:
-    """As `trial-123`; `genotype-` and a few digits of its hash without a trial."""
-    record = item.record
-    return f"genotype-{record.hash[:8]}" if record.number == UNSCORED else f"trial-{record.number}"
-
-
 def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
     """For JSON."""
+    from ghnas.report import UNSCORED
+
     record = item.record
     scored = record.number != UNSCORED
     return {

@@ -51,9 +51,7 @@ class Meter(Protocol):
 
 
 @contextmanager
-def meter(
-    out: Console, unit: str, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Meter]:
+def meter(out: Console, unit: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Meter]:
     """A meter for work counted in `unit`.
 
     Args:

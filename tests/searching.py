@@ -1,0 +1,92 @@
+"""A cheap search for tests: tiny networks, and a scorer that looks at the graph's hash alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ghnas.graph import Graph
+from ghnas.manifest import Manifest, new_manifest
+from ghnas.scoring import Score
+from ghnas.search import HASH_LENGTH
+from ghnas.space import load_space
+from ghnas.study import Ranked, Run
+
+
+def make_manifest(space: str = "darts", **changes: Any) -> Manifest:
+    """A manifest for a small search; `changes` as in `new_manifest`."""
+    found = load_space(space)
+    if space == "darts":
+        found = found.with_skeleton(cells=1, channels=2)
+    settings: dict[str, Any] = {
+        "space": found,
+        "space_name": space,
+        "data": "embedded",
+        "data_fingerprint": "d" * 64,
+        "image_shape": (3, 8, 8),
+        "classes": ("cat", "dog"),
+        "ghn": "ghn.safetensors",
+        "ghn_sha256": "a" * 64,
+        "budget": 20,
+        "batch_size": 8,
+        "score_images": 64,
+    }
+    return new_manifest(**(settings | changes))
+
+
+class FakeScorer:
+    """Accuracy from the hash of the graph; every score is a line in `log`.
+
+    Args:
+        log: A file, for counting across processes.
+        seconds: What scoring an architecture takes.
+    """
+
+    def __init__(self, log: Path | None = None, seconds: float = 0.0) -> None:
+        self.log = log
+        self.seconds = seconds
+        self.calls: list[tuple[list[str], list[int]]] = []
+        """Of each call the hashes of the graphs, and the wanted ones."""
+
+    def score(
+        self, graphs: Sequence[Graph], wanted: Sequence[int] | None = None
+    ) -> list[Score | None]:
+        hashes = [graph.hash[:HASH_LENGTH] for graph in graphs]
+        chosen = list(range(len(graphs)) if wanted is None else wanted)
+        self.calls.append((hashes, chosen))
+        scores: list[Score | None] = [None] * len(graphs)
+        for i in chosen:
+            time.sleep(self.seconds)
+            if self.log is not None:
+                with self.log.open("ab", buffering=0) as file:
+                    os.write(file.fileno(), f"{hashes[i]}\n".encode())
+            # what was predicted together has a say, as it may in a real scorer
+            noise = int(hashes[0][:4], 16) / 16**9
+            scores[i] = Score(int(hashes[i][:4], 16) / 16**4 + noise, 1.0)
+        return scores
+
+    @property
+    def scored(self) -> int:
+        """Architectures scored by this object."""
+        return sum(len(wanted) for _, wanted in self.calls)
+
+
+def ranking(run: Run) -> list[tuple[int, int, float, str, bool]]:
+    """What two equal searches must agree in, to the last digit."""
+    return [_key(item) for item in run.ranked()]
+
+
+def _key(item: Ranked) -> tuple[int, int, float, str, bool]:
+    record = item.record
+    return item.rank, record.number, record.accuracy, str(record.candidate), item.front
+
+
+def entries(run: Run) -> list[tuple[Any, ...]]:
+    """All records but for their times."""
+    return [
+        (r.number, r.candidate, r.accuracy, r.params, r.flops, r.hash, r.duplicate_of)
+        for r in run.recorded()
+    ]

@@ -1,0 +1,281 @@
+"""The commands, in this process, with a hypernetwork that was never trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ghnas.cli import options
+from ghnas.errors import UserError
+
+Ghnas = Callable[..., tuple[int, str, str]]
+COMMANDS = ("search", "finetune", "dashboard", "train", "spaces", "show", "runs")
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_help_lists_every_command(ghnas: Ghnas) -> None:
+    for arguments in ([], ["--help"]):
+        code, out, err = ghnas(*arguments)
+        assert code == 0
+        assert not err
+        assert all(command in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(ghnas: Ghnas, command: str) -> None:
+    code, out, _ = ghnas(command, "--help")
+    assert code == 0
+    assert f"Example: ghnas {command}" in out
+
+
+def test_version(ghnas: Ghnas) -> None:
+    code, out, _ = ghnas("--version")
+    assert code == 0
+    assert out.startswith("ghnas")
+
+
+def test_help_takes_less_than_a_second_and_imports_no_torch() -> None:
+    program = (
+        "import sys; from ghnas.cli import main; code = main(['--help'])\n"
+        "slow = {'torch', 'optuna', 'sklearn', 'torchvision'} & set(sys.modules)\n"
+        "sys.exit(code or (1 if slow else 0))"
+    )
+    fastest = float("inf")
+    for _ in range(3):  # the machine may be busy
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+        fastest = min(fastest, time.perf_counter() - began)
+    assert fastest < 1
+
+
+# ---------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("7", 7), ("10_000", 10_000), ("40k", 40_000), ("1.5M", 1_500_000), ("2G", 2 * 10**9)],
+)
+def test_whole_numbers(text: str, value: int) -> None:
+    assert options.whole_number("--x")(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "k", "1.5", "1.0001k", "-3", "+3", "1e3", "0x10", "\uff11"])
+def test_what_is_no_whole_number(text: str) -> None:
+    with pytest.raises(UserError, match="--x must be a whole number of 1 or more"):
+        options.whole_number("--x")(text)
+
+
+# ---------------------------------------------------------------- spaces
+
+
+def test_spaces_are_listed(ghnas: Ghnas) -> None:
+    code, out, _ = ghnas("spaces")
+    assert code == 0
+    assert "darts" in out
+    assert "mobile" in out
+    assert max(map(len, out.splitlines())) <= 80
+    names = [item["name"] for item in json.loads(ghnas("spaces", "--json")[1])]
+    assert {"darts", "mobile"} <= set(names)
+
+
+def test_a_space_is_shown_with_an_example(ghnas: Ghnas) -> None:
+    code, out, _ = ghnas("spaces", "darts")
+    assert code == 0
+    assert "Genotype(normal=[" in out
+    assert "parameters" in out
+    assert "normal cell" in out
+    large = json.loads(ghnas("spaces", "darts", "--cells", 20, "--channels", 36, "--json")[1])
+    small = json.loads(ghnas("spaces", "darts", "--json")[1])
+    assert large["skeleton"]["cells"] == 20
+    assert large["example"]["genotype"] == small["example"]["genotype"]
+    assert large["example"]["parameters"] > 20 * small["example"]["parameters"]
+
+
+def test_a_space_of_ones_own(ghnas: Ghnas, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine\nfamily: stages\n"
+        "skeleton: {stem: {block: conv_bn_act, width: 8}}\n"
+        "stages:\n  - {block: residual, depth: [1, 2], width: [8, 16], stride: 2}\n"
+    )
+    code, out, _ = ghnas("spaces", path)
+    assert code == 0
+    assert "mine" in out
+    assert "mine network" in out
+
+
+# ---------------------------------------------------------------- search
+
+
+def test_search_prints_the_best_and_what_comes_next(
+    ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ghnas(
+        "search", "--budget", 12, "--ghn", tiny_ghn, "--score-images", 32, "--device", "cpu"
+    )
+    assert code == 0, err
+    assert "12/12 candidates" in out
+    assert "trial-" in out
+    (run,) = Path("results/runs").iterdir()
+    assert str(run) in out
+    assert f"optuna-dashboard {run / 'study.log'}" in out
+    assert "ghnas finetune top-5" in out
+    assert max(len(line) for line in out.splitlines() if line[:1] in "┏┃┡│└") <= 80
+
+
+def test_json_goes_to_stdout_alone(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
+    code, out, err = ghnas(
+        *("search", "--budget", 12, "--ghn", tiny_ghn, "--score-images", 32, "--json"),
+        *("--max-params", "60k", "--objective", "accuracy,params", "--strategy", "nsga2"),
+        *("--results", tmp_path),
+    )
+    assert code == 0, err
+    content = json.loads(out)
+    assert content["manifest"]["objectives"] == ["accuracy", "params"]
+    assert content["best"]
+    assert all(item["parameters"] <= 60_000 for item in content["best"])
+    assert "12/12 candidates" in err
+
+
+def test_an_interrupted_search_is_resumed(
+    ghnas: Ghnas, tiny_ghn: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of a batch; afterwards the run equals an uninterrupted one."""
+    from ghnas.scoring import Scorer
+
+    score, calls = Scorer.score, []
+
+    def interrupted(self: Scorer, *arguments: object, **keywords: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score(self, *arguments, **keywords)  # type: ignore[arg-type]
+
+    common = ("--ghn", tiny_ghn, "--score-images", 64, "--results", tmp_path, "--device", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "score", interrupted)
+        code, out, err = ghnas("search", "--budget", 100, *common)
+    assert code == 130, (out, err)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert f"ghnas search --resume {run.name} --results {tmp_path}" in out
+    assert "of 100 candidates are kept" in out
+
+    code, resumed, err = ghnas("search", "--resume", run.name, *common, "--json")
+    assert code == 0, err
+    code, whole, _ = ghnas("search", "--budget", 100, *common, "--json")
+    assert code == 0
+    assert json.loads(resumed)["best"] == json.loads(whole)["best"]
+
+
+def test_resuming_a_finished_search_changes_nothing(
+    ghnas: Ghnas, finished: Path, tiny_ghn: Path
+) -> None:
+    before = ghnas("show", "top-3", "--results", finished, "--json")[1]
+    code, out, _ = ghnas("search", "--resume", "--results", finished, "--json")
+    assert code == 0
+    assert ghnas("show", "top-3", "--results", finished, "--json")[1] == before
+    assert [item["trial"] for item in json.loads(out)["best"]][:3] == [
+        item["trial"] for item in json.loads(before)
+    ]
+
+
+def test_a_run_is_found_again_from_elsewhere(
+    ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run remembers a relative `--ghn` by its full path."""
+    monkeypatch.chdir(tiny_ghn.parent)
+    common = ("--score-images", 32, "--results", tmp_path / "results")
+    assert ghnas("search", "--budget", 4, "--ghn", tiny_ghn.name, *common)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert ghnas("search", "--resume", "--results", tmp_path / "results")[0] == 0
+
+
+# ---------------------------------------------------------------- show, runs, dashboard
+
+
+def test_show_draws_and_writes_the_best(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
+    code, out, _ = ghnas("show", "top-2", "--results", finished, "--output", tmp_path)
+    assert code == 0
+    assert out.count("Genotype(normal=[") == 2
+    assert out.count("reduce cell") == 2
+    assert "Shapes" in out
+    drawings = list(tmp_path.glob("trial-*.svg"))
+    assert len(drawings) == 2
+    for path in drawings:
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    code, out, _ = ghnas("show", "--nodes", "--results", finished, "--output", tmp_path)
+    assert "classifier.0" in out
+
+
+def test_show_finds_the_trial_of_a_genotype(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
+    common = ("--results", finished, "--output", tmp_path, "--json")
+    (best,) = json.loads(ghnas("show", "top-1", *common)[1])
+    for which in (best["genotype"], f"trial-{best['trial']}"):
+        assert json.loads(ghnas("show", which, *common)[1])[0]["trial"] == best["trial"]
+    edges = "[('skip_connect', 0), ('skip_connect', 1)" + ", ('max_pool_3x3', 0), ('none', 1)" * 3
+    (other,) = json.loads(ghnas("show", f"Genotype(normal={edges}], reduce={edges}])", *common)[1])
+    assert other["trial"] is None
+    assert other["accuracy"] is None
+    assert other["parameters"] > 0
+
+
+def test_runs_are_listed(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
+    code, out, _ = ghnas("runs", "--results", finished)
+    assert code == 0
+    assert "24/24" in out
+    (run,) = json.loads(ghnas("runs", "--results", finished, "--json")[1])
+    assert run["budget"] == run["done"] == 24
+    code, out, _ = ghnas("runs", "--results", tmp_path)
+    assert code == 0
+    assert "no runs" in out
+
+
+def test_the_dashboard_serves_a_run(finished: Path) -> None:
+    import threading
+    from urllib.request import urlopen
+
+    from ghnas.cli.dashboard import make_dashboard
+    from ghnas.study import find_run
+
+    run = find_run(finished)
+    server = make_dashboard(run.storage_url, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        with urlopen(f"{address}dashboard", timeout=20) as page:
+            assert page.status == 200
+        with urlopen(f"{address}api/studies", timeout=20) as answer:
+            assert run.name in answer.read().decode()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_train_then_search(ghnas: Ghnas, tmp_path: Path) -> None:
+    ghn = tmp_path / "mine.safetensors"
+    code, out, err = ghnas(
+        *("train", "--steps", 2, "--evaluate-every", 2, "--hid", 8, "--meta-batch", 1),
+        *("--output", ghn, "--cells", 2, "--channels", 4, "--device", "cpu", "--batch-size", 8),
+    )
+    assert code == 0, err
+    assert "zero-shot accuracy on held-out architectures" in out
+    assert f"--ghn {ghn}" in out
+    code, _, err = ghnas(
+        *("search", "--budget", 2, "--ghn", ghn, "--score-images", 16, "--results", tmp_path),
+        *("--cells", 2, "--channels", 4),
+    )
+    assert code == 0, err

@@ -1,0 +1,360 @@
+"""The search: repeatable, resumable after kill -9, nothing lost, nothing scored twice."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.storages.journal import JournalFileBackend
+from searching import FakeScorer, entries, make_manifest, ranking
+
+from ghnas.errors import UserError
+from ghnas.run import LOCK
+from ghnas.scoring import Score
+from ghnas.search import SearchProgress, search
+from ghnas.study import Run, create_run, open_run
+
+STRATEGIES = ("random", "evolution", "tpe", "nsga2")
+
+
+def finished(root: Path, **changes: Any) -> Run:
+    run = create_run(root, make_manifest(**changes))
+    search(run, FakeScorer())
+    return run
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C."""
+
+
+class StoppingScorer(FakeScorer):
+    """Is interrupted in its n-th call."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def score(self, graphs: Any, wanted: Any = None) -> list[Score | None]:
+        self.left -= 1
+        if self.left < 0:
+            raise Stop
+        return super().score(graphs, wanted)
+
+
+# ---------------------------------------------------------------- repeating
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_seed_repeats_a_search(tmp_path: Path, strategy: str) -> None:
+    first, second, other = (
+        finished(tmp_path, strategy=strategy, seed=seed, budget=30) for seed in (5, 5, 6)
+    )
+    assert entries(first) == entries(second)
+    assert ranking(first) == ranking(second)
+    assert ranking(first) != ranking(other)
+
+
+@pytest.mark.parametrize("space", ["darts", "mobile"])
+@pytest.mark.parametrize("objectives", [("accuracy",), ("params", "accuracy", "flops")])
+def test_every_candidate_is_recorded(
+    tmp_path: Path, space: str, objectives: tuple[str, ...]
+) -> None:
+    run = finished(tmp_path, space=space, objectives=objectives, budget=21)
+    records = run.recorded()
+    assert [record.number for record in records] == list(range(21))
+    for record in records:
+        graph = run.graph(record.candidate)
+        assert graph.hash.startswith(record.hash)
+        assert (graph.parameter_count, graph.flops) == (record.params, record.flops)
+
+
+def test_isomorphic_candidates_are_scored_once(tmp_path: Path) -> None:
+    run = create_run(tmp_path, make_manifest(budget=400, batch_size=50, strategy="evolution"))
+    scorer = FakeScorer()
+    reports: list[SearchProgress] = []
+    search(run, scorer, reports.append)
+    records = run.recorded()
+    first: dict[str, int] = {}
+    for record in records:
+        expected = first.setdefault(record.hash, record.number)
+        assert record.duplicate_of == (None if expected == record.number else expected)
+        assert record.accuracy == records[expected].accuracy
+    assert 0 < len(first) < 400
+    assert scorer.scored == len(first) == len(run.ranked())
+    assert reports[-1].duplicates == 400 - len(first)
+    scored = [hashes[i] for hashes, wanted in scorer.calls for i in wanted]
+    assert max(Counter(scored).values()) == 1
+
+
+def test_ranking(tmp_path: Path) -> None:
+    ranked = finished(tmp_path).ranked()
+    assert [item.rank for item in ranked] == list(range(1, len(ranked) + 1))
+    keys = [(-item.record.accuracy, item.record.params, item.record.number) for item in ranked]
+    assert keys == sorted(keys)
+    assert [item.front for item in ranked] == [True] + [False] * (len(ranked) - 1)
+
+
+def test_pareto_front(tmp_path: Path) -> None:
+    run = finished(tmp_path, objectives=("accuracy", "params"), budget=60)
+    ranked = run.ranked()
+    records = [item.record for item in ranked]
+    front = [item for item in ranked if item.front]
+    assert ranked[: len(front)] == front
+    assert 1 < len(front) < 60
+    for item in ranked:
+        dominated = any(
+            other.accuracy >= item.record.accuracy
+            and other.params <= item.record.params
+            and (other.accuracy, other.params) != (item.record.accuracy, item.record.params)
+            for other in records
+        )
+        assert item.front != dominated
+    study = run.study()
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["accuracy", "params"]
+
+
+def test_score_that_is_not_a_number(tmp_path: Path) -> None:
+    class Broken(FakeScorer):
+        def score(self, graphs: Any, wanted: Any = None) -> list[Score | None]:
+            return [Score(float("nan"), float("nan")) for _ in graphs]
+
+    run = create_run(tmp_path, make_manifest())
+    search(run, Broken())
+    assert {record.accuracy for record in run.recorded()} == {0.0}
+
+
+def test_progress(tmp_path: Path) -> None:
+    run = create_run(tmp_path, make_manifest())
+    reports: list[SearchProgress] = []
+    search(run, FakeScorer(seconds=0.001), reports.append)
+    assert [item.done for item in reports] == [0, 8, 16, 20]
+    assert {item.budget for item in reports} == {20}
+    assert (reports[0].best_accuracy, reports[0].eta, reports[0].rate) == (None, None, 0.0)
+    assert reports[1].rate > 0
+    assert (reports[1].eta or 0) > 0
+    assert reports[-1].eta == 0
+    assert reports[-1].best_accuracy == run.ranked(1)[0].record.accuracy
+
+
+# ---------------------------------------------------------------- constraints
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_constraints_are_met_before_scoring(tmp_path: Path, strategy: str) -> None:
+    params = sorted(record.params for record in finished(tmp_path, budget=60).recorded())
+    run = create_run(tmp_path, make_manifest(strategy=strategy, budget=24, max_params=params[2]))
+    scorer = FakeScorer()
+    search(run, scorer)
+    assert len(run.recorded()) == 24
+    assert all(record.params <= params[2] for record in run.recorded())
+    assert scorer.scored == len(run.ranked())
+
+
+def test_constraint_that_no_candidate_meets(tmp_path: Path) -> None:
+    run = create_run(tmp_path, make_manifest(max_params=3))
+    scorer = FakeScorer()
+    with pytest.raises(UserError, match="no architecture of space 'darts' has at most 3 param"):
+        search(run, scorer)
+    assert scorer.calls == []
+    assert run.recorded() == []
+
+
+# ---------------------------------------------------------------- resuming
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("objectives", [("accuracy",), ("accuracy", "flops")])
+def test_interrupted_and_resumed(
+    tmp_path: Path, strategy: str, objectives: tuple[str, ...]
+) -> None:
+    settings: dict[str, Any] = {"strategy": strategy, "objectives": objectives, "budget": 100}
+    whole = finished(tmp_path, **settings)
+    run = create_run(tmp_path, make_manifest(**settings))
+    scored = 0
+    for calls in (0, 2, 5):
+        scorer = StoppingScorer(calls)
+        with pytest.raises(Stop):
+            search(open_run(run.path), scorer)
+        scored += scorer.scored
+    last = FakeScorer()
+    reports: list[SearchProgress] = []
+    search(open_run(run.path), last, reports.append)
+    assert entries(run) == entries(whole)
+    assert ranking(run) == ranking(whole)
+    assert scored + last.scored == len(whole.ranked())
+    assert (reports[0].done, reports[0].scored) == (56, 0)
+    assert reports[-1].scored == last.scored
+
+
+def test_finished_run_is_left_alone(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    before = run.study_path.read_bytes()
+    scorer = FakeScorer()
+    search(run, scorer)
+    assert scorer.calls == []
+    assert run.study_path.read_bytes() == before
+
+
+def test_batch_that_was_recorded_in_part(tmp_path: Path) -> None:
+    """Cut the journal anywhere: only what is missing is scored, to the same digits."""
+    whole = finished(tmp_path, strategy="evolution")
+    content = whole.study_path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    header = len(lines) - 20
+    rng = random.Random(3)
+    for kept in (0, 1, 7, 8, 11, 19):
+        run = create_run(tmp_path, make_manifest(strategy="evolution"))
+        torn = lines[header + kept][: rng.randrange(1, len(lines[header + kept]))]
+        start = b"".join(lines[: header + kept]).replace(whole.name.encode(), run.name.encode())
+        run.study_path.write_bytes(start + torn)
+        scorer = FakeScorer()
+        search(run, scorer)
+        assert ranking(run) == ranking(whole)
+        recorded = {record.hash for record in whole.recorded()[:kept]}
+        assert scorer.scored == len({r.hash for r in whole.recorded()} - recorded)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("strategy", ["random", "evolution", "tpe"])
+def test_kill_9_at_any_moment(tmp_path: Path, strategy: str) -> None:
+    settings: dict[str, Any] = {"strategy": strategy, "budget": 150, "batch_size": 6}
+    whole = finished(tmp_path, **settings)
+    run = create_run(tmp_path, make_manifest(**settings))
+    log = tmp_path / "scored.txt"
+    log.touch()
+    kills = 0
+    rng = random.Random(strategy)
+    for _ in range(30):
+        logged, recorded = len(log.read_text().split()), {r.hash for r in run.recorded()}
+        killed = _search_in_child(run.path, log, kill_after=rng.uniform(0.05, 0.3))
+        scored = log.read_text().split()[logged:]
+        assert recorded.isdisjoint(scored), "scored again although it was recorded"
+        assert len(scored) == len(set(scored))
+        if not killed:
+            break
+        kills += 1
+    else:
+        search(open_run(run.path), FakeScorer(log))
+    assert kills >= 2
+    assert entries(run) == entries(whole)
+    assert ranking(run) == ranking(whole)
+    scored_twice = len(log.read_text().split()) - len(whole.ranked())
+    assert 0 <= scored_twice <= kills * 6, "more than the batch in flight was scored again"
+
+
+def _search_in_child(path: Path, log: Path, kill_after: float) -> bool:
+    """Search in a process of its own; whether it had to be killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            search(open_run(path), FakeScorer(log, seconds=0.003))
+        except BaseException as error:
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    time.sleep(kill_after)
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done == 0:
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def test_two_searches_in_one_run(tmp_path: Path) -> None:
+    run = create_run(tmp_path, make_manifest())
+    with run.locked(), pytest.raises(UserError, match="being searched by another process"):
+        search(open_run(run.path), FakeScorer())
+    search(run, FakeScorer())
+    assert run.complete
+
+
+def test_record_of_another_version(tmp_path: Path) -> None:
+    run = create_run(tmp_path, make_manifest())
+    with pytest.raises(Stop):
+        search(run, StoppingScorer(1))
+    lines = run.study_path.read_bytes().splitlines(keepends=True)
+    other = finished(tmp_path, seed=1).study_path.read_bytes().splitlines(keepends=True)
+    run.study_path.write_bytes(b"".join([*lines[:-8], *other[-20:-17]]))
+    with pytest.raises(UserError, match="cannot be resumed: batch 0 is not what this version"):
+        search(run, FakeScorer())
+
+
+# ---------------------------------------------------------------- the disk
+
+
+def test_full_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a batch is written, then the disk is full; with space again the search goes on."""
+    whole = finished(tmp_path)
+    run = create_run(tmp_path, make_manifest())
+    append = JournalFileBackend.append_logs
+    calls = itertools.count()
+
+    def fill(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if next(calls) == 1:
+            half = "\n".join(json.dumps(log, separators=(",", ":")) for log in logs)
+            with run.study_path.open("a") as file:
+                file.write(half[: len(half) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, logs)
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", fill)
+    with pytest.raises(UserError, match=r"study.log: cannot be written \(No space left on device"):
+        search(run, FakeScorer())
+    assert 8 < len(run.recorded()) < 16
+    search(run, FakeScorer())
+    assert ranking(run) == ranking(whole)
+
+
+def test_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    run = create_run(tmp_path, make_manifest())
+    (run.path / LOCK).mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        search(run, FakeScorer())
+
+
+# ---------------------------------------------------------------- the dashboard
+
+
+def test_dashboard_shows_a_search_while_it_runs(tmp_path: Path) -> None:
+    import optuna_dashboard
+
+    run = create_run(tmp_path, make_manifest(objectives=("accuracy", "params")))
+    seen: list[dict[str, Any]] = []
+
+    def look(progress: SearchProgress) -> None:
+        application = optuna_dashboard.wsgi(run.storage_url)
+        request = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/api/studies/0",
+            "QUERY_STRING": "",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": sys.stderr,
+            "wsgi.url_scheme": "http",
+        }
+        body = b"".join(application(request, lambda status, headers, error=None: None))
+        seen.append(json.loads(body))
+
+    search(run, FakeScorer(), look)
+    assert [len(study["trials"]) for study in seen] == [0, 8, 16, 20]
+    assert seen[-1]["objective_names"] == ["accuracy", "params"]
+    trial = seen[-1]["trials"][0]
+    assert {item["key"] for item in trial["user_attrs"]} == {"params", "flops", "hash"}
+    assert len(trial["params"]) == 16
+    options = {item["name"]: item for item in seen[-1]["union_search_space"]}
+    assert len(options["normal.0-2"]["distribution"]["choices"]) > 1

@@ -1,0 +1,191 @@
+"""Strategies: what they propose, and that it depends on what they were told alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from ghnas.constraints import Limits, descend, require_feasible
+from ghnas.errors import UserError
+from ghnas.graph import Graph
+from ghnas.optuna_strategies import GeneticSearch, ParzenSearch
+from ghnas.space import Candidate, Space, load_space
+from ghnas.strategies import (
+    STRATEGIES,
+    Directions,
+    Evaluated,
+    Evolution,
+    Strategy,
+    create_strategy,
+    gain,
+    register,
+    worse_than,
+)
+
+NAMES = ("random", "evolution", "tpe", "nsga2")
+ONE: Directions = ("maximize",)
+TWO: Directions = ("maximize", "minimize")
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return load_space("darts").with_skeleton(cells=1, channels=2)
+
+
+def likes_separable(candidate: Candidate) -> float:
+    return sum(str(value).startswith("sep_conv") for value in candidate.values()) / 16
+
+
+def evaluate(candidate: Candidate, directions: Directions) -> Evaluated:
+    skips = float(sum(value == "skip_connect" for value in candidate.values()))
+    return Evaluated(candidate, (likes_separable(candidate), skips)[: len(directions)])
+
+
+def advance(
+    strategy: Strategy, batches: range, directions: Directions, size: int = 8
+) -> list[list[Evaluated]]:
+    history = []
+    for number in batches:
+        proposals = strategy.propose(size, random.Random(f"7:{number}"))
+        history.append([evaluate(item, directions) for item in proposals])
+        strategy.tell(history[-1])
+    return history
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Populations that are passed within a few batches."""
+    monkeypatch.setattr(Evolution, "population", 12)
+    monkeypatch.setattr(ParzenSearch, "best", 6)
+    monkeypatch.setattr(ParzenSearch, "latest", 9)
+    monkeypatch.setattr(GeneticSearch, "population", 10)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("directions", [ONE, TWO])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strategy_that_was_told_the_same_proposes_the_same(
+    space: Space, name: str, directions: Directions
+) -> None:
+    whole = advance(create_strategy(name, space, directions), range(10), directions)
+    for stopped in (1, 3, 6, 9):
+        resumed = create_strategy(name, space, directions)
+        for batch in whole[:stopped]:
+            resumed.tell(batch)
+        assert advance(resumed, range(stopped, 10), directions) == whole[stopped:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_proposals_belong_to_the_space(space: Space, name: str) -> None:
+    for batch in advance(create_strategy(name, space, ONE), range(4), ONE):
+        for item in batch:
+            assert space.check(item.candidate) == item.candidate
+            assert space.is_connected(item.candidate)
+
+
+@pytest.mark.parametrize("name", ["evolution", "tpe", "nsga2"])
+def test_learns(space: Space, name: str) -> None:
+    def late_mean(strategy: str) -> float:
+        history = advance(create_strategy(strategy, space, ONE), range(12), ONE, size=32)
+        late = [item.values[0] for batch in history[-3:] for item in batch]
+        return sum(late) / len(late)
+
+    assert late_mean(name) > late_mean("random") + 0.1
+
+
+def test_evolution_forgets_the_oldest(space: Space) -> None:
+    evolution = Evolution(space, ONE)
+    best = space.sample(random.Random(0))
+    evolution.tell([Evaluated(best, (1.0,))])
+    later = [space.sample(random.Random(i)) for i in range(1, 65)]
+    evolution.tell([Evaluated(item, (0.0,)) for item in later])
+    for child in evolution.propose(20, random.Random(1)):
+        assert any(_differences(child, parent) == 1 for parent in later)
+
+
+def _differences(first: Candidate, second: Candidate) -> int:
+    return sum(first[key] != second[key] for key in first)
+
+
+def test_evolution_takes_the_best_of_the_tournament(space: Space) -> None:
+    evolution = Evolution(space, ONE)
+    told = [space.sample(random.Random(i)) for i in range(64)]
+    evolution.tell([Evaluated(item, (float(i),)) for i, item in enumerate(told)])
+    good = [
+        any(_differences(child, parent) == 1 for parent in told[32:])
+        for child in evolution.propose(100, random.Random(1))
+    ]
+    assert sum(good) >= 99
+
+
+def test_evolution_in_a_batch_larger_than_its_population(space: Space) -> None:
+    assert len(Evolution(space, ONE).propose(100, random.Random(0))) == 100
+
+
+def test_dominance() -> None:
+    gains = [gain(values, TWO) for values in ((0.9, 10), (0.8, 5), (0.8, 10), (0.9, 10))]
+    assert [worse_than(i, gains) for i in range(4)] == [0, 0, 3, 0]
+
+
+def test_unknown_strategy(space: Space) -> None:
+    with pytest.raises(UserError, match="unknown strategy 'tpf'; known are random, evolution"):
+        create_strategy("tpf", space, ONE)
+
+
+def test_a_new_strategy_is_one_function(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ghnas.strategies.STRATEGIES", dict(STRATEGIES))
+
+    @register("same")
+    class Same:
+        def __init__(self, space: Space, directions: Directions) -> None:
+            self.space = space
+
+        def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+            return [self.space.sample(random.Random(0))] * count
+
+        def tell(self, results: object) -> None:
+            pass
+
+    assert len(create_strategy("same", space, ONE).propose(3, random.Random(0))) == 3
+
+
+# ---------------------------------------------------------------- constraints
+
+
+@pytest.fixture(scope="module")
+def build(space: Space) -> Callable[[Candidate], Graph]:
+    return lambda candidate: space.graph(candidate, (3, 8, 8), 2)
+
+
+def test_descend_keeps_what_is_within_the_limits(
+    space: Space, build: Callable[[Candidate], Graph]
+) -> None:
+    candidate = space.sample(random.Random(0))
+    graph = build(candidate)
+    limits = Limits(graph.parameter_count, graph.flops)
+    assert descend(space, build, limits, candidate, random.Random(0))[0] == candidate
+
+
+def test_limits_that_can_be_met(space: Space, build: Callable[[Candidate], Graph]) -> None:
+    counts = sorted(build(space.sample(random.Random(i))).parameter_count for i in range(50))
+    limits = Limits(params=counts[0])
+    graph = build(require_feasible(space, build, limits, random.Random(0)))
+    assert limits.met(graph)
+    assert graph.parameter_count <= counts[0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        (Limits(params=3), r"has at most 3 parameters: the smallest found has \d+ parameters; "),
+        (Limits(flops=3), r"at most 3 FLOPs: the smallest found has [\d,]+ FLOPs; raise --max-fl"),
+        (Limits(10**9, 3), r"at most 3 FLOPs"),
+    ],
+)
+def test_limits_that_cannot_be_met(
+    space: Space, build: Callable[[Candidate], Graph], limits: Limits, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        require_feasible(space, build, limits, random.Random(0))
