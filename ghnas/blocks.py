@@ -101,9 +101,7 @@ def factorized_reduce(graph: GraphBuilder, place: Place) -> int:
     shifted = graph.add(Shift(), x)
     rest = Conv(place.channels - half, 1, 2)
     second = graph.add(rest, shifted, name=f"{place.name}.conv_2")
-    return graph.add(
-        BatchNorm(), graph.add(Concat(), first, second), name=f"{place.name}.bn"
-    )
+    return graph.add(BatchNorm(), graph.add(Concat(), first, second), name=f"{place.name}.bn")
 
 
 @block("skip")
@@ -188,9 +186,7 @@ def inverted_residual(
     x = conv_bn(graph, deep, kernel=kernel, depthwise=True, conv_name="0", bn_name="1")
     x = graph.add(Activation(activation), x)
     narrow = Place(x, place.channels, 1, name)
-    x = conv_bn(
-        graph, narrow, conv_name=str(position + 1), bn_name=str(position + 2)
-    )
+    x = conv_bn(graph, narrow, conv_name=str(position + 1), bn_name=str(position + 2))
     return _residual(graph, place.source, x)
 
 

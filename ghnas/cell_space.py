@@ -111,8 +111,7 @@ class CellSpace(Space):
         """The candidate in the DARTS notation."""
         concat = tuple(range(2, 2 + self.file.cell.nodes))
         normal, reduce = (
-            tuple(pair for pairs in self.edges(candidate, cell) for pair in pairs)
-            for cell in CELLS
+            tuple(pair for pairs in self.edges(candidate, cell) for pair in pairs) for cell in CELLS
         )
         return Genotype(normal, concat, reduce, concat)
 
@@ -199,8 +198,11 @@ class CellSpace(Space):
             reduces = index in skeleton.reductions
             channels *= 2 if reduces else 1
             edges = genotype.reduce if reduces else genotype.normal
-            before, last = last, self._cell(
-                graph, edges, (before, last), channels, 2 if reduces else 1, reduced_before
+            before, last = (
+                last,
+                self._cell(
+                    graph, edges, (before, last), channels, 2 if reduces else 1, reduced_before
+                ),
             )
             reduced_before = reduces
         classifier(graph, last, classes, "classifier.0")

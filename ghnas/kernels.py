@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+
 def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Max pooling with padding kernel // 2."""
     if x.is_cuda or kernel != 3 or x.requires_grad:
@@ -64,9 +65,7 @@ def _on_sub_images(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     rows, columns = height // dilation, width // dilation
     split = x.permute(0, 2, 3, 1).reshape(batch, rows, dilation, columns, dilation, channels)
     parts = split.permute(2, 4, 0, 1, 3, 5).reshape(-1, rows, columns, channels)
-    parts = F.conv2d(
-        parts.permute(0, 3, 1, 2), weight, None, 1, weight.shape[2] // 2, 1, channels
-    )
+    parts = F.conv2d(parts.permute(0, 3, 1, 2), weight, None, 1, weight.shape[2] // 2, 1, channels)
     joined = parts.permute(0, 2, 3, 1).reshape(dilation, dilation, batch, rows, columns, channels)
     joined = joined.permute(2, 3, 0, 4, 1, 5).reshape(batch, height, width, channels)
     return joined.permute(0, 3, 1, 2)

@@ -134,9 +134,7 @@ class MetaBatches(Dataset[MetaBatch]):
         for index in self.members:
             rng = random.Random(f"{self.seed}:{step}:{index}")
             candidate = self.space.sample(rng)
-            graphs.append(
-                self.space.graph(candidate, self.image_shape, self.config.num_classes)
-            )
+            graphs.append(self.space.graph(candidate, self.image_shape, self.config.num_classes))
         features = read_graphs(graphs, self.config)
         members = [group.members for group in features.groups]
         return MetaBatch(features, self.schedules(graphs, members))
@@ -211,9 +209,7 @@ def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
     return load_ghn(job.output)[1]
 
 
-def train_rank(
-    job: Job, report: Callable[[TrainProgress], None], rank: int, ranks: int
-) -> None:
+def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ranks: int) -> None:
     """One process's part of a training; the first one reports, saves and writes the result."""
     settings, device = job.settings, job.device
     torch.manual_seed(settings.seed)
@@ -298,9 +294,7 @@ def _worker(rank: int, job: Job, messages: Any, rendezvous: str, ranks: int) -> 
     torch.set_num_threads(1)
     if "lo" in os.listdir("/sys/class/net") if os.path.isdir("/sys/class/net") else False:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks
-    )
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
     try:
         train_rank(job, messages.put, rank, ranks)
     except UserError as error:
@@ -414,7 +408,9 @@ def _add_up(ghn: GHN, result: Tensor) -> None:
 class _Meter:
     """Averages between reports, and the history of evaluations."""
 
-    def __init__(self, settings: TrainSettings, start: int, history: list[dict[str, float]]) -> None:
+    def __init__(
+        self, settings: TrainSettings, start: int, history: list[dict[str, float]]
+    ) -> None:
         self.settings = settings
         self.history = history
         self._begin = self._since = time.monotonic()
@@ -436,14 +432,24 @@ class _Meter:
         now = time.monotonic()
         rate = (step - self._last) / max(now - self._since, 1e-9)
         progress = TrainProgress(
-            step, self.settings.steps, loss, accuracy, held_out, now - self._begin, rate,
+            step,
+            self.settings.steps,
+            loss,
+            accuracy,
+            held_out,
+            now - self._begin,
+            rate,
             learning_rate(self.settings, step - 1),
         )
         self._results, self._last, self._since = [], step, now
         if held_out is not None:
             self.history.append(
-                {"step": step, "loss": _rounded(loss), "accuracy": _rounded(accuracy),
-                 "held_out": _rounded(held_out)}
+                {
+                    "step": step,
+                    "loss": _rounded(loss),
+                    "accuracy": _rounded(accuracy),
+                    "held_out": _rounded(held_out),
+                }
             )
         return progress
 
@@ -473,12 +479,18 @@ class _State:
         self.identity = identity
 
     def save(
-        self, ghn: GHN, optimizer: torch.optim.Optimizer, step: int,
+        self,
+        ghn: GHN,
+        optimizer: torch.optim.Optimizer,
+        step: int,
         history: list[dict[str, float]],
     ) -> None:
         content = {
-            "identity": self.identity, "step": step, "history": history,
-            "ghn": ghn.state_dict(), "optimizer": optimizer.state_dict(),
+            "identity": self.identity,
+            "step": step,
+            "history": history,
+            "ghn": ghn.state_dict(),
+            "optimizer": optimizer.state_dict(),
         }
         replace_atomically(self.path, lambda beside: torch.save(content, beside))
 

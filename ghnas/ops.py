@@ -403,4 +403,3 @@ def _resized(shape: Shape, kernel: int, stride: int, dilation: int) -> tuple[int
     reach = dilation * (kernel - 1)
     height, width = ((size + 2 * (reach // 2) - reach - 1) // stride + 1 for size in shape[1:])
     return height, width
-

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from ghnas.space import Candidate, Space
 from ghnas.strategies import Directions, Evaluated, gain, negated, worse_than
@@ -44,7 +45,6 @@ class OptunaSearch:
 
     def propose(self, count: int, rng: random.Random) -> list[Candidate]:
         self._study.sampler = self.sampler(rng.randrange(2**32))
-        self._probe()
         return [self._ask() or self.space.sample(rng) for _ in range(count)]
 
     def tell(self, results: Sequence[Evaluated]) -> None:
@@ -64,20 +64,15 @@ class OptunaSearch:
                 return candidate
         return None
 
-    def _probe(self) -> FrozenTrial:
-        """A trial without parameters: shows what a sampler notes down in a trial."""
-        trial = self._study.ask()
-        return self._study.tell(trial, state=TrialState.FAIL)
-
-    def _add(self, results: Sequence[Evaluated]) -> None:
-        notes = self._probe().system_attrs
+    def _add(self, results: Sequence[Evaluated], notes: Mapping[str, Any] | None = None) -> None:
+        """Add finished trials with a sampler's notes, as it would have made them in an asked one."""
         for item in results:
             self._study.add_trial(
                 create_trial(
                     values=list(item.values),
                     params=item.candidate,
                     distributions=self._distributions,
-                    system_attrs=notes,
+                    system_attrs=dict(notes or {}),
                 )
             )
 
@@ -127,7 +122,12 @@ class ParzenSearch(OptunaSearch):
 
 
 class GeneticSearch(OptunaSearch):
-    """NSGA-II (Deb et al., 2002)."""
+    """NSGA-II (Deb et al., 2002).
+
+    The sampler notes a trial's generation in the trial, and a generation's parents in the study
+    when it is first asked for a child of theirs. Both follow from the results alone, so a probe
+    before each batch is asked for or told brings them about in a resumed search too.
+    """
 
     population = 50
 
@@ -136,6 +136,15 @@ class GeneticSearch(OptunaSearch):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return NSGAIISampler(population_size=self.population, seed=seed)
 
+    def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+        self._probe()
+        return super().propose(count, rng)
+
     def tell(self, results: Sequence[Evaluated]) -> None:
-        self._study.sampler = self.sampler(0)  # only to number the generation
-        super().tell(results)
+        self._add(results, self._probe())
+
+    def _probe(self) -> Mapping[str, Any]:
+        """What the sampler notes in a trial that is asked for now."""
+        self._study.sampler = self.sampler(seed=0)
+        trial = self._study.ask(self._distributions)
+        return self._study.tell(trial, state=TrialState.FAIL).system_attrs

@@ -85,9 +85,7 @@ def plan_one(graph: Graph) -> Plan:
     return _plan([graph], [(node.spec, ((0, i),)) for i, node in enumerate(graph.nodes)])
 
 
-def _plan(
-    graphs: Sequence[Graph], groups: list[tuple[Specification, tuple[Member, ...]]]
-) -> Plan:
+def _plan(graphs: Sequence[Graph], groups: list[tuple[Specification, tuple[Member, ...]]]) -> Plan:
     where = {
         member: (step, position)
         for step, (_, members) in enumerate(groups)
@@ -191,9 +189,7 @@ def stacked_plan(schedule: Plan, members: Sequence[Sequence[tuple[int, str]]]) -
 
 def run_stacked(schedule: StackedPlan, parameters: Sequence[Tensor], images: Tensor) -> Tensor:
     """As `run`, with the parameters in stacks (K, *shape) on the images' device."""
-    return _execute(
-        schedule.steps, schedule.outputs, _select(schedule, parameters), images
-    )
+    return _execute(schedule.steps, schedule.outputs, _select(schedule, parameters), images)
 
 
 def _select(schedule: StackedPlan, parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:

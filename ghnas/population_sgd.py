@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.graph import Graph, Shape
-from ghnas.population import Parameters, plan, run_stacked, stacked_plan
+from ghnas.population import Parameters, plan, plan_one, run_stacked, stacked_plan
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class PopulationSGD:
         self.settings = settings
         self.count = len(graphs)
         self.members = list(members.values())
-        self.schedule = stacked_plan(plan(graphs), self.members)
+        self.schedule = stacked_plan(
+            plan(graphs) if len(graphs) > 1 else plan_one(graphs[0]), self.members
+        )
         self.stacks = [
             torch.stack([parameters[i][name] for i, name in rows]).to(device).requires_grad_()
             for rows in self.members

@@ -66,6 +66,16 @@ class Ranked:
     front: bool
 
 
+UNSCORED = -1
+"""The number of an architecture that is not a trial of the run."""
+
+
+def trial_name(item: Ranked) -> str:
+    """As `trial-123`; `genotype-` and a few digits of its hash without a trial."""
+    record = item.record
+    return f"genotype-{record.hash[:8]}" if record.number == UNSCORED else f"trial-{record.number}"
+
+
 class TrialFormat:
     """Turns records into trials and back.
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ghnas.drawing import format_shape
 from ghnas.graph import Graph, Node
+from ghnas.record import trial_name
 from ghnas.space import Candidate, Space, Value
 
 if TYPE_CHECKING:
@@ -164,16 +165,6 @@ def describe_skeleton(skeleton: Mapping[str, object]) -> str:
         inner = f"({describe_skeleton(value)})" if isinstance(value, Mapping) else value
         parts.append(f"{key} {inner}")
     return ", ".join(parts)
-
-
-UNSCORED = -1
-"""The number of an architecture that is not a trial of the run."""
-
-
-def trial_name(item: Ranked) -> str:
-    """As `trial-123`; `genotype-` and a few digits of its hash without a trial."""
-    record = item.record
-    return f"genotype-{record.hash[:8]}" if record.number == UNSCORED else f"trial-{record.number}"
 
 
 def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:

@@ -88,9 +88,7 @@ class Scorer:
         scores = evaluate_population(graphs, self.ghn.predict(graphs), self.batches)
         return [score if i in chosen else None for i, score in enumerate(scores)]
 
-    def _score_on_threads(
-        self, graphs: Sequence[Graph], chosen: set[int]
-    ) -> list[Score | None]:
+    def _score_on_threads(self, graphs: Sequence[Graph], chosen: set[int]) -> list[Score | None]:
         starts = range(0, len(graphs), CHUNK)
 
         def score_chunk(start: int) -> list[Score | None]:
@@ -142,6 +140,4 @@ def _scores(logits: Tensor, labels: Tensor) -> list[Score]:
     accuracy = (logits.argmax(dim=2) == labels).double().mean(dim=1) * finite
     loss = torch.stack([F.cross_entropy(item.float(), labels) for item in logits])
     loss = torch.where(finite, loss, torch.full_like(loss, float("inf")))
-    return [
-        Score(a, b) for a, b in zip(accuracy.tolist(), loss.tolist(), strict=True)
-    ]
+    return [Score(a, b) for a, b in zip(accuracy.tolist(), loss.tolist(), strict=True)]

@@ -16,14 +16,14 @@ from ghnas.space import load_space
 from ghnas.study import Ranked, Run
 
 
-def make_manifest(space: str = "darts", **changes: Any) -> Manifest:
+def make_manifest(space_name: str = "darts", **changes: Any) -> Manifest:
     """A manifest for a small search; `changes` as in `new_manifest`."""
-    found = load_space(space)
-    if space == "darts":
+    found = load_space(space_name)
+    if space_name == "darts":
         found = found.with_skeleton(cells=1, channels=2)
     settings: dict[str, Any] = {
         "space": found,
-        "space_name": space,
+        "space_name": space_name,
         "data": "embedded",
         "data_fingerprint": "d" * 64,
         "image_shape": (3, 8, 8),

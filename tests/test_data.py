@@ -24,7 +24,7 @@ from ghnas.data.dataset import channel_statistics, cut, mixed_order
 from ghnas.data.embedded import SPLITS, DigitscapeSettings, _sources, make_digitscapes
 from ghnas.errors import DataError, UserError
 
-FINGERPRINT = "adc526e525322b1817cf8ab9a8fed2f0e6f4511d4016a9cd2affdf35bc0ecebb"
+FINGERPRINT = "bde33d937658d66a061bb2965832657d2d17c11400724b9d0239b2bcbde51ffe"
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 
 

@@ -70,7 +70,7 @@ def test_seed_repeats_a_search(tmp_path: Path, strategy: str) -> None:
 def test_every_candidate_is_recorded(
     tmp_path: Path, space: str, objectives: tuple[str, ...]
 ) -> None:
-    run = finished(tmp_path, space=space, objectives=objectives, budget=21)
+    run = finished(tmp_path, space_name=space, objectives=objectives, budget=21)
     records = run.recorded()
     assert [record.number for record in records] == list(range(21))
     for record in records:

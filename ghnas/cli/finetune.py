@@ -54,7 +54,7 @@ def finetune(
     network back. Test images are read here alone.
     """
     from ghnas.device import pick_device
-    from ghnas.report import trial_name
+    from ghnas.record import trial_name
     from ghnas.study import find_run
 
     place = pick_device(device)

@@ -119,7 +119,7 @@ def show(
     from ghnas.cli.selection import ranked_as_dict, select
     from ghnas.drawing import as_svg, draw
     from ghnas.files import write_atomically
-    from ghnas.report import trial_name
+    from ghnas.record import trial_name
     from ghnas.study import find_run
 
     found = find_run(results, run)
@@ -140,7 +140,8 @@ def show(
 
 
 def _show_one(out: Console, space: Space, item: Ranked, graph: Graph, nodes: bool) -> None:
-    from ghnas.report import cells_table, format_count, format_percent, nodes_table, trial_name
+    from ghnas.record import trial_name
+    from ghnas.report import cells_table, format_count, format_percent, nodes_table
 
     record = item.record
     say(

@@ -48,7 +48,7 @@ def _number(digits: str, text: str, least: int) -> int:
 
 def _from_notation(run: Run, text: str) -> Ranked:
     """The run's own trial of that architecture, or one that was never scored."""
-    from ghnas.report import UNSCORED
+    from ghnas.record import UNSCORED
     from ghnas.study import Ranked, Record
 
     candidate = run.space.decode(text)
@@ -71,7 +71,7 @@ def _from_notation(run: Run, text: str) -> Ranked:
 
 def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
     """For JSON."""
-    from ghnas.report import UNSCORED
+    from ghnas.record import UNSCORED
 
     record = item.record
     scored = record.number != UNSCORED

@@ -209,7 +209,7 @@ def _textured(stream: _Stream, base: Floats, swing: Floats, size: int) -> Floats
     The pattern is a plane wave and smooth noise. swing: (B,).
     """
     count = len(base)
-    pace = _PACES[stream.integers(0, len(_PACES), count)] + stream.integers(-25, 26, count, 2)
+    pace = stream.integers(-350, 351, count, 2)
     pattern = _wave(stream, pace, size) + _blow_up(stream.uniform(-1, 1, count, 6, 6), size)
     towards = stream.uniform(-1, 1, count, 3)[:, :, None, None] * _spread(swing)
     return base[:, :, None, None] + towards * pattern[:, None]
@@ -236,15 +236,6 @@ def _blend(values: Floats, place: Floats, axis: int) -> Floats:
 # rounded, because sines differ in their last bit between machines
 _SINE: Floats = np.round(np.sin(np.arange(_TURN) * (2 * np.pi / _TURN)) * 2**14).astype(np.float32)
 _SINE /= np.float32(2**14)
-
-
-# paces across and down, in 1024ths of a cycle a pixel, of the patterns' waves: five directions
-# at about 8 pixels a cycle, then the same at 4: as wide as digits and as narrow as their strokes
-_PACES: Integers = np.array(
-    [[128, 0], [104, 75], [40, 122], [-40, 122], [-104, 75],
-     [256, 0], [207, 150], [79, 243], [-79, 243], [-207, 150]],
-    dtype=np.int64,
-)  # fmt: skip
 
 
 def _wave(stream: _Stream, pace: Integers, size: int) -> Floats:

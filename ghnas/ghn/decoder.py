@@ -42,8 +42,7 @@ class ConvDecoder(nn.Module):
             For each shape (K, o, i, h, w), each the smaller of wanted and `max_shape`.
         """
         sizes = [
-            tuple(min(a, b) for a, b in zip(shape, self.max_shape, strict=True))
-            for shape in shapes
+            tuple(min(a, b) for a, b in zip(shape, self.max_shape, strict=True)) for shape in shapes
         ]
         windows: dict[Shape, list[int]] = defaultdict(list)
         for index, size in enumerate(sizes):

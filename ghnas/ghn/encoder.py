@@ -105,9 +105,9 @@ class GatedGNN(nn.Module):
             incoming = traversal.edges.receive(sent.all, level, start, end)
             gates = F.linear(incoming, self.gru.weight_ih, self.gru.bias_ih)
             before, own_gates = x[start:end], own[start:end]
-            reset, update = torch.sigmoid(
-                gates[:, : 2 * width] + own_gates[:, : 2 * width]
-            ).chunk(2, dim=1)
+            reset, update = torch.sigmoid(gates[:, : 2 * width] + own_gates[:, : 2 * width]).chunk(
+                2, dim=1
+            )
             new = torch.tanh(gates[:, 2 * width :] + reset * own_gates[:, 2 * width :])
             state = torch.lerp(new, before, update)
             sent.append(send(state), start * traversal.kinds)

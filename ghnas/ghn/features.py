@@ -77,7 +77,9 @@ def graph_features(graph: Graph, cutoff: int = CUTOFF) -> GraphFeatures:
     count = len(view.nodes)
     # a node of zeros reads the graph only for its size
     edges = [
-        edge for edge in view.edges if graph.nodes[view.nodes[edge[1]]].spec.op.kind != "zeros"  # type: ignore[attr-defined]
+        edge
+        for edge in view.edges
+        if graph.nodes[view.nodes[edge[1]]].spec.op.kind != "zeros"  # type: ignore[attr-defined]
     ]
     above = levels(count, edges)
     mirrored = [(count - 1 - b, count - 1 - a) for a, b in edges]

@@ -1,0 +1,146 @@
+"""What the benchmarks share: training many networks on all cores, tables, the machine's name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
+from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.ghn.model import GHN
+from ghnas.graph import Graph
+from ghnas.metatrain import sample_graphs
+from ghnas.network import kaiming
+from ghnas.population_sgd import PopulationSGD, SGDSettings
+from ghnas.space import load_space
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network to train from scratch or from predicted weights.
+
+    Args:
+        graph: The architecture.
+        seed: Of the images' order and of Kaiming initialisation.
+        steps: SGD steps, batch 64, cosine rate.
+        rate: Learning rate at the first step.
+        predicted: Weights to start from; None: Kaiming initialisation.
+        check_every: Steps between measurements; 0 measures at the end alone.
+        images: Validation images to measure on.
+    """
+
+    graph: Graph
+    seed: int
+    steps: int
+    rate: float
+    predicted: dict[str, torch.Tensor] | None = None
+    check_every: int = 0
+    images: int = 4000
+
+
+_data: DataSet | None = None
+
+
+def embedded() -> DataSet:
+    """The embedded data set, made once for each process."""
+    global _data
+    if _data is None:
+        _data = load_data()
+    return _data
+
+
+def train_one(task: Training) -> list[tuple[int, float]]:
+    """(steps done, validation accuracy with batch statistics), the last at the end."""
+    torch.set_num_threads(1)
+    data = embedded()
+    generator = torch.Generator().manual_seed(task.seed)
+    start = task.predicted or kaiming(task.graph, generator)
+    population = PopulationSGD([task.graph], [start], SGDSettings(task.steps, [task.rate]), CPU)
+    batches = random_batches(
+        data.train, 64, seed=1000 + task.seed, device=CPU, mean=data.mean, std=data.std, shift=1
+    )
+    checks = evaluation_batches(
+        data.validation.take(task.images), 500, device=CPU, mean=data.mean, std=data.std
+    )
+    curve = []
+    while population.step < task.steps:
+        population.update(*next(batches))
+        last = population.step == task.steps
+        if last or (task.check_every and population.step % task.check_every == 0):
+            curve.append((population.step, float(population.accuracy(checks)[0])))
+    return curve
+
+
+def on_all_cores(function: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> list[Any]:
+    """Apply a function to every task, one process for each core; results in order."""
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    context = torch.multiprocessing.get_context("spawn")
+    began, results = time.monotonic(), []
+    with context.Pool(os.cpu_count()) as pool:
+        for result in pool.imap(function, tasks):
+            results.append(result)
+            spent = time.monotonic() - began
+            print(f"{what}: {len(results)}/{len(tasks)} in {spent:.0f} s", file=sys.stderr)
+    return results
+
+
+def random_architectures(count: int, seed: int) -> list[Graph]:
+    """DARTS architectures for the embedded data set, from a seed that no training used."""
+    import random
+
+    data = embedded()
+    rng = random.Random(f"benchmark:{seed}")
+    return sample_graphs(load_space("darts"), data.image_shape, data.num_classes, count, rng)
+
+
+def shipped_ghn() -> GHN:
+    """The hypernetwork of the package for darts and the embedded data set."""
+    return load_ghn(find_ghn("darts", embedded().name))[0]
+
+
+def write_table(
+    name: str,
+    title: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    notes: Sequence[str] = (),
+) -> None:
+    """Print a Markdown table and keep it as `results/<name>.md`."""
+    lines = [f"# {title}", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    machine = f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
+    lines += [
+        "",
+        *notes,
+        "",
+        f"Made by `python {' '.join(sys.argv)}` on {time.strftime('%Y-%m-%d')};",
+    ]
+    lines += [f"{machine}, torch {torch.__version__}; no GPU."]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "CPU")
+
+
+def percent(value: float) -> str:
+    """0.1234 -> 12.3 %."""
+    return f"{100 * value:.1f} %"
