@@ -25,6 +25,6 @@ def load(path: str | PathLike[str]) -> Network:
     Raises:
         ghnas.errors.UserError: If there is none, or it is damaged.
     """
-    from ghnas.finetune import load as load_network  # torch takes seconds to import
+    from ghnas.trained import load as load_network  # torch takes seconds to import
 
     return load_network(Path(path))

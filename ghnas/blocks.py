@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from ghnas.graph import GraphBuilder
 from ghnas.ops import (
@@ -38,10 +37,8 @@ class Place:
     name: str
 
 
-class Block(Protocol):
-    """A function that adds a block's nodes to a graph and returns the output's index."""
-
-    def __call__(self, graph: GraphBuilder, place: Place, **settings: Any) -> int: ...
+Block = Callable[..., int]
+"""A function (graph, place, **settings) that adds nodes and returns the output's index."""
 
 
 BLOCKS: dict[str, Block] = {}

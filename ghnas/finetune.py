@@ -16,8 +16,6 @@ from typing import Any
 import optuna
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
@@ -29,9 +27,8 @@ from ghnas.network import Network, kaiming, load_parameters
 from ghnas.record import Ranked, trial_name
 from ghnas.run import Run
 from ghnas.scoring import Batch, evaluate_one, one_torch_thread
-from ghnas.space import parse_space
+from ghnas.trained import save
 
-FORMAT = "1"
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
 
@@ -185,7 +182,7 @@ def finetune(
                 outcome.validation,
                 outcome.test,
                 outcome.seconds,
-                other and BaselineResult(**asdict(other)),
+                BaselineResult(**asdict(other)) if other else None,
             )
         )
     return results
@@ -292,7 +289,7 @@ class _Training:
         self.device, self.checks, self.desk = device, checks, desk
         self.network = Network(task.graph)
         load_parameters(self.network, task.parameters)
-        self.network.to(device, memory_format=torch.channels_last)
+        self.network.to(device).to(memory_format=torch.channels_last)
         self.rate = settings.learning_rate or 0.03
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), self.rate, momentum=0.9, nesterov=True,
@@ -347,7 +344,7 @@ class _Training:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def _check(self, step: int) -> None:
         """Note the first step at which a baseline is as good as the predicted weights."""
@@ -414,13 +411,8 @@ class _Training:
             sum(item["seconds"] for item in self.history),
             self.steps_saved,
         )
-        metadata = {"format": FORMAT, "ghnas_network": json.dumps(self.task.architecture)}
-        tensors = {k: v.cpu().contiguous() for k, v in self.network.state_dict().items()}
         folder = self.task.folder
-        replace_atomically(
-            folder / "model.safetensors",
-            lambda beside: save_file(tensors, beside, metadata=metadata),
-        )
+        save(folder / "model.safetensors", self.network, self.task.architecture)
         content = {
             "identity": self._identity(),
             "result": asdict(result),
@@ -432,29 +424,3 @@ class _Training:
         self.state.unlink(missing_ok=True)
         self.desk.end(self.trial, result.validation)
         return result
-
-
-def load(path: Path) -> Network:
-    """Build a fine-tuned network again, in evaluation mode on the CPU.
-
-    Args:
-        path: The folder that `ghnas finetune` wrote, or the `model.safetensors` in it.
-
-    Raises:
-        UserError: If there is none, or it is damaged.
-    """
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"no fine-tuned network at {path}: make one with `ghnas finetune`")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        content = json.loads(metadata["ghnas_network"])
-        space = parse_space(content["space"], str(file)).with_skeleton(**content["skeleton"])
-        shape, classes = tuple(content["image_shape"]), len(content["classes"])
-        network = Network(space.graph(content["candidate"], shape, classes))
-        network.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file} is damaged or not a network of ghnas ({error})") from error
-    return network.eval()

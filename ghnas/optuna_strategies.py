@@ -65,7 +65,7 @@ class OptunaSearch:
         return None
 
     def _add(self, results: Sequence[Evaluated], notes: Mapping[str, Any] | None = None) -> None:
-        """Add finished trials with a sampler's notes, as it would have made them in an asked one."""
+        """Add finished trials with a sampler's notes, as in a trial that was asked for."""
         for item in results:
             self._study.add_trial(
                 create_trial(
@@ -84,8 +84,8 @@ class ParzenSearch(OptunaSearch):
     models the 25 best against the others, so it is shown the `best` and the `latest` only.
     """
 
-    best = 100
-    latest = 400
+    best = 50
+    latest = 200
 
     def __init__(self, space: Space, directions: Directions) -> None:
         super().__init__(space, directions)

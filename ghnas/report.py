@@ -236,8 +236,9 @@ def baseline_table(results: Sequence[FinetuneResult]) -> Table:
                 format_percent(item.baseline.validation),
                 format_percent(item.test),
                 format_percent(item.baseline.test),
-                "more than all" if saved is None else f"{saved:,}",
+                "not reached" if saved is None else f"{saved:,}",
             )
         )
     columns = ("trial", "val. GHN", "val. Kaiming", "test GHN", "test Kaiming", "steps saved")
-    return table("The GHN's weights against Kaiming initialisation", columns, rows)
+    caption = "steps saved: SGD steps from Kaiming initialisation to the zero-shot accuracy"
+    return table("The GHN's weights against Kaiming initialisation", columns, rows, caption)

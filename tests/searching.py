@@ -18,11 +18,9 @@ from ghnas.study import Ranked, Run
 
 def make_manifest(space_name: str = "darts", **changes: Any) -> Manifest:
     """A manifest for a small search; `changes` as in `new_manifest`."""
-    found = load_space(space_name)
-    if space_name == "darts":
-        found = found.with_skeleton(cells=1, channels=2)
+    skeleton = {"cells": 1, "channels": 2} if space_name == "darts" else {}
     settings: dict[str, Any] = {
-        "space": found,
+        "space": load_space(space_name).with_skeleton(**skeleton),
         "space_name": space_name,
         "data": "embedded",
         "data_fingerprint": "d" * 64,

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from ghnas.cli import options
+from ghnas.cli import main, options
 from ghnas.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
@@ -262,20 +263,56 @@ def test_the_dashboard_serves_a_run(finished: Path) -> None:
         server.server_close()
 
 
-# ---------------------------------------------------------------- train
+# ---------------------------------------------------------------- train, search, fine-tune
 
 
-def test_train_then_search(ghnas: Ghnas, tmp_path: Path) -> None:
-    ghn = tmp_path / "mine.safetensors"
-    code, out, err = ghnas(
-        *("train", "--steps", 2, "--evaluate-every", 2, "--hid", 8, "--meta-batch", 1),
-        *("--output", ghn, "--cells", 2, "--channels", 4, "--device", "cpu", "--batch-size", 8),
-    )
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small images of two classes, and a run on it in `results`."""
+    folder = tmp_path_factory.mktemp("pets")
+    for label, colour in (("cat", (200, 30, 30)), ("dog", (30, 30, 200))):
+        place = folder / "images" / label
+        place.mkdir(parents=True)
+        for number in range(60):
+            shade = tuple(min(255, value + number) for value in colour)
+            Image.new("RGB", (16, 16), shade).save(place / f"{number}.png")
+    common = ["--data", str(folder / "images"), "--cells", "2", "--channels", "4"]
+    ghn = str(folder / "pets.safetensors")
+    training = ["--steps", "4", "--evaluate-every", "4", "--hid", "8", "--meta-batch", "1"]
+    assert main(["train", *common, *training, "--batch-size", "8", "--output", ghn]) == 0
+    results = ["--results", str(folder / "results")]
+    assert main(["search", *common, "--ghn", ghn, "--budget", "8", *results]) == 0
+    return folder
+
+
+def test_fine_tuning_of_the_best(ghnas: Ghnas, pets: Path) -> None:
+    import torch
+
+    import ghnas as package
+
+    common = ("--results", pets / "results", "--device", "cpu", "--epochs", 2, "--baseline")
+    code, out, err = ghnas("finetune", "top-2", *common)
     assert code == 0, err
-    assert "zero-shot accuracy on held-out architectures" in out
-    assert f"--ghn {ghn}" in out
-    code, _, err = ghnas(
-        *("search", "--budget", 2, "--ghn", ghn, "--score-images", 16, "--results", tmp_path),
-        *("--cells", 2, "--channels", 4),
-    )
+    assert "epoch 2/2" in out
+    assert "Fine-tuned from the GHN's weights" in out
+    assert "Kaiming" in out
+    assert "steps saved" in out
+    assert max(len(line) for line in out.splitlines() if line[:1] in "┏┃┡│└") <= 80
+    # finished networks are not trained again
+    code, again, _ = ghnas("finetune", "top-2", *common, "--json")
+    assert code == 0
+    first, second = json.loads(again)
+    assert 0 <= first["test"] <= 1
+    assert first["baseline"]["validation"] >= 0
+    network = package.load(first["path"])
+    assert isinstance(network, torch.nn.Module)
+    assert network(torch.zeros(3, 3, 16, 16)).shape == (3, 2)
+    assert str(second["path"]) in out
+
+
+def test_fine_tuning_of_a_genotype(ghnas: Ghnas, pets: Path) -> None:
+    edges = "[('skip_connect', 0), ('skip_connect', 1)" + ", ('max_pool_3x3', 0), ('none', 1)" * 3
+    text = f"Genotype(normal={edges}], reduce={edges}])"
+    code, out, err = ghnas("finetune", text, "--results", pets / "results", "--epochs", 1)
     assert code == 0, err
+    assert "genotype-" in out

@@ -153,7 +153,7 @@ def test_progress(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_constraints_are_met_before_scoring(tmp_path: Path, strategy: str) -> None:
-    params = sorted(record.params for record in finished(tmp_path, budget=60).recorded())
+    params = sorted(record.params for record in finished(tmp_path, budget=40).recorded())
     run = create_run(tmp_path, make_manifest(strategy=strategy, budget=24, max_params=params[2]))
     scorer = FakeScorer()
     search(run, scorer)
@@ -179,7 +179,7 @@ def test_constraint_that_no_candidate_meets(tmp_path: Path) -> None:
 def test_interrupted_and_resumed(
     tmp_path: Path, strategy: str, objectives: tuple[str, ...]
 ) -> None:
-    settings: dict[str, Any] = {"strategy": strategy, "objectives": objectives, "budget": 100}
+    settings: dict[str, Any] = {"strategy": strategy, "objectives": objectives, "budget": 64}
     whole = finished(tmp_path, **settings)
     run = create_run(tmp_path, make_manifest(**settings))
     scored = 0
@@ -230,7 +230,9 @@ def test_batch_that_was_recorded_in_part(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("strategy", ["random", "evolution", "tpe"])
 def test_kill_9_at_any_moment(tmp_path: Path, strategy: str) -> None:
-    settings: dict[str, Any] = {"strategy": strategy, "budget": 150, "batch_size": 6}
+    # Parzen estimators take most of the time
+    budget = 48 if strategy == "tpe" else 150
+    settings: dict[str, Any] = {"strategy": strategy, "budget": budget, "batch_size": 6}
     whole = finished(tmp_path, **settings)
     run = create_run(tmp_path, make_manifest(**settings))
     log = tmp_path / "scored.txt"

@@ -85,7 +85,9 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
         header = json.loads(metadata["ghnas"])
         shape = tuple(header["config"].pop("max_shape"))
         config = GHNConfig(max_shape=shape, **header.pop("config"))
-        lists = {key: tuple(header.pop(key)) for key in ("classes", "image_shape", "mean", "std")}
+        lists: dict[str, Any] = {
+            key: tuple(header.pop(key)) for key in ("classes", "image_shape", "mean", "std")
+        }
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         info = GHNInfo(config=config, sha256=sha256, **lists, **header)
         ghn = GHN(config)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghnas.ghn.encoder import MLP
 from ghnas.graph import Shape
 
 
@@ -60,7 +62,7 @@ class ConvDecoder(nn.Module):
     def _hidden(self, x: Tensor, window: Shape) -> Tensor:
         """(K, width) -> (K, height * width, hidden): positions before channels, so that both
         layers are matrix products."""
-        first, middle = self.fc[0], self.conv[0]
+        first, middle = cast(nn.Linear, self.fc[0]), cast(nn.Conv2d, self.conv[0])
         height, width = window
         rows = first.weight.view(-1, *self.max_shape[2:], x.shape[1])[:, :height, :width]
         bias = first.bias.view(-1, *self.max_shape[2:])[:, :height, :width]
@@ -75,7 +77,7 @@ class ConvDecoder(nn.Module):
 
         All are taken at once: one gather costs a single pass over the layer's gradient.
         """
-        last = self.conv[2]
+        last = cast(nn.Conv2d, self.conv[2])
         table = torch.arange(last.out_channels, device=last.weight.device)
         table = table.view(self.max_shape[:2])
         indices = [table[:out, :fan_in].flatten() for out, fan_in in sizes]
@@ -98,10 +100,7 @@ class MLPDecoder(nn.Module):
         super().__init__()
         self.max_shape = max_shape
         self.classes = classes
-        self.mlp = nn.Module()
-        self.mlp.fc = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, math.prod(max_shape))
-        )
+        self.mlp = MLP(width, (2 * width, math.prod(max_shape)), last=False)
         self.class_layer_predictor = nn.Sequential(
             nn.ReLU(), nn.Linear(2 * width, classes * max_shape[0])
         )
@@ -118,8 +117,8 @@ class MLPDecoder(nn.Module):
     def head(self, states: Tensor, weights: Tensor) -> Tensor:
         """As `ConvDecoder.head`; made from the hidden layer, not from the weights."""
         hidden = self.mlp.fc[0](states)
-        result = self.class_layer_predictor(hidden).view(len(states), self.classes, -1)
-        return result[..., : weights.shape[2]]
+        heads: Tensor = self.class_layer_predictor(hidden)
+        return heads.view(len(states), self.classes, -1)[..., : weights.shape[2]]
 
 
 def tile(weights: Tensor, shape: Shape) -> Tensor:

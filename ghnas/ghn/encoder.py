@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -121,10 +122,11 @@ class GatedGNN(nn.Module):
         Both MLPs run as one, their second layers side by side in a block-diagonal matrix.
         """
         mlps = [self.mlp] if self.mlp_ve is None else [self.mlp, self.mlp_ve]
-        first_weight = torch.cat([mlp.fc[0].weight for mlp in mlps])
-        first_bias = torch.cat([mlp.fc[0].bias for mlp in mlps])
-        second_weight = torch.block_diag(*[mlp.fc[2].weight for mlp in mlps])
-        second_bias = torch.cat([mlp.fc[2].bias for mlp in mlps])
+        first, second = ([cast(nn.Linear, mlp.fc[i]) for mlp in mlps] for i in (0, 2))
+        first_weight = torch.cat([layer.weight for layer in first])
+        first_bias = torch.cat([layer.bias for layer in first])
+        second_weight = torch.block_diag(*[layer.weight for layer in second])
+        second_bias = torch.cat([layer.bias for layer in second])
 
         def send(state: Tensor) -> Tensor:
             hidden = F.relu(F.linear(state, first_weight, first_bias))

@@ -151,7 +151,7 @@ class EdgeList:
             item.to(device, non_blocking=True)
             for item in (self.sources, self.targets, self.starts, self.weights)
         ]
-        return EdgeList(*moved, ends=self.ends)
+        return EdgeList(moved[0], moved[1], moved[2], moved[3], self.ends)
 
     def receive(self, messages: Tensor, level: int, start: int, end: int) -> Tensor:
         """Sum the weighted messages into the nodes of one level.

@@ -80,8 +80,8 @@ class GHN(nn.Module):
         else:
             self.gnn = MLP(width, (width, width))
         self.ln = nn.LayerNorm(width) if config.layernorm else nn.Identity()
-        decoders = {"conv": ConvDecoder, "mlp": MLPDecoder}
-        self.decoder = decoders[config.decoder](width, shape, classes)
+        kind = ConvDecoder if config.decoder == "conv" else MLPDecoder
+        self.decoder: ConvDecoder | MLPDecoder = kind(width, shape, classes)
         channels = max(shape[:2])
         self.decoder_1d = MLP(width, (2 * width, 2 * channels), last=False)
         self.bias_class = nn.Sequential(nn.ReLU(), nn.Linear(channels, classes))

@@ -1,0 +1,171 @@
+"""The hypernetwork: equal to the published one, level-wise equal to node-wise, its files."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from ghnas.data import load_data
+from ghnas.errors import UserError
+from ghnas.genotype import parse_genotype
+from ghnas.ghn.checkpoint import GHNInfo, check_ghn, find_ghn, load_ghn, save_ghn
+from ghnas.ghn.features import graph_features
+from ghnas.ghn.model import GHN, PRESETS, GHNConfig, read_graphs
+from ghnas.population import plan_one, run
+from ghnas.space import load_space
+from tests.test_space import DARTS_V2
+
+PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+SHAPE = (3, 16, 16)
+SMALL = GHNConfig(hid=8, max_shape=(16, 16, 5, 5))
+
+
+def sample(count: int, name: str = "darts", seed: int = 0) -> list:
+    space, rng = load_space(name), random.Random(seed)
+    return [space.graph(space.sample(rng), SHAPE, 10) for _ in range(count)]
+
+
+@pytest.mark.skipif(not PARITY.is_dir(), reason="needs the reference numbers in shared/parity")
+def test_equals_the_published_implementation() -> None:
+    reference = torch.load(PARITY / "ghn2.pt", weights_only=True)
+    case = json.loads((PARITY / "ghn2.json").read_text())["darts-8-5"]
+    ghn = GHN(GHNConfig(**reference["config"]))
+    ghn.load_state_dict(reference["state_dict"])
+    space = load_space("darts")
+    graph = space.genotype_graph(parse_genotype(DARTS_V2), (3, 32, 32), 10)  # type: ignore[attr-defined]
+    features = graph_features(graph)
+    assert len(features.data.primitive) == len(case["nodes"])
+    assert int((features.data.path_length > 1).sum()) == case["virtual_edges_count"]
+    predicted = ghn.predict([graph])[0]
+    assert set(predicted) == set(case["parameters"])
+    for name, expected in case["parameters"].items():
+        values = predicted[name]
+        assert list(values.shape) == expected["shape"]
+        assert float(values.abs().sum()) == pytest.approx(expected["abs_sum"], rel=1e-4)
+        first = values.flatten()[:8].tolist()
+        assert first == pytest.approx(expected["first"], rel=1e-4, abs=1e-6)
+    images = torch.linspace(-1, 1, 4 * 3 * 32 * 32).view(4, 3, 32, 32)
+    logits = run(plan_one(graph), [predicted], images)[0]
+    torch.testing.assert_close(logits, torch.tensor(case["logits"]), rtol=1e-3, atol=1e-3)
+
+
+def test_levels_equal_node_by_node() -> None:
+    """A plain loop over nodes in topological order, as the paper writes it."""
+    torch.manual_seed(0)
+    ghn = GHN(SMALL)
+    graph = sample(1)[0]
+    features = graph_features(graph)
+    count = len(features.data.primitive)
+    paths: dict[tuple[int, int], float] = {}
+    for (a, b), length in zip(
+        features.data.path_index.t().tolist(), features.data.path_length.tolist(), strict=True
+    ):
+        paths[a, b] = float(length)
+    batch = read_graphs([graph], SMALL)
+    with torch.no_grad():
+        x = ghn.embed(batch.primitive) + ghn.shape_enc(batch.shape)
+        for order, flip in ((range(count), False), (range(count - 1, -1, -1), True)):
+            for node in order:
+                message = torch.zeros(SMALL.hid)
+                for (a, b), length in paths.items():
+                    source, target = (b, a) if flip else (a, b)
+                    if target == node:
+                        message = message + ghn.gnn.mlp_ve(x[source]) / length
+                        if length == 1:
+                            message = message + ghn.gnn.mlp(x[source])
+                x[node] = ghn.gnn.gru(message[None], x[node][None])[0]
+        torch.testing.assert_close(ghn.embeddings(batch), ghn.ln(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["darts", "mobile"])
+def test_every_parameter_is_predicted(preset: str, name: str) -> None:
+    ghn = GHN(GHNConfig(hid=8, max_shape=(16, 16, 5, 5), **PRESETS[preset]))
+    graphs = sample(3, name)
+    for graph, predicted in zip(graphs, ghn.predict(graphs), strict=True):
+        assert {key: tuple(value.shape) for key, value in predicted.items()} == graph.parameters
+        assert all(value.isfinite().all() for value in predicted.values())
+
+
+def test_predictions_do_not_depend_on_the_batch() -> None:
+    torch.manual_seed(0)
+    ghn, graphs = GHN(SMALL), sample(3)
+    for together, graph in zip(ghn.predict(graphs), graphs, strict=True):
+        alone = ghn.predict([graph])[0]
+        for key, value in together.items():
+            torch.testing.assert_close(value, alone[key], rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    ghn, graphs = GHN(SMALL), sample(2)
+    stacks = ghn(read_graphs(graphs, SMALL))
+    loss = sum(F.mse_loss(stack, torch.ones_like(stack)) for stack in stacks)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in ghn.parameters())
+
+
+def info(**changes: object) -> GHNInfo:
+    values: dict = {
+        "config": SMALL, "space": "darts", "skeleton": {}, "data": "digitscapes",
+        "fingerprint": "x", "classes": tuple("0123456789"), "image_shape": SHAPE,
+        "mean": (0.5,) * 3, "std": (0.2,) * 3,
+    }  # fmt: skip
+    return GHNInfo(**(values | changes))
+
+
+def test_checkpoints_round_trip(tmp_path: Path) -> None:
+    ghn, path = GHN(SMALL), tmp_path / "ghn.safetensors"
+    save_ghn(path, ghn, info())
+    loaded, about = load_ghn(path)
+    assert about.config == SMALL
+    assert about.space == "darts"
+    assert len(about.sha256) == 64
+    for key, value in ghn.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+
+
+def test_bad_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "ghn.safetensors"
+    with pytest.raises(UserError, match="no GHN file"):
+        load_ghn(path)
+    save_ghn(path, GHN(SMALL), info())
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        load_ghn(path)
+    path.write_bytes(b"hello")
+    with pytest.raises(UserError, match="damaged"):
+        load_ghn(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="not a GHN"):
+        load_ghn(path)
+
+
+def test_the_shipped_checkpoint_fits_the_embedded_data() -> None:
+    data, space = load_data(), load_space("darts")
+    ghn, about = load_ghn(find_ghn("darts", data.name, "train"))
+    check_ghn(about, space, data, "train")
+    assert about.fingerprint == data.fingerprint
+    assert about.training["history"][-1]["held_out"] > 0.4
+    assert ghn.config.num_classes == 10
+
+
+def test_a_ghn_for_something_else_is_refused() -> None:
+    data, darts = load_data(), load_space("darts")
+    fits = info(classes=data.classes, image_shape=data.image_shape)
+    check_ghn(fits, darts, data, "train one with `ghnas train`")
+    wrong = {
+        "space": info(space="mobile", classes=data.classes),
+        "classes": info(config=GHNConfig(num_classes=3, hid=8), classes=("a", "b", "c")),
+        "images": info(image_shape=(3, 32, 32), classes=data.classes),
+        "data": info(data="cifar10", classes=data.classes),
+    }
+    for about in wrong.values():
+        with pytest.raises(UserError, match="ghnas train"):
+            check_ghn(about, darts, data, "train one with `ghnas train`")

@@ -1,0 +1,151 @@
+"""Spaces as files: round trips, validity, and errors that name file, key and expectation."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ghnas.errors import UserError
+from ghnas.genotype import format_genotype, parse_genotype
+from ghnas.network import Network
+from ghnas.space import list_spaces, load_space
+
+SHAPE = (3, 16, 16)
+DARTS_V2 = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
+    "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), "
+    "('dil_conv_3x3', 2)], normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), "
+    "('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), "
+    "('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=range(2, 6))"
+)
+
+
+@pytest.mark.parametrize("name", list_spaces())
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=15, deadline=None)
+def test_candidates_round_trip_and_build(name: str, seed: int) -> None:
+    space, rng = load_space(name), random.Random(seed)
+    candidate = space.sample(rng)
+    assert space.decode(space.encode(candidate)) == candidate
+    mutant = space.mutate(candidate, rng)
+    assert sum(mutant[key] != candidate[key] for key in candidate) == 1
+    child = space.crossover(candidate, mutant, rng)
+    assert all(child[key] in (candidate[key], mutant[key]) for key in candidate)
+    for item in (candidate, mutant, child):
+        assert space.graph(item, SHAPE, 10).nodes[-1].shape == (10,)
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_networks_run(name: str) -> None:
+    space = load_space(name)
+    graph = space.graph(space.sample(random.Random(3)), SHAPE, 7)
+    network = Network(graph)
+    assert network(torch.randn(4, *SHAPE)).shape == (4, 7)
+    assert sum(p.numel() for p in network.parameters()) == graph.parameter_count
+
+
+def test_sampling_repeats_by_seed() -> None:
+    space = load_space("darts")
+    again = [space.sample(random.Random(5)) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_darts_v2_has_the_published_size() -> None:
+    """3.3 M parameters without the auxiliary head (Liu, Simonyan and Yang, 2019, table 1)."""
+    space = load_space("darts").with_skeleton(cells=20, channels=36)
+    graph = space.graph(space.decode(DARTS_V2), (3, 32, 32), 10)
+    assert graph.parameter_count == pytest.approx(3.35e6, rel=0.02)
+
+
+def test_genotypes_are_parsed_not_evaluated() -> None:
+    genotype = parse_genotype(DARTS_V2)
+    assert parse_genotype(format_genotype(genotype)) == genotype
+    for text in ("__import__('os')", "Genotype(normal=open('x'))", "Genotype(", "[]"):
+        with pytest.raises(UserError, match="not a genotype"):
+            parse_genotype(text)
+
+
+def test_every_candidate_is_connected() -> None:
+    space, rng = load_space("darts"), random.Random(0)
+    nothing = {
+        item.name: "none" if "none" in item.options else item.options[0] for item in space.choices
+    }
+    assert not space.is_connected(nothing)
+    assert all(space.is_connected(space.sample(rng)) for _ in range(200))
+
+
+def test_a_new_space_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "resnets.yaml"
+    path.write_text(
+        """
+name: resnets
+family: stages
+skeleton:
+  stem: {block: conv_bn_act, width: 8}
+stages:
+  - {block: residual, depth: [1, 2], width: 8, kernel: [3, 5]}
+  - {block: residual, depth: [1, 2, 3], width: [16, 32], stride: 2}
+"""
+    )
+    space = load_space(str(path))
+    assert space.size == 2 * 2 * 3 * 2
+    graph = space.graph(space.sample(random.Random(0)), SHAPE, 10)
+    assert Network(graph)(torch.randn(2, *SHAPE)).shape == (2, 10)
+
+
+def edited(tmp_path: Path, name: str, *keys: str | int, value: object) -> str:
+    """A copy of a space file with one value changed."""
+    content = yaml.safe_load(list_spaces()[name].read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value", "words"),
+    [
+        ("darts", ("colour",), 1, ("colour", "unknown key")),
+        ("darts", ("skeleton", "cells"), "many", ("skeleton.cells", "integer")),
+        ("darts", ("skeleton", "cells"), 0, ("skeleton.cells", "1")),
+        ("darts", ("family",), "trees", ("family", "cells", "stages")),
+        ("darts", ("cell", "operations", "none"), {"block": "warp"}, ("warp", "sep_conv")),
+        ("darts", ("cell", "operations"), {}, ("operations", "at least 1")),
+        ("darts", ("cell", "operations", "x"), {"block": "sep_conv"}, ("kernel",)),
+        ("darts", ("cell", "operations", "x"), {"block": "skip", "kernel": 3}, ("kernel",)),
+        ("darts", ("cell", "operations", "x"), {"block": "max_pool", "kernel": 4}, ("odd",)),
+        ("mobile", ("stages", 0, "depth"), [], ("stages.0", "depth")),
+        ("mobile", ("stages", 1, "kernel"), [], ("kernel", "empty")),
+        ("mobile", ("stages", 1, "width"), [0], ("width", "0")),
+    ],
+)
+def test_broken_files_are_explained(
+    tmp_path: Path, name: str, keys: tuple[str | int, ...], value: object, words: tuple[str, ...]
+) -> None:
+    path = edited(tmp_path, name, *keys, value=value)
+    with pytest.raises(UserError) as caught:
+        load_space(path)
+    assert str(caught.value).startswith(path)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: x\nfamily: [cells\n")
+    with pytest.raises(UserError, match=r"broken\.yaml: line \d"):
+        load_space(str(path))
+
+
+def test_images_that_are_too_small() -> None:
+    space = load_space("darts")
+    with pytest.raises(UserError, match="too small"):
+        space.graph(space.sample(random.Random(0)), (3, 4, 4), 10)

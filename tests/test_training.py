@@ -1,0 +1,149 @@
+"""Training a hypernetwork, fine-tuning, and getting the network back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import ghnas
+from ghnas import finetune as finetuning
+from ghnas.data import DataSet, load_data
+from ghnas.errors import UserError
+from ghnas.finetune import FinetuneSettings, finetune
+from ghnas.ghn.checkpoint import load_ghn
+from ghnas.ghn.model import GHNConfig
+from ghnas.metatrain import Job, TrainSettings, train
+from ghnas.metatrain_loop import learning_rate
+from ghnas.scoring import Scorer
+from ghnas.search import search
+from ghnas.space import load_space
+from ghnas.study import create_run, new_manifest, select
+
+CPU = torch.device("cpu")
+CONFIG = GHNConfig(hid=8, max_shape=(16, 16, 5, 5))
+SETTINGS = TrainSettings(
+    steps=4, meta_batch=2, batch_size=16, evaluate_every=2, evaluate_architectures=2,
+    evaluate_images=32,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    full = load_data()
+    small = replace(full, train=full.train.take(160), validation=full.validation.take(64))
+    test = full.load_test().take(64)
+    return replace(small, load_test=lambda: test)
+
+
+def job(output: Path, data: DataSet, **changes: object) -> Job:
+    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    space = load_space("darts").with_skeleton(cells=2, channels=4)
+    return Job(space, data, CONFIG, settings, output, CPU, report_every=1)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_ghn(path)[0].state_dict()
+
+
+def test_learning_rate_falls_at_two_and_five_sixths() -> None:
+    settings = TrainSettings(steps=12, learning_rate=1.0)
+    rates = [learning_rate(settings, step) for step in range(12)]
+    assert rates == pytest.approx([1.0] * 8 + [0.1] * 2 + [0.01] * 2)
+
+
+def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: DataSet) -> None:
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    train(job(whole, data), lambda progress: None)
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(progress: object) -> None:
+        if progress.step == 3:  # type: ignore[attr-defined]
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(job(parts, data), interrupt)
+    seen: list[int] = []
+    train(job(parts, data), lambda progress: seen.append(progress.step))
+    assert seen == [3, 4]
+    for key, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[key], value)
+    assert not parts.with_name(parts.name + ".state").exists()
+
+
+def test_processes_share_the_work(tmp_path: Path, data: DataSet) -> None:
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    train(job(one, data, steps=1, evaluate_every=1), lambda progress: None)
+    train(job(two, data, steps=1, evaluate_every=1, workers=2), lambda progress: None)
+    for key, value in weights(one).items():
+        # Adam's first step is the gradient's sign, so that rounding can turn tiny ones
+        same = (weights(two)[key] - value).abs() < 1e-5
+        assert same.float().mean() > 0.99
+
+
+def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: DataSet) -> None:
+    output = tmp_path / "x.safetensors"
+    state = output.with_name("x.safetensors.state")
+    state.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="damaged"):
+        train(job(output, data), lambda progress: None)
+    state.unlink()
+
+    def interrupt(progress: object) -> None:
+        if progress.step == 3:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job(output, data), interrupt)
+    with pytest.raises(UserError, match="other settings"):
+        train(job(output, data, learning_rate=0.1), lambda progress: None)
+
+
+def test_finetune_writes_a_network_that_loads(
+    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "ghn.safetensors"
+    made = job(output, data, steps=2)
+    info = train(made, lambda progress: None)
+    manifest = new_manifest(
+        space=made.space, space_name="darts", data="embedded", data_fingerprint=data.fingerprint,
+        image_shape=data.image_shape, classes=data.classes, ghn=str(output),
+        ghn_sha256=info.sha256, budget=4, score_images=64,
+    )  # fmt: skip
+    run = create_run(tmp_path / "results", manifest)
+    images = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
+    search(run, Scorer(load_ghn(output)[0], [images], CPU))
+    monkeypatch.setattr(finetuning, "load_data", lambda *args, **kwargs: data)
+    chosen, reports = select(run, "top-2"), []
+    settings = FinetuneSettings(epochs=2, batch_size=32, baseline=True)
+    results = finetune(run, chosen, settings, CPU, reports.append)
+    assert len(reports) == 2 * 2 * 2
+    assert reports[-1].done == reports[-1].total
+    assert [item.ranked for item in results] == chosen
+    for item in results:
+        network = ghnas.load(item.path)
+        test = data.load_test()
+        scale = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
+        with torch.no_grad():
+            logits = network((test.images / 255 - scale[0]) / scale[1])
+        accuracy = float((logits.argmax(1) == test.labels).float().mean())
+        assert accuracy == pytest.approx(item.test, abs=0.02)
+        assert item.baseline is not None
+    curves = run.finetune_study().trials
+    assert sorted(len(trial.intermediate_values) for trial in curves) == [2, 2, 2, 2]
+    # what is finished is not trained again
+    again = finetune(run, chosen, settings, CPU, reports.append)
+    assert len(reports) == 8
+    assert [item.test for item in again] == [item.test for item in results]
+
+
+def test_load_explains_itself(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ghnas finetune"):
+        ghnas.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="damaged"):
+        ghnas.load(tmp_path)
