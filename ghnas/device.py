@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from ghnas.errors import UserError
@@ -21,3 +23,10 @@ def pick_device(name: str = "auto") -> torch.device:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r} is not there: this machine's torch sees no such GPU")
     return torch.device(name)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
+from ghnas.device import cores
 from ghnas.errors import UserError
 from ghnas.files import replace_atomically, write_atomically
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
@@ -153,7 +153,8 @@ def finetune(
     ghn, info = load_ghn(ghn_path)
     run.check_inputs(ghn_sha256=info.sha256, data_fingerprint=data.fingerprint)
     graphs = [run.graph(item.record.candidate) for item in selection]
-    predicted = [ghn.predict([graph])[0] for graph in graphs]
+    with one_torch_thread():  # small tensors: threads would only wait for each other
+        predicted = [ghn.predict([graph])[0] for graph in graphs]
     split = data.validation.take(manifest.score_images)
     checks = evaluation_batches(split, 128, device="cpu", mean=data.mean, std=data.std)
     tasks = []
@@ -217,8 +218,7 @@ def _train_all(
 
     if device.type != "cpu":
         return [(task, train(task)) for task in tasks]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with one_torch_thread(), ThreadPoolExecutor(min(len(tasks), cores or 1)) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(min(len(tasks), cores())) as pool:
         try:
             return list(zip(tasks, pool.map(train, tasks), strict=True))
         except BaseException:

@@ -54,7 +54,9 @@ def parse_genotype(text: str) -> Genotype:
     for key in _EDGES:
         if concat[f"{key}_concat"] != tuple(_concat(edges[key])):
             raise UserError(f"genotype: {key}_concat must name every intermediate node")
-    return Genotype(**edges, **concat)
+    return Genotype(
+        edges["normal"], concat["normal_concat"], edges["reduce"], concat["reduce_concat"]
+    )
 
 
 _EDGES = ("normal", "reduce")

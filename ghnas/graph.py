@@ -7,7 +7,7 @@ model to count, the hash to find duplicates, the report to draw. It knows nothin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Protocol
@@ -17,7 +17,7 @@ import numpy as np
 Shape = tuple[int, ...]
 
 
-class Operation(Protocol):
+class Operation(Hashable, Protocol):
     """What a graph asks of an operation (the table of operations is `ghnas.ops`)."""
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghnas.device import cores
 from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
 from ghnas.population import Parameters, plan, plan_one, run
@@ -56,7 +56,7 @@ class Scorer:
     ) -> None:
         self.ghn = ghn.to(device).eval()
         self.device = device
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or cores()
         self.batches = [
             (
                 images.to(device, memory_format=torch.channels_last)

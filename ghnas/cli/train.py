@@ -63,8 +63,11 @@ def train(
         int, options.number_option("--evaluate-every", "Steps between evaluations and saves.")
     ] = 200,
     workers: Annotated[
-        int, options.number_option("--workers", "Processes to train with.", least=0)
-    ] = 0,
+        int | None,
+        options.number_option(
+            "--workers", "Processes to train with.", least=0, show_default="one for each core"
+        ),
+    ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -75,7 +78,7 @@ def train(
     same command again to go on after an interruption.
     """
     from ghnas.cli.loading import load_images, load_skeleton
-    from ghnas.device import pick_device
+    from ghnas.device import cores, pick_device
     from ghnas.ghn.model import PRESETS, GHNConfig
     from ghnas.metatrain import Job, TrainSettings
     from ghnas.metatrain import train as run_training
@@ -98,7 +101,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
         evaluate_every=evaluate_every,
-        workers=workers,
+        workers=min(cores(), meta_batch) if workers is None else workers,
     )
     config = GHNConfig(num_classes=images.num_classes, hid=hid, **PRESETS[preset])  # type: ignore[arg-type]
     job = Job(chosen, images, config, settings, output, place)

@@ -84,6 +84,7 @@ class ConvDecoder(nn.Module):
         lengths = [len(item) for item in indices]
         chosen = torch.cat(indices)
         weights = last.weight.flatten(1).index_select(0, chosen).split(lengths)
+        assert last.bias is not None
         biases = last.bias.index_select(0, chosen).split(lengths)
         return dict(zip(sizes, zip(weights, biases, strict=True), strict=True))
 
