@@ -7,16 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from ghnas.cli import main
 
 # Small operations on many threads cost more than on one, and far more on a busy machine. Torch
 # reads this when it is imported: the line above must not do that.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# tests use tiny tensors: more threads than one only wait for each other
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

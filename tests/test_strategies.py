@@ -69,12 +69,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_strategy_that_was_told_the_same_proposes_the_same(
     space: Space, name: str, directions: Directions
 ) -> None:
-    whole = advance(create_strategy(name, space, directions), range(10), directions)
-    for stopped in (1, 3, 6, 9):
+    whole = advance(create_strategy(name, space, directions), range(8), directions)
+    for stopped in (1, 4, 7):
         resumed = create_strategy(name, space, directions)
         for batch in whole[:stopped]:
             resumed.tell(batch)
-        assert advance(resumed, range(stopped, 10), directions) == whole[stopped:]
+        assert advance(resumed, range(stopped, 8), directions) == whole[stopped:]
 
 
 @pytest.mark.parametrize("name", NAMES)

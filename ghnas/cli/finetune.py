@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.selection import ranked_as_dict, select
@@ -76,9 +78,8 @@ def finetune(
     say(out, f"fine-tuning {names} of {found.name}, {place.type}")
     try:
         with meter(out, "epochs") as shown:
-            finished = run_finetuning(
-                found, chosen, settings, place, lambda progress: _report(shown, progress)
-            )
+            progress = _Progress(out, shown, epochs * len(chosen) * (2 if baseline else 1))
+            finished = run_finetuning(found, chosen, settings, place, progress.report)
     except KeyboardInterrupt:
         say(out, "\ninterrupted; finished epochs are kept: run the same command to go on")
         raise
@@ -88,16 +89,30 @@ def finetune(
         _print_results(out, finished)
 
 
-def _report(shown: Meter, progress: EpochReport) -> None:
-    shown.line(
-        f"{progress.name}  {progress.start:<7}  epoch {progress.epoch}/{progress.epochs}  "
-        f"loss {progress.loss:.3f}  validation {100 * progress.accuracy:.1f} %  "
-        f"{progress.seconds:.1f} s"
-    )
-    shown.update(progress.done, progress.total)
+class _Progress:
+    """A line for each epoch, and on a terminal a bar below."""
+
+    def __init__(self, out: Console, shown: Meter, total: int) -> None:
+        self._out, self._shown = out, shown
+        self._began, self._epochs = time.monotonic(), 0
+        self._update(0, total, None)
+
+    def report(self, progress: EpochReport) -> None:
+        self._epochs += 1
+        self._shown.line(
+            f"{progress.name}  {progress.start:<7}  epoch {progress.epoch}/{progress.epochs}  "
+            f"loss {progress.loss:.3f}  validation {100 * progress.accuracy:.1f} %  "
+            f"{progress.seconds:.1f} s"
+        )
+        rate = self._epochs / max(time.monotonic() - self._began, 1e-9)
+        self._update(progress.done, progress.total, rate)
+
+    def _update(self, done: int, total: int, rate: float | None) -> None:
+        if self._out.is_terminal:
+            self._shown.update(done, total, rate=rate)
 
 
-def _print_results(out: Any, finished: Sequence[FinetuneResult]) -> None:
+def _print_results(out: Console, finished: Sequence[FinetuneResult]) -> None:
     from ghnas.report import baseline_table, finetune_table
 
     say(out, "")
