@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +25,8 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OSError: As `write_atomically`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    beside = Path(name)
+    # not `tempfile`: what it makes can be read by its owner alone, and so could the result
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         write(beside)
         os.replace(beside, path)

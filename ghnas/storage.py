@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
+LOCK_PATIENCE = 2.0
+"""Seconds after which a journal's lock counts as left behind; a writer needs milliseconds."""
+
 
 class TrialWriter(Protocol):
     """Where finished trials are written."""
@@ -193,12 +196,11 @@ class DatabaseWriter:
             raise UserError(f"storage {self.url!r}: cannot be written ({problem})") from error
 
 
-def repair_journal(journal: Path, patience: float = 2.0) -> None:
+def repair_journal(journal: Path) -> None:
     """Undo what a killed process left: a lock that nobody holds, a last line cut short.
 
     Args:
         journal: The file.
-        patience: Seconds that a lock may be held by somebody who lives; it takes milliseconds.
 
     Raises:
         UserError: If the file cannot be changed.
@@ -207,7 +209,7 @@ def repair_journal(journal: Path, patience: float = 2.0) -> None:
 
     lock = Path(f"{journal}.lock")
     with writing(journal):
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + LOCK_PATIENCE
         while os.path.lexists(lock) and time.monotonic() < deadline:
             time.sleep(0.02)
         with suppress(FileNotFoundError):

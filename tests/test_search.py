@@ -229,7 +229,10 @@ def test_batch_that_was_recorded_in_part(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("strategy", ["random", "evolution", "tpe"])
-def test_kill_9_at_any_moment(tmp_path: Path, strategy: str) -> None:
+def test_kill_9_at_any_moment(
+    tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ghnas.storage.LOCK_PATIENCE", 0.02)  # nobody else writes
     # Parzen estimators take most of the time
     budget = 48 if strategy == "tpe" else 120
     settings: dict[str, Any] = {"strategy": strategy, "budget": budget, "batch_size": 6}
