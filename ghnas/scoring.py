@@ -33,7 +33,7 @@ class Score:
     loss: float
 
 
-CHUNK = 16
+CHUNK = 8
 """Architectures that are predicted together on a CPU thread."""
 
 

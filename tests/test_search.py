@@ -244,7 +244,7 @@ def test_kill_9_at_any_moment(
     rng = random.Random(strategy)
     for _ in range(30):
         logged, recorded = len(log.read_text().split()), {r.hash for r in run.recorded()}
-        killed = _search_in_child(run.path, log, kill_after=rng.uniform(0.1, 0.4))
+        killed = _search_in_child(run.path, log, rng.randrange(30), rng.uniform(0, 0.03))
         scored = log.read_text().split()[logged:]
         assert recorded.isdisjoint(scored), "scored again although it was recorded"
         assert len(scored) == len(set(scored))
@@ -260,8 +260,13 @@ def test_kill_9_at_any_moment(
     assert 0 <= scored_twice <= kills * 6, "more than the batch in flight was scored again"
 
 
-def _search_in_child(path: Path, log: Path, kill_after: float) -> bool:
-    """Search in a process of its own; whether it had to be killed."""
+def _search_in_child(path: Path, log: Path, scores: int, seconds: float) -> bool:
+    """Search in a process of its own, killed so many scores and seconds from its start.
+
+    Returns:
+        Whether it was killed before it had finished.
+    """
+    start = log.stat().st_size
     child = os.fork()
     if child == 0:
         try:
@@ -270,8 +275,11 @@ def _search_in_child(path: Path, log: Path, kill_after: float) -> bool:
             print(error, file=sys.stderr)
             os._exit(1)
         os._exit(0)
-    time.sleep(kill_after)
-    done, status = os.waitpid(child, os.WNOHANG)
+    done = status = 0
+    while done == 0 and log.stat().st_size <= start + scores * 17:  # a line has 17 bytes
+        time.sleep(0.001)
+        done, status = os.waitpid(child, os.WNOHANG)
+    time.sleep(seconds)
     if done == 0:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
