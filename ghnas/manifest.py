@@ -104,7 +104,7 @@ def new_manifest(
     strategy: str = "random",
     objectives: Sequence[str] = ("accuracy",),
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 128,
     max_params: int | None = None,
     max_flops: int | None = None,
     storage: str | None = None,

@@ -180,7 +180,7 @@ def held_out_accuracy(
     batches = evaluation_batches(
         split, settings.batch_size, device=device, mean=data.mean, std=data.std
     )
-    scores = Scorer(ghn, batches, device, workers=torch.get_num_threads()).score(graphs)
+    scores = Scorer(ghn, batches, device, workers=1).score(graphs)
     ghn.train()
     return float(sum(score.accuracy for score in scores if score)) / max(len(graphs), 1)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.device import cores
+from ghnas.errors import UserError
 from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
 from ghnas.population import Parameters, plan, plan_one, run
@@ -34,13 +40,13 @@ class Score:
 
 
 CHUNK = 8
-"""Architectures that are predicted together on a CPU thread."""
+"""Architectures that are predicted together on a CPU."""
 
 
 class Scorer:
     """Scores architectures with predicted weights on fixed batches.
 
-    On a CPU chunks of architectures are predicted and evaluated on threads with one torch
+    On a CPU chunks of architectures are predicted and evaluated by processes with one torch
     thread each, so that a score does not depend on the number of cores. On a GPU all networks
     run as one population.
 
@@ -48,7 +54,7 @@ class Scorer:
         ghn: The hypernetwork; moved to the device.
         batches: Images and labels; batch-norm sees a batch at a time.
         device: Where to compute.
-        workers: Threads on a CPU; default: one for each core.
+        workers: Processes on a CPU; default: one for each core. With 1, none is started.
     """
 
     def __init__(
@@ -66,6 +72,9 @@ class Scorer:
             )
             for images, labels in batches
         ]
+        self._pool: ProcessPoolExecutor | None = None
+        if device.type == "cpu" and self.workers > 1:
+            self._pool = _start_pool(self.workers, self.ghn, self.batches)
 
     def score(
         self, graphs: Sequence[Graph], wanted: Sequence[int] | None = None
@@ -84,25 +93,73 @@ class Scorer:
         if not chosen:
             return [None] * len(graphs)
         if self.device.type == "cpu":
-            return self._score_on_threads(graphs, chosen)
+            return self._score_on_cores(graphs, chosen)
         scores = evaluate_population(graphs, self.ghn.predict(graphs), self.batches)
         return [score if i in chosen else None for i, score in enumerate(scores)]
 
-    def _score_on_threads(self, graphs: Sequence[Graph], chosen: set[int]) -> list[Score | None]:
-        starts = range(0, len(graphs), CHUNK)
+    def _score_on_cores(self, graphs: Sequence[Graph], chosen: set[int]) -> list[Score | None]:
+        tasks = []
+        for start in range(0, len(graphs), CHUNK):
+            chunk = graphs[start : start + CHUNK]
+            tasks.append((chunk, [i in chosen for i in range(start, start + len(chunk))]))
+        if self._pool is None:
+            with one_torch_thread():
+                scores = [_score_chunk(self.ghn, self.batches, *task) for task in tasks]
+        else:
+            try:
+                scores = list(self._pool.map(_score_in_worker, tasks))
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a scoring process was ended from outside, perhaps for lack of memory: "
+                    "what was scored is kept, go on with `ghnas search --resume`"
+                ) from error
+        return [score for chunk_scores in scores for score in chunk_scores]
 
-        def score_chunk(start: int) -> list[Score | None]:
-            chunk = range(start, min(start + CHUNK, len(graphs)))
-            if not chosen.intersection(chunk):
-                return [None] * len(chunk)
-            predicted = self.ghn.predict([graphs[i] for i in chunk])
-            return [
-                evaluate_one(graphs[i], parameters, self.batches) if i in chosen else None
-                for i, parameters in zip(chunk, predicted, strict=True)
-            ]
 
-        with one_torch_thread(), ThreadPoolExecutor(self.workers) as pool:
-            return [score for scores in pool.map(score_chunk, starts) for score in scores]
+def _score_chunk(
+    ghn: GHN, batches: Sequence[Batch], graphs: Sequence[Graph], wanted: Sequence[bool]
+) -> list[Score | None]:
+    """Predict all of a chunk, evaluate what is wanted of it."""
+    if not any(wanted):
+        return [None] * len(graphs)
+    return [
+        evaluate_one(graph, parameters, batches) if want else None
+        for graph, parameters, want in zip(graphs, ghn.predict(graphs), wanted, strict=True)
+    ]
+
+
+_worker: tuple[GHN, Sequence[Batch]] | None = None
+"""What a worker process scores with; None in every other process."""
+
+
+def _start_pool(workers: int, ghn: GHN, batches: Sequence[Batch]) -> ProcessPoolExecutor:
+    """Processes, for threads would wait for Python's lock between small operations."""
+    method = "fork" if sys.platform == "linux" else "spawn"
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=torch.multiprocessing.get_context(method),
+        initializer=_start_worker,
+        initargs=(ghn, batches),
+    )
+    pool.submit(int).result()  # all start now, before this process has other threads
+    return pool
+
+
+def _start_worker(ghn: GHN, batches: Sequence[Batch]) -> None:
+    global _worker
+    _worker = (ghn, batches)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive the parent
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _score_in_worker(task: tuple[Sequence[Graph], Sequence[bool]]) -> list[Score | None]:
+    assert _worker is not None
+    return _score_chunk(*_worker, *task)
 
 
 @contextmanager

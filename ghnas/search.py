@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 HASH_LENGTH = 16
 """Hexadecimal digits of a graph's hash that are recorded: 64 bits."""
 ROUNDS = 10
-"""How often a strategy is asked again for candidates that keep within the limits."""
+"""How often a strategy is asked for candidates that keep within the limits."""
+NOVEL_ROUNDS = 4
+"""How often it is asked for architectures that the run does not have yet."""
 WINDOW = 30.0
 """Seconds over which the rate is measured."""
 
@@ -127,7 +129,9 @@ class _Search:
     def _score_batch(self, number: int, start: int, stop: int, writer: TrialWriter) -> None:
         """Propose a batch, score what is not recorded of it, and record it."""
         rng = random.Random(f"{self.manifest.seed}:{number}")
-        batch = propose_within(self.strategy, self.run, self.limits, count=stop - start, rng=rng)
+        batch = propose_within(
+            self.strategy, self.run, self.limits, self.first, count=stop - start, rng=rng
+        )
         known = self.records[start:]
         if [record.candidate for record in known] != [item[0] for item in batch[: len(known)]]:
             raise UserError(
@@ -191,27 +195,38 @@ def _accuracy(score: Score | None) -> float:
 
 
 def propose_within(
-    strategy: Strategy, run: Run, limits: Limits, count: int, rng: random.Random
+    strategy: Strategy,
+    run: Run,
+    limits: Limits,
+    known: Container[str],
+    count: int,
+    rng: random.Random,
 ) -> list[tuple[Candidate, Graph]]:
-    """Candidates of a strategy that keep within the limits, with their graphs.
+    """New candidates of a strategy that keep within the limits, with their graphs.
 
-    The strategy is asked again for those that do not; where it has none after `ROUNDS` rounds,
-    its last proposals are changed, a choice at a time, until they do.
+    The strategy is asked again for those that do not, and for those that the run has already;
+    where it has no others, duplicates are taken, and what is too large is changed, a choice at a
+    time, until it is not.
+
+    Args:
+        known: Hashes of the architectures that the run has.
     """
     accepted: list[tuple[Candidate, Graph]] = []
-    rejected: list[Candidate] = []
-    for _ in range(ROUNDS):
-        rejected = []
+    taken: set[str] = set()
+    too_large: list[Candidate] = []
+    for number in range(ROUNDS):
+        too_large = []
         for candidate in strategy.propose(count - len(accepted), rng):
             graph = run.graph(candidate)
-            if limits.met(graph):
+            key = graph.hash[:HASH_LENGTH]
+            if not limits.met(graph):
+                too_large.append(candidate)
+            elif number >= NOVEL_ROUNDS or not (key in known or key in taken):
                 accepted.append((candidate, graph))
-            else:
-                rejected.append(candidate)
-        if not rejected:
-            break
-    accepted += [_shrink(candidate, run, limits, rng) for candidate in rejected]
-    return accepted
+                taken.add(key)
+        if len(accepted) == count:
+            return accepted
+    return accepted + [_shrink(candidate, run, limits, rng) for candidate in too_large]
 
 
 def _shrink(

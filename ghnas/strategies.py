@@ -34,7 +34,7 @@ class Strategy(Protocol):
     def propose(self, count: int, rng: random.Random) -> list[Candidate]:
         """So many candidates that connect image and output.
 
-        Called again in the same batch if some of them break a constraint.
+        Called again in the same batch for those that break a constraint or are not new.
         """
 
     def tell(self, results: Sequence[Evaluated]) -> None:
