@@ -165,15 +165,15 @@ def test_an_interrupted_search_is_resumed(
     common = ("--ghn", tiny_ghn, "--score-images", 64, "--results", tmp_path, "--device", "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(Scorer, "score", interrupted)
-        code, out, err = ghnas("search", "--budget", 100, *common)
+        code, out, err = ghnas("search", "--budget", 140, *common)
     assert code == 130, (out, err)
     (run,) = (tmp_path / "runs").iterdir()
     assert f"ghnas search --resume {run.name} --results {tmp_path}" in out
-    assert "of 100 candidates are kept" in out
+    assert "of 140 candidates are kept" in out
 
     code, resumed, err = ghnas("search", "--resume", run.name, *common, "--json")
     assert code == 0, err
-    code, whole, _ = ghnas("search", "--budget", 100, *common, "--json")
+    code, whole, _ = ghnas("search", "--budget", 140, *common, "--json")
     assert code == 0
     assert json.loads(resumed)["best"] == json.loads(whole)["best"]
 
