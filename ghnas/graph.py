@@ -7,6 +7,7 @@ model to count, the hash to find duplicates, the report to draw. It knows nothin
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -128,7 +129,7 @@ class Graph:
     @cached_property
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
-        return sum(int(np.prod(shape)) for shape in self.parameters.values())
+        return sum(math.prod(shape) for shape in self.parameters.values())
 
     @cached_property
     def flops(self) -> int:

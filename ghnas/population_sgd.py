@@ -78,7 +78,10 @@ class PopulationSGD:
         """One step of every network on the same images."""
         logits = run_stacked(self.schedule, self.stacks, images)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(self.count)) * self.count
-        gradients = torch.autograd.grad(loss, self.stacks)
+        # a part that nothing reads has no gradient
+        gradients = torch.autograd.grad(
+            loss, self.stacks, allow_unused=True, materialize_grads=True
+        )
         with torch.no_grad():
             self._apply(list(gradients))
         self.step += 1

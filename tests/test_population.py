@@ -120,3 +120,18 @@ def test_networks_trained_side_by_side_do_not_touch_each_other() -> None:
     together = final([0, 1])
     for i in (0, 1):
         torch.testing.assert_close(together[i], final([i])[0], rtol=5e-2, atol=5e-2)
+
+
+def test_a_part_that_nothing_reads_does_not_stop_a_training() -> None:
+    space = load_space("darts")
+    candidate = space.sample(random.Random(0))
+    for node in range(2, 6):  # only the last node computes, the first input feeds zeros alone
+        for cell in ("normal", "reduce"):
+            candidate |= {f"{cell}.{node}.first": "none", f"{cell}.{node}.second": "none"}
+            candidate |= {f"{cell}.5.inputs": "1+2", f"{cell}.5.first": "sep_conv_3x3"}
+    graph = space.graph(candidate, SHAPE, 10)
+    population = PopulationSGD(
+        [graph], [kaiming(graph)], SGDSettings(1, [0.05]), torch.device("cpu")
+    )
+    population.update(torch.randn(4, *SHAPE), torch.arange(4))
+    assert all(stack.isfinite().all() for stack in population.stacks)
