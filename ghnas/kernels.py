@@ -1,6 +1,6 @@
 """Operations that PyTorch runs slowly on a CPU in channels_last, with the same results.
 
-`benchmarks/kernels.py` shows how slowly. Elsewhere PyTorch's own operations run.
+Elsewhere PyTorch's own operations run.
 """
 
 from __future__ import annotations
