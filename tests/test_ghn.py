@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from searching import DARTS_V2
 
 from ghnas.data import load_data
 from ghnas.errors import UserError
@@ -19,7 +20,6 @@ from ghnas.ghn.features import graph_features
 from ghnas.ghn.model import GHN, PRESETS, GHNConfig, read_graphs
 from ghnas.population import plan_one, run
 from ghnas.space import load_space
-from tests.test_space import DARTS_V2
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 SHAPE = (3, 16, 16)
