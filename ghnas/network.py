@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -43,7 +44,7 @@ class Network(nn.Module):
                 values.append(images)
                 continue
             assert isinstance(node.op, Op)
-            owner = _find(self, node.name) if node.name else self
+            owner = self.get_submodule(node.name) if node.name else self
             buffers = node.op.buffer_shapes(*node.spec.input_shapes)
             values.append(
                 node.op.forward_tracked(
@@ -70,8 +71,8 @@ def kaiming(graph: Graph, generator: torch.Generator | None = None) -> dict[str,
     result = {}
     for name, shape in graph.parameters.items():
         if len(shape) > 1:
-            fan_in = shape[1:].numel() if isinstance(shape, torch.Size) else _product(shape[1:])
-            result[name] = torch.randn(shape, generator=generator) * (2.0 / fan_in) ** 0.5
+            scale = math.sqrt(2.0 / math.prod(shape[1:]))
+            result[name] = torch.randn(shape, generator=generator) * scale
         else:
             result[name] = torch.full(shape, 1.0 if name.endswith("weight") else 0.0)
     return result
@@ -88,13 +89,6 @@ def load_parameters(network: Network, parameters: Mapping[str, Tensor]) -> None:
             parameter.copy_(parameters[name])
 
 
-def _product(values: tuple[int, ...]) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result
-
-
 def _register(module: nn.Module, name: str) -> nn.Module:
     """The submodule that owns `name`, made if need be."""
     for part in name.split(".")[:-1]:
@@ -102,7 +96,3 @@ def _register(module: nn.Module, name: str) -> nn.Module:
             module.add_module(part, nn.Module())
         module = module._modules[part]  # type: ignore[assignment]
     return module
-
-
-def _find(module: nn.Module, name: str) -> nn.Module:
-    return module.get_submodule(name)
