@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,17 +82,16 @@ def train_one(task: Training) -> list[tuple[int, float]]:
     return curve
 
 
-def on_all_cores(function: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> list[Any]:
-    """Apply a function to every task, one process for each core; results in order."""
+def on_all_cores(function: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> Iterator[Any]:
+    """Apply a function to every task, one process for each core; results in order, as they come."""
     torch.multiprocessing.set_sharing_strategy("file_system")
     context = torch.multiprocessing.get_context("spawn")
-    began, results = time.monotonic(), []
+    began = time.monotonic()
     with context.Pool(os.cpu_count()) as pool:
-        for result in pool.imap(function, tasks):
-            results.append(result)
+        for done, result in enumerate(pool.imap(function, tasks), start=1):
             spent = time.monotonic() - began
-            print(f"{what}: {len(results)}/{len(tasks)} in {spent:.0f} s", file=sys.stderr)
-    return results
+            print(f"{what}: {done}/{len(tasks)} in {spent:.0f} s", file=sys.stderr)
+            yield result
 
 
 def random_architectures(count: int, seed: int) -> list[Graph]:

@@ -40,7 +40,7 @@ def main() -> None:
         for rate in RATES
         for graph in subset
     ]
-    curves = on_all_cores(train_one, tasks, "trainings")
+    curves = list(on_all_cores(train_one, tasks, "trainings"))
     steps = [step for step, _ in curves[0]]
     means = np.array([[value for _, value in curve] for curve in curves])
     means = means.reshape(len(RATES), len(subset), -1).mean(1)

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from ghnas.data import Split
 from ghnas.errors import UserError
 from ghnas.ghn.checkpoint import GHNInfo, load_ghn
 from ghnas.meta_batches import sample_graphs
@@ -56,7 +55,7 @@ def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> Non
     """
     context = torch.multiprocessing.get_context("spawn")
     messages = context.SimpleQueue()
-    job = replace(job, data=replace(job.data, load_test=_no_test))
+    job = replace(job, data=job.data.without_test())
     with tempfile.TemporaryDirectory() as folder:
         arguments = (job, messages, str(Path(folder) / "rendezvous"), job.settings.workers)
         processes = torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
@@ -74,10 +73,6 @@ def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> Non
         finally:
             for process in processes.processes:
                 process.kill()
-
-
-def _no_test() -> Split:
-    raise RuntimeError("training a hypernetwork never reads test images")
 
 
 def _worker(rank: int, job: Job, messages: Any, rendezvous: str, ranks: int) -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ghnas.data import DataSet, evaluation_batches, random_batches
 from ghnas.errors import UserError
 from ghnas.files import replace_atomically
-from ghnas.ghn.checkpoint import GHNInfo, save_ghn
+from ghnas.ghn.checkpoint import GHNInfo, save_ghn, start_from
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.graph import Graph
 from ghnas.meta_batches import MetaBatch, MetaBatches, sample_graphs
@@ -98,7 +98,18 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that one process of a training needs; it can be sent to another process."""
+    """Everything that one process of a training needs; it can be sent to another process.
+
+    Args:
+        space: Where architectures are drawn from.
+        data: Images to train and to evaluate on.
+        config: Of the hypernetwork.
+        settings: How to train.
+        output: The file to write.
+        device: Where.
+        start: A hypernetwork whose weights to start from; None: random weights.
+        report_every: Steps between reports.
+    """
 
     space: Space
     data: DataSet
@@ -106,6 +117,7 @@ class Job:
     settings: TrainSettings
     output: Path
     device: torch.device
+    start: Path | None = None
     report_every: int = 20
 
 
@@ -113,11 +125,13 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
     """One process's part of a training; the first one reports, saves and writes the result."""
     settings, device = job.settings, job.device
     torch.manual_seed(settings.seed)
-    ghn = GHN(job.config).to(device)
+    ghn = GHN(job.config)
+    origin = start_from(ghn, job.start) if job.start else None
+    ghn.to(device)
     optimizer = torch.optim.Adam(
         ghn.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
-    state = _State(job.output.with_name(job.output.name + ".state"), _identity(job))
+    state = _State(job.output.with_name(job.output.name + ".state"), _identity(job, origin))
     start, history = state.restore(ghn, optimizer)
     graphs = held_out_graphs(job.space, job.data, settings)
     meter = _Meter(settings, start, history)
@@ -138,11 +152,11 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
             if rank == 0:
                 report(progress)
     if rank == 0:
-        save_ghn(job.output, ghn, _info(job, meter.history))
+        save_ghn(job.output, ghn, _info(job, origin, meter.history))
         state.path.unlink(missing_ok=True)
 
 
-def _info(job: Job, history: list[dict[str, float]]) -> GHNInfo:
+def _info(job: Job, origin: str | None, history: list[dict[str, float]]) -> GHNInfo:
     data = job.data
     return GHNInfo(
         config=job.config,
@@ -154,7 +168,8 @@ def _info(job: Job, history: list[dict[str, float]]) -> GHNInfo:
         image_shape=tuple(data.image_shape),
         mean=data.mean,
         std=data.std,
-        training=asdict(job.settings) | {"device": job.device.type, "history": history},
+        training=asdict(job.settings)
+        | {"device": job.device.type, "start": origin, "history": history},
     )
 
 
@@ -313,7 +328,7 @@ def _rounded(value: float) -> float:
     return round(value, 5) if math.isfinite(value) else value
 
 
-def _identity(job: Job) -> dict[str, object]:
+def _identity(job: Job, origin: str | None) -> dict[str, object]:
     """What must agree for a training to go on."""
     same = asdict(job.settings)
     del same["workers"]
@@ -323,6 +338,7 @@ def _identity(job: Job) -> dict[str, object]:
         "data": job.data.fingerprint,
         "config": job.config.as_dict(),
         "settings": same,
+        "start": origin,
     }
 
 

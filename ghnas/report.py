@@ -210,11 +210,11 @@ def finetune_table(results: Sequence[FinetuneResult]) -> Table:
         (
             trial_name(item.ranked),
             format_percent(item.zero_shot),
-            format_percent(item.validation),
-            format_percent(item.test),
+            format_percent(item.trained.validation),
+            format_percent(item.trained.test),
             format_count(item.ranked.record.params),
             format_count(item.ranked.record.flops),
-            format_seconds(item.seconds),
+            format_seconds(item.trained.seconds),
         )
         for item in results
     ]
@@ -232,9 +232,9 @@ def baseline_table(results: Sequence[FinetuneResult]) -> Table:
         rows.append(
             (
                 trial_name(item.ranked),
-                format_percent(item.validation),
+                format_percent(item.trained.validation),
                 format_percent(item.baseline.validation),
-                format_percent(item.test),
+                format_percent(item.trained.test),
                 format_percent(item.baseline.test),
                 "not reached" if saved is None else f"{saved:,}",
             )

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,6 +16,7 @@ from ghnas.errors import UserError
 from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
 from ghnas.population import Parameters, plan, plan_one, run
+from ghnas.processes import one_torch_thread, start_pool
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (B, C, H, W) and labels (B,)."""
@@ -74,7 +70,7 @@ class Scorer:
         ]
         self._pool: ProcessPoolExecutor | None = None
         if device.type == "cpu" and self.workers > 1:
-            self._pool = _start_pool(self.workers, self.ghn, self.batches)
+            self._pool = start_pool(self.workers, _start_worker, self.ghn, self.batches)
 
     def score(
         self, graphs: Sequence[Graph], wanted: Sequence[int] | None = None
@@ -132,45 +128,14 @@ _worker: tuple[GHN, Sequence[Batch]] | None = None
 """What a worker process scores with; None in every other process."""
 
 
-def _start_pool(workers: int, ghn: GHN, batches: Sequence[Batch]) -> ProcessPoolExecutor:
-    """Processes, for threads would wait for Python's lock between small operations."""
-    method = "fork" if sys.platform == "linux" else "spawn"
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=torch.multiprocessing.get_context(method),
-        initializer=_start_worker,
-        initargs=(ghn, batches),
-    )
-    pool.submit(int).result()  # all start now, before this process has other threads
-    return pool
-
-
 def _start_worker(ghn: GHN, batches: Sequence[Batch]) -> None:
     global _worker
     _worker = (ghn, batches)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive the parent
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 def _score_in_worker(task: tuple[Sequence[Graph], Sequence[bool]]) -> list[Score | None]:
     assert _worker is not None
     return _score_chunk(*_worker, *task)
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let torch use one thread for each operation, and restore the number at the end."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import ghnas
 from ghnas import finetune as finetuning
 from ghnas.data import DataSet, load_data
 from ghnas.errors import UserError
-from ghnas.finetune import FinetuneSettings, finetune
+from ghnas.finetune import EpochReport, FinetuneSettings, finetune
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHNConfig
 from ghnas.metatrain import Job, TrainSettings, train
@@ -38,10 +38,10 @@ def data() -> DataSet:
     return replace(small, load_test=lambda: test)
 
 
-def job(output: Path, data: DataSet, **changes: object) -> Job:
+def job(output: Path, data: DataSet, start: Path | None = None, **changes: object) -> Job:
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     space = load_space("darts").with_skeleton(cells=2, channels=4)
-    return Job(space, data, CONFIG, settings, output, CPU, report_every=1)
+    return Job(space, data, CONFIG, settings, output, CPU, start=start, report_every=1)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -85,6 +85,27 @@ def test_processes_share_the_work(tmp_path: Path, data: DataSet) -> None:
         assert same.float().mean() > 0.99
 
 
+def test_a_training_can_start_from_another_one(tmp_path: Path, data: DataSet) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    train(job(first, data), lambda progress: None)
+    # a rate this small changes nothing: the result is where it started
+    info = train(job(second, data, first, learning_rate=1e-12, steps=2), lambda progress: None)
+    for key, value in weights(first).items():
+        torch.testing.assert_close(weights(second)[key], value, atol=1e-6, rtol=0)
+    assert info.training["start"] == load_ghn(first)[1].sha256
+    # other classes: all but what depends on their number is taken over
+    few = replace(data, classes=(*data.classes, "none"))
+    third = tmp_path / "third.safetensors"
+    other = job(third, few, first, learning_rate=1e-12, steps=2)
+    train(replace(other, config=replace(CONFIG, num_classes=11)), lambda progress: None)
+    torch.testing.assert_close(
+        weights(third)["embed.weight"], weights(first)["embed.weight"], atol=1e-6, rtol=0
+    )
+    wider = replace(other, config=replace(CONFIG, hid=12))
+    with pytest.raises(UserError, match="hid"):
+        train(wider, lambda progress: None)
+
+
 def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: DataSet) -> None:
     output = tmp_path / "x.safetensors"
     state = output.with_name("x.safetensors.state")
@@ -118,10 +139,17 @@ def test_finetune_writes_a_network_that_loads(
     images = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
     search(run, Scorer(load_ghn(output)[0], [images], CPU))
     monkeypatch.setattr(finetuning, "load_data", lambda *args, **kwargs: data)
-    chosen, reports = select(run, "top-2"), []
+    chosen = select(run, "top-2")
+    reports: list[EpochReport] = []
     settings = FinetuneSettings(epochs=2, batch_size=32, baseline=True)
+
+    def interrupt(progress: EpochReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(run, chosen, settings, CPU, interrupt)
     results = finetune(run, chosen, settings, CPU, reports.append)
-    assert len(reports) == 2 * 2 * 2
+    assert len(reports) <= 2 * 2 * 2  # an epoch may end while the processes stop
     assert reports[-1].done == reports[-1].total
     assert [item.ranked for item in results] == chosen
     for item in results:
@@ -131,14 +159,15 @@ def test_finetune_writes_a_network_that_loads(
         with torch.no_grad():
             logits = network((test.images / 255 - scale[0]) / scale[1])
         accuracy = float((logits.argmax(1) == test.labels).float().mean())
-        assert accuracy == pytest.approx(item.test, abs=0.02)
+        assert accuracy == pytest.approx(item.trained.test, abs=0.02)
         assert item.baseline is not None
     curves = run.finetune_study().trials
     assert sorted(len(trial.intermediate_values) for trial in curves) == [2, 2, 2, 2]
     # what is finished is not trained again
+    before = len(reports)
     again = finetune(run, chosen, settings, CPU, reports.append)
-    assert len(reports) == 8
-    assert [item.test for item in again] == [item.test for item in results]
+    assert len(reports) == before
+    assert [item.trained.test for item in again] == [item.trained.test for item in results]
 
 
 def test_load_explains_itself(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,15 +31,14 @@ def finetune(
         int, options.number_option("--batch-size", "Images in a step.", least=2)
     ] = 64,
     learning_rate: Annotated[
-        float | None,
+        float,
         typer.Option(
             "--learning-rate",
             metavar="X",
             parser=options.positive_number("--learning-rate"),
-            help="Of SGD, at its highest.",
-            show_default="by the trainer",
+            help="Of SGD, at the first step.",
         ),
-    ] = None,
+    ] = 0.1,
     baseline: Annotated[
         bool,
         typer.Option(
@@ -125,18 +125,11 @@ def _print_results(out: Console, finished: Sequence[FinetuneResult]) -> None:
 
 
 def _as_dict(run: Run, item: FinetuneResult) -> dict[str, Any]:
-    start = item.baseline
-    kaiming = start and {
-        "validation": start.validation,
-        "test": start.test,
-        "seconds": start.seconds,
-        "steps_saved": start.steps_saved,
-    }
-    return ranked_as_dict(run.space, item.ranked) | {
-        "path": str(item.path),
-        "zero_shot": item.zero_shot,
-        "validation": item.validation,
-        "test": item.test,
-        "seconds": item.seconds,
-        "baseline": kaiming,
-    }
+    trained = asdict(item.trained)
+    del trained["steps_saved"]
+    return (
+        ranked_as_dict(run.space, item.ranked)
+        | {"path": str(item.path), "zero_shot": item.zero_shot}
+        | trained
+        | {"baseline": item.baseline and asdict(item.baseline)}
+    )

@@ -44,6 +44,15 @@ def train(
     hid: Annotated[
         int, options.number_option("--hid", "Width of the hypernetwork: a multiple of 4.")
     ] = 32,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|shipped",
+            help="Start from another hypernetwork: far fewer steps, also for other images.",
+            show_default="random weights",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -78,7 +87,9 @@ def train(
     same command again to go on after an interruption.
     """
     from ghnas.cli.loading import load_images, load_skeleton
+    from ghnas.data.sources import EMBEDDED
     from ghnas.device import cores, pick_device
+    from ghnas.ghn.checkpoint import find_ghn
     from ghnas.ghn.model import PRESETS, GHNConfig
     from ghnas.metatrain import Job, TrainSettings
     from ghnas.metatrain import train as run_training
@@ -104,7 +115,8 @@ def train(
         workers=min(cores(), meta_batch) if workers is None else workers,
     )
     config = GHNConfig(num_classes=images.num_classes, hid=hid, **PRESETS[preset])  # type: ignore[arg-type]
-    job = Job(chosen, images, config, settings, output, place)
+    origin = find_ghn(chosen.name, EMBEDDED) if start == "shipped" else start and Path(start)
+    job = Job(chosen, images, config, settings, output, place, origin or None)
     say(out, f"training {preset} for {chosen.name} on {images.name}, {place.type}, into {output}")
     try:
         with meter(out, "steps") as shown:

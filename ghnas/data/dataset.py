@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -82,6 +82,10 @@ class DataSet:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    def without_test(self) -> DataSet:
+        """The same without access to test images; it can be sent to another process."""
+        return replace(self, load_test=_no_test)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the class names and the train and validation splits."""
@@ -91,6 +95,10 @@ class DataSet:
             digest.update(np.ascontiguousarray(split.images.cpu().numpy()).data)
             digest.update(np.ascontiguousarray(split.labels.cpu().numpy().astype("<i8")).data)
         return digest.hexdigest()
+
+
+def _no_test() -> Split:
+    raise RuntimeError("test images are not for this use")
 
 
 def mixed_order(labels: Integers) -> Integers:

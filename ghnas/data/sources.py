@@ -19,6 +19,9 @@ from ghnas.data.dataset import DataSet, Integers, Split, channel_statistics, cut
 from ghnas.data.decoding import Coded, Progress, decode, first_line, native_size
 from ghnas.errors import DataError
 
+EMBEDDED = "digitscapes"
+"""Name of the built-in data set."""
+
 ACCEPTED = "'embedded', 'cifar10', a folder of images by class or a folder of parquet files"
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"]
@@ -61,7 +64,7 @@ def load_data(
     """
     _check(image_size, validation_fraction, train_limit)
     options = _Options(image_size, validation_fraction, seed, train_limit, progress)
-    if spec in ("embedded", "digitscapes"):
+    if spec in ("embedded", EMBEDDED):
         return _load_digitscapes(options)
     if spec == "cifar10":
         return _load_cifar10(cache or _default_cache(), options)
@@ -109,7 +112,7 @@ def _load_digitscapes(options: _Options) -> DataSet:
     train = _limited(make("train"), options)
     classes = tuple(str(digit) for digit in range(10))
     test = remember(lambda: make("test"))
-    return _data_set("digitscapes", classes, train, make("validation"), test, mirror=False)
+    return _data_set(EMBEDDED, classes, train, make("validation"), test, mirror=False)
 
 
 def _load_cifar10(cache: Path, options: _Options) -> DataSet:

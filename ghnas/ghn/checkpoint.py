@@ -97,6 +97,30 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
     return ghn.eval(), info
 
 
+def start_from(ghn: GHN, path: Path) -> str:
+    """Copy another hypernetwork's weights; what depends on the number of classes stays as it is.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        UserError: As `load_ghn`, or if the other one is built differently.
+    """
+    other, info = load_ghn(path)
+    ours, theirs = ghn.config.as_dict(), info.config.as_dict()
+    wrong = [key for key in ours if key != "num_classes" and ours[key] != theirs[key]]
+    if wrong:
+        key = wrong[0]
+        raise UserError(
+            f"cannot start from {path}: it has {key} {theirs[key]}, this training has {ours[key]}"
+        )
+    own = ghn.state_dict()
+    for name, value in other.state_dict().items():
+        if own[name].shape == value.shape:
+            own[name].copy_(value)
+    return info.sha256
+
+
 def find_ghn(space: str, data: str, train: str | None = None) -> Path:
     """The hypernetwork that ships with the package for a space and a data set.
 
