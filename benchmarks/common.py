@@ -62,6 +62,18 @@ def embedded() -> DataSet:
 
 def train_one(task: Training) -> list[tuple[int, float]]:
     """(steps done, validation accuracy with batch statistics), the last at the end."""
+    return _train(task)[0]
+
+
+def train_and_test(task: Training) -> tuple[float, float]:
+    """Validation and test accuracy at the end."""
+    curve, population = _train(task)
+    data = embedded()
+    tests = evaluation_batches(data.load_test(), 500, device=CPU, mean=data.mean, std=data.std)
+    return curve[-1][1], float(population.accuracy(tests)[0])
+
+
+def _train(task: Training) -> tuple[list[tuple[int, float]], PopulationSGD]:
     torch.set_num_threads(1)
     data = embedded()
     generator = torch.Generator().manual_seed(task.seed)
@@ -79,7 +91,7 @@ def train_one(task: Training) -> list[tuple[int, float]]:
         last = population.step == task.steps
         if last or (task.check_every and population.step % task.check_every == 0):
             curve.append((population.step, float(population.accuracy(checks)[0])))
-    return curve
+    return curve, population
 
 
 def on_all_cores(function: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> Iterator[Any]:

@@ -156,7 +156,7 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
         state.path.unlink(missing_ok=True)
 
 
-def _info(job: Job, origin: str | None, history: list[dict[str, float]]) -> GHNInfo:
+def _info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> GHNInfo:
     data = job.data
     return GHNInfo(
         config=job.config,
@@ -169,7 +169,11 @@ def _info(job: Job, origin: str | None, history: list[dict[str, float]]) -> GHNI
         mean=data.mean,
         std=data.std,
         training=asdict(job.settings)
-        | {"device": job.device.type, "start": origin, "history": history},
+        | {
+            "device": job.device.type,
+            "start": origin and {"sha256": origin.sha256, "training": origin.training},
+            "history": history,
+        },
     )
 
 
@@ -328,7 +332,7 @@ def _rounded(value: float) -> float:
     return round(value, 5) if math.isfinite(value) else value
 
 
-def _identity(job: Job, origin: str | None) -> dict[str, object]:
+def _identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:
     """What must agree for a training to go on."""
     same = asdict(job.settings)
     del same["workers"]
@@ -338,7 +342,7 @@ def _identity(job: Job, origin: str | None) -> dict[str, object]:
         "data": job.data.fingerprint,
         "config": job.config.as_dict(),
         "settings": same,
-        "start": origin,
+        "start": origin.sha256 if origin else None,
     }
 
 

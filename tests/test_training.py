@@ -92,7 +92,8 @@ def test_a_training_can_start_from_another_one(tmp_path: Path, data: DataSet) ->
     info = train(job(second, data, first, learning_rate=1e-12, steps=2), lambda progress: None)
     for key, value in weights(first).items():
         torch.testing.assert_close(weights(second)[key], value, atol=1e-6, rtol=0)
-    assert info.training["start"] == load_ghn(first)[1].sha256
+    assert info.training["start"]["sha256"] == load_ghn(first)[1].sha256
+    assert [item["step"] for item in info.training["start"]["training"]["history"]] == [2, 4]
     # other classes: all but what depends on their number is taken over
     few = replace(data, classes=(*data.classes, "none"))
     third = tmp_path / "third.safetensors"

@@ -97,11 +97,11 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
     return ghn.eval(), info
 
 
-def start_from(ghn: GHN, path: Path) -> str:
+def start_from(ghn: GHN, path: Path) -> GHNInfo:
     """Copy another hypernetwork's weights; what depends on the number of classes stays as it is.
 
     Returns:
-        SHA-256 of the file.
+        What the other one was trained for.
 
     Raises:
         UserError: As `load_ghn`, or if the other one is built differently.
@@ -118,7 +118,7 @@ def start_from(ghn: GHN, path: Path) -> str:
     for name, value in other.state_dict().items():
         if own[name].shape == value.shape:
             own[name].copy_(value)
-    return info.sha256
+    return info
 
 
 def find_ghn(space: str, data: str, train: str | None = None) -> Path:
