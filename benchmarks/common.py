@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
+from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
 from ghnas.metatrain import sample_graphs
-from ghnas.network import kaiming
-from ghnas.population_sgd import PopulationSGD, SGDSettings
+from ghnas.network import Network, kaiming, load_parameters
+from ghnas.scoring import Batch, evaluate_one
 from ghnas.space import load_space
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -67,31 +68,43 @@ def train_one(task: Training) -> list[tuple[int, float]]:
 
 def train_and_test(task: Training) -> tuple[float, float]:
     """Validation and test accuracy at the end."""
-    curve, population = _train(task)
-    data = embedded()
-    tests = evaluation_batches(data.load_test(), 500, device=CPU, mean=data.mean, std=data.std)
-    return curve[-1][1], float(population.accuracy(tests)[0])
+    curve, parameters = _train(task)
+    tests = _checks(embedded().load_test())
+    return curve[-1][1], evaluate_one(task.graph, parameters, tests).accuracy
 
 
-def _train(task: Training) -> tuple[list[tuple[int, float]], PopulationSGD]:
+def _train(task: Training) -> tuple[list[tuple[int, float]], dict[str, torch.Tensor]]:
+    """SGD with Nesterov momentum and a cosine rate; the curve and the final parameters."""
     torch.set_num_threads(1)
-    data = embedded()
+    data, network = embedded(), Network(task.graph).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(task.seed)
-    start = task.predicted or kaiming(task.graph, generator)
-    population = PopulationSGD([task.graph], [start], SGDSettings(task.steps, [task.rate]), CPU)
+    load_parameters(network, task.predicted or kaiming(task.graph, generator))
+    optimizer = torch.optim.SGD(
+        network.parameters(), task.rate, momentum=0.9, nesterov=True, weight_decay=3e-4
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.steps)
     batches = random_batches(
         data.train, 64, seed=1000 + task.seed, device=CPU, mean=data.mean, std=data.std, shift=1
     )
-    checks = evaluation_batches(
-        data.validation.take(task.images), 500, device=CPU, mean=data.mean, std=data.std
-    )
+    checks = _checks(data.validation.take(task.images))
+    parameters = {name: value.detach() for name, value in network.named_parameters()}
     curve = []
-    while population.step < task.steps:
-        population.update(*next(batches))
-        last = population.step == task.steps
-        if last or (task.check_every and population.step % task.check_every == 0):
-            curve.append((population.step, float(population.accuracy(checks)[0])))
-    return curve, population
+    for step in range(1, task.steps + 1):
+        images, labels = next(batches)
+        loss = F.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        if step == task.steps or (task.check_every and step % task.check_every == 0):
+            curve.append((step, evaluate_one(task.graph, parameters, checks).accuracy))
+    return curve, parameters
+
+
+def _checks(split: Split) -> list[Batch]:
+    data = embedded()
+    return evaluation_batches(split, 500, device=CPU, mean=data.mean, std=data.std)
 
 
 def on_all_cores(function: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> Iterator[Any]:

@@ -28,9 +28,9 @@ HEAD = ("architecture", "seed", "accuracy", "params", "flops")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architectures", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--rate", type=float, default=0.15)
+    parser.add_argument("--architectures", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--file", type=Path, default=RESULTS / "ground_truth.csv")
     options = parser.parse_args()
     graphs = random_architectures(options.architectures, seed=1)
@@ -46,11 +46,11 @@ def main() -> None:
             graph = graphs[i]
             rows.writerow((i, seed, f"{known[i, seed]:.5f}", graph.parameter_count, graph.flops))
             file.flush()
-    first, second = (np.array([known[i, seed] for i in range(len(graphs))]) for seed in SEEDS)
+    first, second = by_seed(known)
     mean = (first + second) / 2
     noise = np.sqrt(((first - second) ** 2).mean() / 2)
     agreement = spearmanr(first, second).statistic
-    low, high = _interval(first, second)
+    low, high = interval(first, second)
     write_table(
         "ground_truth",
         "Two trainings of the same architectures on digitscapes",
@@ -84,7 +84,14 @@ def read(path: Path) -> dict[tuple[int, int], float]:
         }
 
 
-def _interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+def by_seed(known: dict[tuple[int, int], float]) -> np.ndarray:
+    """Accuracies (seeds, architectures)."""
+    count = len(known) // len(SEEDS)
+    return np.array([[known[i, seed] for i in range(count)] for seed in SEEDS])
+
+
+def interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Bootstrap 95 % interval of Spearman's correlation over architectures."""
     random = np.random.default_rng(0)
     picks = random.integers(0, len(first), (2000, len(first)))
     values = [spearmanr(first[pick], second[pick]).statistic for pick in picks]

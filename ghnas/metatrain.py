@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
@@ -17,6 +16,7 @@ from ghnas.errors import UserError
 from ghnas.ghn.checkpoint import GHNInfo, load_ghn
 from ghnas.meta_batches import sample_graphs
 from ghnas.metatrain_loop import Job, TrainProgress, TrainSettings, train_rank
+from ghnas.processes import become_worker
 
 __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
 
@@ -76,7 +76,7 @@ def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> Non
 
 
 def _worker(rank: int, job: Job, messages: Any, rendezvous: str, ranks: int) -> None:
-    torch.set_num_threads(1)
+    become_worker()
     if Path("/sys/class/net/lo").exists():  # the loopback needs no name to be looked up
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)

@@ -44,11 +44,16 @@ def start_pool(workers: int, setup: Callable[..., None], *arguments: Any) -> Pro
 
 
 def _start(setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive the parent
+    become_worker()
     setup(*arguments)
+
+
+def become_worker() -> None:
+    """One torch thread, deaf to Ctrl-C, which is the parent's to answer, and ended with it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
