@@ -13,7 +13,6 @@ from torch import Tensor
 from ghnas import kernels
 from ghnas.network import Network, kaiming, load_parameters
 from ghnas.population import plan, plan_one, run, run_stacked, stacked_plan
-from ghnas.population_sgd import PopulationSGD, SGDSettings
 from ghnas.space import load_space
 
 SHAPE = (3, 16, 16)
@@ -97,41 +96,3 @@ def test_pools_equal_pytorch(size: tuple[int, int], stride: int) -> None:
     with torch.no_grad():
         expected = F.max_pool2d(x, 3, stride, 1)
         torch.testing.assert_close(kernels.max_pool(x, 3, stride), expected)
-
-
-def test_networks_trained_side_by_side_do_not_touch_each_other() -> None:
-    space, rng = load_space("darts"), random.Random(2)
-    graphs = [space.graph(space.sample(rng), SHAPE, 10) for _ in range(2)]
-    starts = [kaiming(graph, torch.Generator().manual_seed(i)) for i, graph in enumerate(graphs)]
-    images, labels = torch.randn(16, *SHAPE), torch.arange(16) % 10
-    cpu = torch.device("cpu")
-
-    def final(members: list[int]) -> Tensor:
-        population = PopulationSGD(
-            [graphs[i] for i in members],
-            [starts[i] for i in members],
-            SGDSettings(3, [0.05] * len(members)),
-            cpu,
-        )
-        for _ in range(3):
-            population.update(images, labels)
-        return run_stacked(population.schedule, population.stacks, images)
-
-    together = final([0, 1])
-    for i in (0, 1):
-        torch.testing.assert_close(together[i], final([i])[0], rtol=5e-2, atol=5e-2)
-
-
-def test_a_part_that_nothing_reads_does_not_stop_a_training() -> None:
-    space = load_space("darts")
-    candidate = space.sample(random.Random(0))
-    for node in range(2, 6):  # only the last node computes, the first input feeds zeros alone
-        for cell in ("normal", "reduce"):
-            candidate |= {f"{cell}.{node}.first": "none", f"{cell}.{node}.second": "none"}
-            candidate |= {f"{cell}.5.inputs": "1+2", f"{cell}.5.first": "sep_conv_3x3"}
-    graph = space.graph(candidate, SHAPE, 10)
-    population = PopulationSGD(
-        [graph], [kaiming(graph)], SGDSettings(1, [0.05]), torch.device("cpu")
-    )
-    population.update(torch.randn(4, *SHAPE), torch.arange(4))
-    assert all(stack.isfinite().all() for stack in population.stacks)
