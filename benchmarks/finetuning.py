@@ -1,8 +1,12 @@
-"""SGD from predicted weights against SGD from Kaiming initialisation, at several lengths."""
+"""SGD from predicted weights against SGD from Kaiming initialisation, at several lengths.
+
+The learning rate of each is the best of several on two other architectures.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 from common import (
@@ -15,24 +19,26 @@ from common import (
     write_table,
 )
 
+from ghnas.graph import Graph
+
 SHARES = (0.1, 0.25, 0.5, 1.0)
+RATES = {"ghn": (0.02, 0.05, 0.1, 0.2), "kaiming": (0.05, 0.1, 0.2, 0.4)}
+Starts = Sequence[dict | None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rate", type=float, default=0.03)
+    parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
+    rates, tried = _best_rates(options.steps)
     graphs = random_architectures(options.architectures, seed=3)
-    predicted = shipped_ghn().predict(graphs)
     tasks = [
-        Training(graph, seed, round(share * options.steps), options.rate, start)
+        Training(graph, seed, round(share * options.steps), rates[kind], start)
         for share in SHARES
-        for start_kind in ("ghn", "kaiming")
-        for graph, weights in zip(graphs, predicted, strict=True)
-        for start in ((weights if start_kind == "ghn" else None),)
+        for kind, starts in _starts(graphs).items()
+        for graph, start in zip(graphs, starts, strict=True)
         for seed in range(1, options.seeds + 1)
     ]
     finals = [curve[-1][1] for curve in on_all_cores(train_one, tasks, "trainings")]
@@ -65,10 +71,36 @@ def main() -> None:
         rows,
         [
             f"{options.architectures} random DARTS architectures x {options.seeds} seeds on "
-            f"digitscapes; batch 64, rate {options.rate:g}, a cosine of its own for each length; "
-            "4,000 validation images.",
+            f"digitscapes; batch 64, a cosine of its own for each length; 4,000 validation images. "
+            f"Rate {rates['ghn']:g} from the GHN's weights and {rates['kaiming']:g} from Kaiming "
+            f"initialisation: the best after {options.steps} steps on two other architectures "
+            f"({tried}).",
         ],
     )
+
+
+def _starts(graphs: Sequence[Graph]) -> dict[str, Starts]:
+    return {"ghn": shipped_ghn().predict(graphs), "kaiming": [None] * len(graphs)}
+
+
+def _best_rates(steps: int) -> tuple[dict[str, float], str]:
+    """The best rate for each start, and what all of them gave."""
+    graphs = random_architectures(2, seed=4)
+    starts = _starts(graphs)
+    keys = [(kind, rate) for kind, rates in RATES.items() for rate in rates]
+    tasks = [
+        Training(graph, 1, steps, rate, start)
+        for kind, rate in keys
+        for graph, start in zip(graphs, starts[kind], strict=True)
+    ]
+    finals = [curve[-1][1] for curve in on_all_cores(train_one, tasks, "rates")]
+    means = dict(zip(keys, np.array(finals).reshape(len(keys), -1).mean(1), strict=True))
+    best = {kind: max(rates, key=lambda rate: means[kind, rate]) for kind, rates in RATES.items()}
+    tried = "; ".join(
+        f"{kind}: " + ", ".join(f"{rate:g} {percent(means[kind, rate])}" for rate in rates)
+        for kind, rates in RATES.items()
+    )
+    return best, tried
 
 
 if __name__ == "__main__":

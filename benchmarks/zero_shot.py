@@ -20,13 +20,13 @@ from common import (
 from ghnas.data import evaluation_batches
 from ghnas.scoring import Scorer
 
-RATES = (0.02, 0.05, 0.1)
+RATES = (0.05, 0.1, 0.2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", type=int, default=200)
-    parser.add_argument("--trained", type=int, default=12, help="of them, for N*")
+    parser.add_argument("--trained", type=int, default=8, help="of them, for N*")
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
     data, graphs = embedded(), random_architectures(options.architectures, seed=2)
