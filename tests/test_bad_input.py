@@ -79,6 +79,14 @@ def test_unknown_preset(fails: Callable[..., str], tmp_path: Path) -> None:
     assert "unknown preset 'ghn3': use ghn2, ghn1, mlp" in sentence
 
 
+def test_a_training_cannot_start_from_nothing(fails: Callable[..., str], tmp_path: Path) -> None:
+    output = ("--output", tmp_path / "x.safetensors")
+    assert "nowhere.safetensors" in fails("train", "--from", "nowhere.safetensors", *output)
+    assert "mobile" in fails("train", "--space", "mobile", "--from", "shipped", *output)
+    assert "hid" in fails("train", "--from", "shipped", "--hid", 8, *output)
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 # ---------------------------------------------------------------- numbers
 
 
