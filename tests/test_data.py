@@ -16,7 +16,7 @@ from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_bat
 from ghnas.data.dataset import channel_statistics, cut, mixed_order
 from ghnas.data.embedded import SPLITS, DigitscapeSettings, _sources, make_digitscapes
 
-FINGERPRINT = "bde33d937658d66a061bb2965832657d2d17c11400724b9d0239b2bcbde51ffe"
+FINGERPRINT = "8d73a918c8252c92e962a3f764468dd0eb8efa438df60abf5ac6c9d15fa16685"
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 
 
