@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--run", default=None, help="of a finished search; default: the latest")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rates", type=float, nargs=2, default=(0.1, 0.2), help="GHN, Kaiming")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from common import RESULTS, write_table
 
@@ -14,32 +16,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", default="darts")
     parser.add_argument("--data", default="digitscapes")
+    parser.add_argument("--note", default="", help="time and machine, for people")
     options = parser.parse_args()
     ghn, info = load_ghn(find_ghn(options.space, options.data, "ghnas train"))
-    history = info.training["history"]
-    chosen = [item for item in history if item["step"] % 500 == 0 or item is history[-1]]
-    rows = [
-        (item["step"], f"{item['loss']:.3f}", f"{100 * item['held_out']:.1f} %") for item in chosen
-    ]
-    settings = {key: value for key, value in info.training.items() if key != "history"}
+    stages = list(_stages(info.training))
+    rows, notes = [], []
+    for number, (training, start) in enumerate(stages, start=1):
+        history = training["history"]
+        chosen = [i for i in history if i["step"] % 500 == 0 or i is history[-1]]
+        rows += [
+            (number, i["step"], f"{i['loss']:.3f}", f"{100 * i['held_out']:.1f} %") for i in chosen
+        ]
+        begin = f"from the file with SHA-256 {start[:16]}" if start else "from random weights"
+        command = (
+            f"ghnas train --space {info.space} --data embedded --steps {training['steps']} "
+            f"--meta-batch {training['meta_batch']} --evaluate-every {training['evaluate_every']} "
+            f"--workers {training['workers']} --seed {training['seed']}"
+        )
+        notes.append(f"Stage {number}, {begin}: `{command}{' --from FILE' if start else ''}`.")
     count = sum(parameter.numel() for parameter in ghn.parameters())
     write_table(
         "training",
         f"The hypernetwork for {options.space} on {options.data}",
-        ("step", "training loss", "zero-shot accuracy, 32 held-out architectures"),
+        ("stage", "step", "training loss", "zero-shot accuracy, 32 held-out architectures"),
         rows,
         [
             f"{count:,} parameters, {info.config}.",
-            f"Settings: {settings}.",
-            f"Command: `ghnas train --space {info.space} --data embedded --steps "
-            f"{settings['steps']} --meta-batch {settings['meta_batch']} --evaluate-every "
-            f"{settings['evaluate_every']} --workers {settings['workers']}`, seed "
-            f"{settings['seed']}. It took 73 minutes on 4 cores of an AMD EPYC that did other "
-            f"work at the same time.",
+            *notes,
+            options.note,
             "![loss and accuracy](training.png)",
         ],
     )
-    _plot(history, RESULTS / "training.png")
+    _plot(stages[-1][0]["history"], RESULTS / "training.png")
+
+
+def _stages(training: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Settings and history of each training, the first one first, and what it started from."""
+    start = training.get("start")
+    if start:
+        yield from _stages(start["training"])
+    yield training, start["sha256"] if start else ""
 
 
 def _plot(history: list[dict[str, float]], path: Path) -> None:

@@ -41,7 +41,7 @@ class FinetuneSettings:
         baseline: Also train from Kaiming initialisation.
     """
 
-    epochs: int = 10
+    epochs: int = 5
     batch_size: int = 64
     learning_rate: float = 0.1
     weight_decay: float = 3e-4

@@ -26,7 +26,7 @@ def finetune(
         str, typer.Argument(metavar="WHICH", help="top-N, front, trial-N or a genotype in quotes.")
     ] = "top-5",
     run: options.RunName = None,
-    epochs: Annotated[int, options.number_option("--epochs", "Passes over the images.")] = 10,
+    epochs: Annotated[int, options.number_option("--epochs", "Passes over the images.")] = 5,
     batch_size: Annotated[
         int, options.number_option("--batch-size", "Images in a step.", least=2)
     ] = 64,
