@@ -100,7 +100,7 @@ class _Progress:
     def report(self, progress: EpochReport) -> None:
         self._epochs += 1
         self._shown.line(
-            f"{progress.name}  {progress.start:<7}  epoch {progress.epoch}/{progress.epochs}  "
+            f"{progress.name:<10}  {progress.start:<7}  epoch {progress.epoch}/{progress.epochs}  "
             f"loss {progress.loss:.3f}  validation {100 * progress.accuracy:.1f} %  "
             f"{progress.seconds:.1f} s"
         )
