@@ -244,7 +244,7 @@ def _load_parquet(folder: Path, options: _Options) -> DataSet:
             f"name them train*.parquet, validation*.parquet and test*.parquet."
         )
     listed, names = _read_parquet(parts["train"])
-    classes = names or tuple(str(n) for n in range(int(listed.labels.max(initial=-1)) + 1))
+    classes = names or tuple(str(n) for n in range(max(listed.labels.tolist(), default=-1) + 1))
     validation = _read_parquet(parts["validation"])[0] if parts["validation"] else None
     test = (lambda: _read_parquet(parts["test"])[0]) if parts["test"] else None
     return _decoded(folder, classes, listed, validation, test, options)
