@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", type=int, default=200)
     parser.add_argument("--trained", type=int, default=8, help="of them, for N*")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
     data, graphs = embedded(), random_architectures(options.architectures, seed=2)
     batches = evaluation_batches(data.validation, 128, device=CPU, mean=data.mean, std=data.std)
