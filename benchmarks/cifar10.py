@@ -36,7 +36,7 @@ def main() -> None:
             "finetune", "top-2", "--epochs", options.epochs, "--results", results, "--baseline"
         )
     history = train["training"]["history"]
-    best = max(item["accuracy"] for item in search["top"])
+    best = max(item["accuracy"] for item in search["best"])
     rows: list[tuple[object, ...]] = [
         (
             f"`ghnas train --from shipped --steps {options.steps}`",
