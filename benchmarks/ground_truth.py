@@ -29,7 +29,7 @@ HEAD = ("architecture", "seed", "accuracy", "params", "flops")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--file", type=Path, default=RESULTS / "ground_truth.csv")
     options = parser.parse_args()
