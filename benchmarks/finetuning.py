@@ -1,6 +1,6 @@
 """SGD from predicted weights against SGD from Kaiming initialisation, at several lengths.
 
-The learning rate of each is the best of several on two other architectures.
+The learning rate of each is the best of several on four other architectures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from common import (
 from ghnas.graph import Graph
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
-RATES = {"ghn": (0.02, 0.05, 0.1, 0.2), "kaiming": (0.05, 0.1, 0.2, 0.4)}
+RATES = {"ghn": (0.05, 0.1, 0.2, 0.4), "kaiming": (0.1, 0.2, 0.4, 0.8)}
 Starts = Sequence[dict | None]
 
 
@@ -73,7 +73,7 @@ def main() -> None:
             f"{options.architectures} random DARTS architectures x {options.seeds} seeds on "
             f"digitscapes; batch 64, a cosine of its own for each length; 4,000 validation images. "
             f"Rate {rates['ghn']:g} from the GHN's weights and {rates['kaiming']:g} from Kaiming "
-            f"initialisation: the best after {options.steps} steps on two other architectures "
+            f"initialisation: the best after {options.steps} steps on four other architectures "
             f"({tried}).",
         ],
     )
@@ -85,7 +85,7 @@ def _starts(graphs: Sequence[Graph]) -> dict[str, Starts]:
 
 def _best_rates(steps: int) -> tuple[dict[str, float], str]:
     """The best rate for each start, and what all of them gave."""
-    graphs = random_architectures(2, seed=4)
+    graphs = random_architectures(4, seed=4)
     starts = _starts(graphs)
     keys = [(kind, rate) for kind, rates in RATES.items() for rate in rates]
     tasks = [
