@@ -24,10 +24,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ghn, results = str(folder / "cifar10.safetensors"), str(folder / "results")
-        of_data = ("--data", options.data, "--image-size", "16")
+        of_data = ("--data", options.data)
         train, train_seconds = _ghnas(
-            "train", "--from", "shipped", *of_data, "--steps", options.steps, "--output", ghn,
-            "--evaluate-every", max(options.steps // 4, 1),
+            "train", "--from", "shipped", *of_data, "--image-size", 16, "--steps", options.steps,
+            "--evaluate-every", max(options.steps // 4, 1), "--output", ghn,
         )  # fmt: skip
         search, search_seconds = _ghnas(
             "search", *of_data, "--ghn", ghn, "--budget", options.budget, "--results", results
