@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _starts(graphs: Sequence[Graph]) -> dict[str, Starts]:
-    return {"ghn": shipped_ghn().predict(graphs), "kaiming": [None] * len(graphs)}
+    return {"ghn": shipped_ghn().predict_graphs(graphs), "kaiming": [None] * len(graphs)}
 
 
 def _best_rates(steps: int) -> tuple[dict[str, float], str]:

@@ -39,7 +39,7 @@ def main() -> None:
     for seed in range(1, options.seeds + 1):
         drawn = random_architectures(5, seed=100 + seed)
         for graphs, predicted in ((best, True), (drawn, False), (drawn, True)):
-            starts = ghn.predict(graphs) if predicted else [None] * len(graphs)
+            starts = ghn.predict_graphs(graphs) if predicted else [None] * len(graphs)
             rate = options.rates[0] if predicted else options.rates[1]
             tasks += [
                 Training(graph, seed, options.steps, rate, start)

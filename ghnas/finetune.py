@@ -132,7 +132,7 @@ def _tasks(run: Run, selection: Sequence[Ranked], material: Material) -> Iterato
     run.check_inputs(ghn_sha256=info.sha256, data_fingerprint=data.fingerprint)
     graphs = [run.graph(item.record.candidate) for item in selection]
     with one_torch_thread():  # small tensors: threads would only wait for each other
-        predicted = [ghn.predict([graph])[0] for graph in graphs]
+        predicted = [ghn.predict_graphs([graph])[0] for graph in graphs]
         scores = [
             evaluate_one(graph, parameters, material.checks)
             for graph, parameters in zip(graphs, predicted, strict=True)

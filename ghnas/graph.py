@@ -99,7 +99,8 @@ class Node:
     @property
     def parameters(self) -> list[tuple[str, Shape]]:
         """Full parameter names and their shapes."""
-        return [(f"{self.name}.{key}", shape) for key, shape in self.spec.parameter_shapes]
+        prefix = f"{self.name}." if self.name else ""
+        return [(prefix + key, shape) for key, shape in self.spec.parameter_shapes]
 
 
 @dataclass(frozen=True)

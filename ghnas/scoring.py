@@ -90,7 +90,7 @@ class Scorer:
             return [None] * len(graphs)
         if self.device.type == "cpu":
             return self._score_on_cores(graphs, chosen)
-        scores = evaluate_population(graphs, self.ghn.predict(graphs), self.batches)
+        scores = evaluate_population(graphs, self.ghn.predict_graphs(graphs), self.batches)
         return [score if i in chosen else None for i, score in enumerate(scores)]
 
     def _score_on_cores(self, graphs: Sequence[Graph], chosen: set[int]) -> list[Score | None]:
@@ -120,7 +120,7 @@ def _score_chunk(
         return [None] * len(graphs)
     return [
         evaluate_one(graph, parameters, batches) if want else None
-        for graph, parameters, want in zip(graphs, ghn.predict(graphs), wanted, strict=True)
+        for graph, parameters, want in zip(graphs, ghn.predict_graphs(graphs), wanted, strict=True)
     ]
 
 

@@ -17,7 +17,9 @@ from ghnas.cli import main, options
 from ghnas.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
-COMMANDS = ("search", "finetune", "dashboard", "train", "spaces", "show", "runs")
+COMMANDS = (
+    "search", "finetune", "dashboard", "train", "predict", "convert", "spaces", "show", "runs"
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------- help

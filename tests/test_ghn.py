@@ -42,7 +42,7 @@ def test_equals_the_published_implementation() -> None:
     features = graph_features(graph)
     assert len(features.data.primitive) == len(case["nodes"])
     assert int((features.data.path_length > 1).sum()) == case["virtual_edges_count"]
-    predicted = ghn.predict([graph])[0]
+    predicted = ghn.predict_graphs([graph])[0]
     assert set(predicted) == set(case["parameters"])
     for name, expected in case["parameters"].items():
         values = predicted[name]
@@ -88,7 +88,7 @@ def test_levels_equal_node_by_node() -> None:
 def test_every_parameter_is_predicted(preset: str, name: str) -> None:
     ghn = GHN(GHNConfig(hid=8, max_shape=(16, 16, 5, 5), **PRESETS[preset]))
     graphs = sample(3, name)
-    for graph, predicted in zip(graphs, ghn.predict(graphs), strict=True):
+    for graph, predicted in zip(graphs, ghn.predict_graphs(graphs), strict=True):
         assert {key: tuple(value.shape) for key, value in predicted.items()} == graph.parameters
         assert all(value.isfinite().all() for value in predicted.values())
 
@@ -96,8 +96,8 @@ def test_every_parameter_is_predicted(preset: str, name: str) -> None:
 def test_predictions_do_not_depend_on_the_batch() -> None:
     torch.manual_seed(0)
     ghn, graphs = GHN(SMALL), sample(3)
-    for together, graph in zip(ghn.predict(graphs), graphs, strict=True):
-        alone = ghn.predict([graph])[0]
+    for together, graph in zip(ghn.predict_graphs(graphs), graphs, strict=True):
+        alone = ghn.predict_graphs([graph])[0]
         for key, value in together.items():
             torch.testing.assert_close(value, alone[key], rtol=1e-4, atol=1e-5)
 

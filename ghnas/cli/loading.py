@@ -75,8 +75,8 @@ class Prepared:
             self.data.validation.take(score_images),
             EVALUATION_BATCH,
             device=device,
-            mean=self.info.mean,
-            std=self.info.std,
+            mean=self.info.mean or self.data.mean,
+            std=self.info.std or self.data.std,
         )
         return Scorer(self.ghn, batches, device)
 
@@ -104,6 +104,6 @@ def prepare(out: Console, space: Space, space_name: str, data: str, ghn: Path | 
     else:
         path = ghn
         model, info = load_ghn(path)
-        images = load_images(out, data, info.image_shape[-1])
+        images = load_images(out, data, info.image_shape[-1] if info.image_shape else None)
     check_ghn(info, space, images, train)
     return Prepared(space, images, model, info, path)

@@ -16,6 +16,7 @@ from ghnas.data import DataSet
 from ghnas.errors import UserError
 from ghnas.files import replace_atomically
 from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.published import is_pytorch_file, read_published
 from ghnas.space import Space
 
 FORMAT = "1"
@@ -24,6 +25,9 @@ FORMAT = "1"
 @dataclass(frozen=True)
 class GHNInfo:
     """What a hypernetwork was trained for.
+
+    A published checkpoint does not say so: `space` and all that follows is empty, and it fits
+    any space and any data set with its number of classes.
 
     Args:
         config: How it is built.
@@ -40,14 +44,14 @@ class GHNInfo:
     """
 
     config: GHNConfig
-    space: str
-    skeleton: dict[str, Any]
-    data: str
-    fingerprint: str
-    classes: tuple[str, ...]
-    image_shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    space: str = ""
+    skeleton: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+    fingerprint: str = ""
+    classes: tuple[str, ...] = ()
+    image_shape: tuple[int, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
@@ -64,11 +68,17 @@ def save_ghn(path: Path, ghn: GHN, info: GHNInfo) -> None:
 def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
     """Read a hypernetwork, in evaluation mode on the CPU.
 
+    Args:
+        path: A file of ours, or one in the format of the published PyTorch checkpoints.
+
     Raises:
-        UserError: If the file is missing, damaged, or not a hypernetwork of this program.
+        UserError: If the file is missing, damaged, or not a hypernetwork.
     """
     if not path.is_file():
         raise UserError(f"no GHN file at {path}: train one with `ghnas train`")
+    if is_pytorch_file(path):
+        ghn, epoch = read_published(path)
+        return ghn, GHNInfo(ghn.config, training={"epochs": epoch}, sha256=_sha256(path))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -88,13 +98,16 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
         lists: dict[str, Any] = {
             key: tuple(header.pop(key)) for key in ("classes", "image_shape", "mean", "std")
         }
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        info = GHNInfo(config=config, sha256=sha256, **lists, **header)
+        info = GHNInfo(config=config, sha256=_sha256(path), **lists, **header)
         ghn = GHN(config)
         ghn.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a GHN that this version can read ({error})") from error
     return ghn.eval(), info
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def start_from(ghn: GHN, path: Path) -> GHNInfo:
@@ -155,13 +168,15 @@ def check_ghn(info: GHNInfo, space: Space, data: DataSet, train: str | None = No
             the command that trains the right one.
     """
     train = f"train one with `{train or train_command(space.name, data.name)}`"
-    if info.space != space.name:
+    if info.space and info.space != space.name:
         raise UserError(f"the GHN is for space {info.space!r}, not {space.name!r}: {train}")
     if info.config.num_classes != data.num_classes:
         raise UserError(
             f"the GHN predicts for {info.config.num_classes} classes, data set {data.name!r} "
             f"has {data.num_classes}: {train}"
         )
+    if not info.data:
+        return
     if tuple(info.image_shape) != tuple(data.image_shape):
         raise UserError(
             f"the GHN is for images of {_size(info.image_shape)}, data set {data.name!r} has "

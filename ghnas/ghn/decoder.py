@@ -135,6 +135,48 @@ def tile(weights: Tensor, shape: Shape) -> Tensor:
     return weights
 
 
+VECTORS = ("norm_weight", "bias", "head_bias")
+"""Roles that the one-dimensional decoder predicts."""
+
+
+def decoded_shape(role: str, shape: Shape) -> Shape:
+    """The shape in which a parameter is decoded: four dimensions, or one for vectors.
+
+    Args:
+        role: A slot's role.
+        shape: The parameter's shape. Position encodings (1, tokens, channels) are decoded as a
+            square grid; a 3-d convolution as a 2-d one; what has no such reading as a matrix.
+    """
+    if role in VECTORS:
+        return (math.prod(shape),)
+    if role == "head_weight":
+        return shape
+    if role == "pos_enc" and len(shape) == 3 and shape[0] == 1:
+        side = max(math.isqrt(shape[1]), 1)
+        return (1, shape[2], side, side)
+    match len(shape):
+        case 2:
+            return (*shape, 1, 1)
+        case 3:
+            return (*shape, 1)
+        case 4:
+            return shape
+        case 5:
+            return (*shape[:2], *shape[3:])
+    return (shape[0], math.prod(shape[1:]), 1, 1)
+
+
+def fit(weights: Tensor, role: str, shape: Shape) -> Tensor:
+    """From the decoded shape to the parameter's: (K, *decoded) -> (K, *shape)."""
+    if role == "pos_enc" and len(shape) == 3 and shape[0] == 1:
+        tokens = weights.flatten(3).transpose(2, 3)
+        extra = shape[1] - tokens.shape[2]  # class tokens stand in front of the grid
+        return tile(tokens, shape).roll(extra, 2)
+    if len(shape) == 5:
+        return weights.unsqueeze(3).expand(-1, *shape)
+    return weights.reshape(-1, *shape)
+
+
 def normalise(weights: Tensor, role: str, shape: Shape) -> Tensor:
     """Scale predictions as the paper does (section 4.2): fan-in for weights, bounded for vectors.
 
@@ -143,11 +185,13 @@ def normalise(weights: Tensor, role: str, shape: Shape) -> Tensor:
         role: A slot's role.
         shape: A parameter's shape.
     """
-    if len(shape) > 1:
-        # depthwise and 1xn convolutions are not followed by a ReLU
-        linear = len(shape) == 4 and (shape[1] == 1 or shape[2] < shape[3])
-        gain = 1.0 if linear else 2.0
-        return weights * math.sqrt(gain / math.prod(shape[1:]))
     if role == "norm_weight":
         return 2 * torch.sigmoid(0.5 * weights)
-    return torch.tanh(0.2 * weights)
+    if role in VECTORS:
+        return torch.tanh(0.2 * weights)
+    if role == "pos_enc" and not (len(shape) == 4 and shape[2] < 11):
+        return weights  # as published: large grids are left as they are
+    # depthwise and 1xn convolutions are not followed by a ReLU
+    linear = len(shape) > 2 and (shape[1] == 1 or (len(shape) > 3 and shape[2] < shape[3]))
+    gain = 1.0 if linear else 2.0
+    return weights * math.sqrt(gain / math.prod(shape[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ class Slot:
         name: Its full name.
         shape: Its shape.
         node: Position of its node in the primitive graph.
-        role: `weight`, `head_weight`, `norm_weight`, `bias` or `head_bias`.
+        role: `weight`, `head_weight`, `pos_enc`, `norm_weight`, `bias` or `head_bias`.
     """
 
     name: str
@@ -61,12 +61,16 @@ class GraphFeatures:
     slots: tuple[Slot, ...]
 
 
-def graph_features(graph: Graph, cutoff: int = CUTOFF) -> GraphFeatures:
+def graph_features(
+    graph: Graph, cutoff: int = CUTOFF, kept_head: int | None = None
+) -> GraphFeatures:
     """Read a graph.
 
     Args:
         graph: The architecture.
         cutoff: Longest virtual edge; 1 leaves direct edges alone (GHN-1).
+        kept_head: Classes of the hypernetwork, where the classifier is not to be predicted: it
+            is read as if it had so many outputs, and has no slots.
 
     Returns:
         `data` with `primitive` (n,), `shape` (n, 4; out, in, height, width; 0 where there is
@@ -79,7 +83,7 @@ def graph_features(graph: Graph, cutoff: int = CUTOFF) -> GraphFeatures:
     edges = [
         edge
         for edge in view.edges
-        if graph.nodes[view.nodes[edge[1]]].spec.op.kind != "zeros"  # type: ignore[attr-defined]
+        if getattr(graph.nodes[view.nodes[edge[1]]].op, "kind", "") != "zeros"
     ]
     above = levels(count, edges)
     mirrored = [(count - 1 - b, count - 1 - a) for a, b in edges]
@@ -88,6 +92,12 @@ def graph_features(graph: Graph, cutoff: int = CUTOFF) -> GraphFeatures:
     targets, sources = np.nonzero(distance)
     primitive = [PRIMITIVES.index(graph.nodes[i].op.primitive or "") for i in view.nodes]
     shapes = [_four(graph.nodes[i].spec.feature_shape) for i in view.nodes]
+    heads = _heads(graph, view.nodes)
+    slots = _slots(graph, view.nodes, heads)
+    if kept_head is not None:
+        slots = [slot for slot in slots if slot.node not in heads]
+        for position in heads:
+            shapes[position] = (kept_head, *shapes[position][1:])
     data = Data(
         primitive=torch.tensor(primitive),
         shape=torch.tensor(shapes),
@@ -97,34 +107,49 @@ def graph_features(graph: Graph, cutoff: int = CUTOFF) -> GraphFeatures:
         height=torch.from_numpy(below),
         num_nodes=count,
     )
-    return GraphFeatures(data, tuple(_slots(graph, view.nodes)))
+    return GraphFeatures(data, tuple(slots))
 
 
 def _four(shape: Shape | None) -> tuple[int, int, int, int]:
     """A parameter's shape as (out, in, height, width)."""
     if shape is None:
         return (0, 0, 0, 0)
+    if len(shape) > 4:  # the depth of a 3-d kernel is left out
+        shape = (*shape[:2], *shape[-2:])
     out, fan_in, height, width = (*shape, *(1, 1, 1, 1)[len(shape) :])
     return (out, fan_in, height, width)
 
 
-def _slots(graph: Graph, kept: Sequence[int]) -> list[Slot]:
-    # the classifier is the last matrix and the last bias: the published decoder has heads for both
-    kinds = [graph.nodes[i].op.kind for i in kept]  # type: ignore[attr-defined]
-    heads = {
-        max((p for p, kind in enumerate(kinds) if kind == wanted), default=-1)
-        for wanted in ("linear", "bias")
-    }
+def _slots(graph: Graph, kept: Sequence[int], heads: Mapping[int, str]) -> list[Slot]:
     result = []
     for position, index in enumerate(kept):
+        primitive = graph.nodes[index].op.primitive
         for name, shape in graph.nodes[index].parameters:
-            key = name.rpartition(".")[2]
-            if len(shape) == 1 and key == "weight":
-                role = "norm_weight"
-            else:
-                role = f"head_{key}" if position in heads else key
+            role = heads.get(position) or _role(primitive, name)
             result.append(Slot(name, shape, position, role))
     return result
+
+
+def _heads(graph: Graph, kept: Sequence[int]) -> dict[int, str]:
+    """The classifier, for which the published decoder has heads: a final bias and its matrix."""
+    last = len(kept) - 1
+    if graph.nodes[kept[last]].op.primitive != "bias":
+        return {}
+    heads = {last: "head_bias"}
+    sources = [a for a, b in graph.primitives.edges if b == last]
+    for source in sources:
+        shapes = [shape for _, shape in graph.nodes[kept[source]].parameters]
+        if [len(shape) for shape in shapes] == [2]:
+            heads[source] = "head_weight"
+    return heads
+
+
+def _role(primitive: str | None, name: str) -> str:
+    if primitive in ("bn", "ln") and not name.endswith("bias"):
+        return "norm_weight"
+    if primitive in ("bn", "ln", "bias"):
+        return "bias"
+    return "pos_enc" if primitive == "pos_enc" else "weight"
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ghnas.ghn.decoder import ConvDecoder, MLPDecoder, normalise, tile
+from ghnas.ghn.decoder import (
+    VECTORS,
+    ConvDecoder,
+    MLPDecoder,
+    decoded_shape,
+    fit,
+    normalise,
+    tile,
+)
 from ghnas.ghn.encoder import MLP, GatedGNN, ShapeEncoder
 from ghnas.ghn.features import (
     CUTOFF,
@@ -19,7 +29,8 @@ from ghnas.ghn.features import (
     batch_features,
     graph_features,
 )
-from ghnas.graph import Graph
+from ghnas.graph import Graph, Shape
+from ghnas.trace import trace
 
 
 @dataclass(frozen=True)
@@ -59,10 +70,12 @@ PRESETS: dict[str, dict[str, object]] = {
 """Settings that differ from GHN-2, by the paper's names."""
 
 
-def read_graphs(graphs: Sequence[Graph], config: GHNConfig) -> FeatureBatch:
-    """A batch of graphs for a hypernetwork of that configuration."""
-    cutoff = CUTOFF if config.ve else 1
-    return batch_features([graph_features(graph, cutoff) for graph in graphs], config.ve)
+def read_graphs(
+    graphs: Sequence[Graph], config: GHNConfig, keep_head: bool = False
+) -> FeatureBatch:
+    """A batch of graphs for a hypernetwork of that configuration, with or without classifiers."""
+    cutoff, kept = CUTOFF if config.ve else 1, config.num_classes if keep_head else None
+    return batch_features([graph_features(graph, cutoff, kept) for graph in graphs], config.ve)
 
 
 class GHN(nn.Module):
@@ -98,8 +111,10 @@ class GHN(nn.Module):
         all_states = self.embeddings(batch)
         nodes = batch.nodes.split([len(group.members) for group in batch.groups])
         states = [all_states[index] for index in nodes]
-        result = self._decode(batch.groups, states)
-        result = [tile(x, group.shape) for x, group in zip(result, batch.groups, strict=True)]
+        result = [
+            fit(tile(x, decoded_shape(group.role, group.shape)), group.role, group.shape)
+            for x, group in zip(self._decode(batch.groups, states), batch.groups, strict=True)
+        ]
         if not self.config.weight_norm:
             return result
         return [
@@ -108,17 +123,17 @@ class GHN(nn.Module):
         ]
 
     def _decode(self, groups: Sequence[DecodeGroup], states: Sequence[Tensor]) -> list[Tensor]:
-        """Raw predictions: (K, ...) for each group, not larger than its shape."""
+        """Raw predictions: (K, ...) for each group, not larger than its decoded shape."""
         result: dict[int, Tensor] = {}
-        matrices = [i for i, group in enumerate(groups) if len(group.shape) > 1]
+        matrices = [i for i, group in enumerate(groups) if group.role not in VECTORS]
         weights = self.decoder(
             [states[i] for i in matrices], [self._wanted(groups[i]) for i in matrices]
         )
         for index, decoded in zip(matrices, weights, strict=True):
             if groups[index].role == "head_weight":
-                decoded = self.decoder.head(states[index], decoded)
-            result[index] = decoded if len(groups[index].shape) == 4 else decoded.flatten(2)
-        vectors = [i for i, group in enumerate(groups) if len(group.shape) == 1]
+                decoded = self.decoder.head(states[index], decoded).flatten(2)
+            result[index] = decoded
+        vectors = [i for i, group in enumerate(groups) if group.role in VECTORS]
         both = self.decoder_1d(torch.cat([states[i] for i in vectors]))
         parts = both.view(len(both), 2, -1).split([len(states[i]) for i in vectors])
         for index, part in zip(vectors, parts, strict=True):
@@ -132,15 +147,82 @@ class GHN(nn.Module):
         """The four-dimensional shape to decode for a group."""
         if group.role == "head_weight":
             return (self.config.max_shape[0], group.shape[1], 1, 1)
-        return (*group.shape, 1, 1) if len(group.shape) == 2 else group.shape
+        return decoded_shape(group.role, group.shape)
+
+    def predict(
+        self,
+        module: nn.Module,
+        image_shape: Shape = (3, 224, 224),
+        keep_head: bool = False,
+    ) -> dict[str, Tensor]:
+        """Parameters of any network.
+
+        Args:
+            module: A classifier of images.
+            image_shape: (C, H, W) of an image; see `ghnas.trace.trace`.
+            keep_head: Leave the classifier out.
+
+        Returns:
+            A tensor for each of the module's floating-point parameters, by name.
+
+        Raises:
+            UserError: If the module cannot be traced.
+        """
+        predicted = self.predict_graphs([trace(module, image_shape)], keep_head)[0]
+        return with_tied(module, predicted)
+
+    def initialize(
+        self,
+        module: nn.Module,
+        image_shape: Shape = (3, 224, 224),
+        keep_head: bool = False,
+    ) -> nn.Module:
+        """Load predicted parameters into a network and return it; see `predict`.
+
+        Batch-norm's running statistics are not predicted: evaluate with the statistics of the
+        batch (these modules in `train()`), or train for a while.
+        """
+        module.load_state_dict(self.predict(module, image_shape, keep_head), strict=False)
+        return module
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> GHN:
+        """Read a hypernetwork: a file of ours, or one of the published PyTorch checkpoints.
+
+        Raises:
+            UserError: If there is none, or it is damaged.
+        """
+        from ghnas.ghn.checkpoint import load_ghn
+
+        return load_ghn(Path(path))[0]
 
     @torch.no_grad()
-    def predict(self, graphs: Sequence[Graph]) -> list[dict[str, Tensor]]:
-        """Parameters of several architectures, without gradients, on the hypernetwork's device."""
-        batch = read_graphs(graphs, self.config)
+    def predict_graphs(
+        self, graphs: Sequence[Graph], keep_head: bool = False
+    ) -> list[dict[str, Tensor]]:
+        """Parameters of several architectures, without gradients, on the hypernetwork's device.
+
+        Args:
+            graphs: The architectures.
+            keep_head: Leave the classifiers out.
+
+        Returns:
+            For each graph its parameters by name, in the order of its nodes.
+        """
+        batch = read_graphs(graphs, self.config, keep_head)
         result: list[dict[str, Tensor]] = [{} for _ in graphs]
         stacks = self(batch.to(self.embed.weight.device))
         for group, stack in zip(batch.groups, stacks, strict=True):
             for (index, name), tensor in zip(group.members, stack.unbind(0), strict=True):
                 result[index][name] = tensor
-        return result
+        return [
+            {name: found[name] for name in graph.parameters if name in found}
+            for graph, found in zip(graphs, result, strict=True)
+        ]
+
+
+def with_tied(module: nn.Module, predicted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Predicted parameters with those that a module knows under several names."""
+    first = {id(value): name for name, value in module.named_parameters()}
+    names = ((name, first[id(v)]) for name, v in module.named_parameters(remove_duplicate=False))
+    return {name: predicted[source] for name, source in names if source in predicted}
