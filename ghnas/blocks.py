@@ -7,10 +7,12 @@ function with `@block`; its keyword arguments are the settings that a space file
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from ghnas.graph import GraphBuilder
+from ghnas.graph import GraphBuilder, Shape, Template, record
 from ghnas.ops import (
     Activation,
     AvgPool,
@@ -63,6 +65,28 @@ def block_settings(name: str) -> dict[str, inspect.Parameter]:
         for key, value in parameters.items()
         if value.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def add_block(graph: GraphBuilder, name: str, place: Place, settings: Mapping[str, Any]) -> int:
+    """Add a block by its name; what it is made of is worked out once for each input shape."""
+    template = _template(
+        name,
+        place.channels,
+        place.stride,
+        graph.shape(place.source),
+        tuple(settings.items()),
+    )
+    return graph.replay(template, place.source, place.name)
+
+
+@lru_cache(maxsize=100_000)
+def _template(
+    name: str, channels: int, stride: int, shape: Shape, settings: tuple[tuple[str, Any], ...]
+) -> Template:
+    def build(graph: GraphBuilder, source: int) -> int:
+        return BLOCKS[name](graph, Place(source, channels, stride, ""), **dict(settings))
+
+    return record(shape, build)
 
 
 def conv_bn(

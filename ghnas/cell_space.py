@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ghnas.blocks import BLOCKS, Place, classifier, conv_bn, factorized_reduce, relu_conv_bn
+from ghnas.blocks import Place, add_block, classifier, conv_bn
 from ghnas.errors import UserError
 from ghnas.genotype import Edge, Genotype, format_genotype, parse_genotype
 from ghnas.graph import Graph, GraphBuilder, Shape
@@ -221,8 +221,11 @@ class CellSpace(Space):
         name = f"cells.{graph.cell}"
         first = Place(previous[0], channels, 1, f"{name}.preprocess0")
         second = Place(previous[1], channels, 1, f"{name}.preprocess1")
-        preprocess = factorized_reduce if reduced_before else relu_conv_bn
-        states = [preprocess(graph, first), relu_conv_bn(graph, second)]
+        preprocess = "factorized_reduce" if reduced_before else "relu_conv_bn"
+        states = [
+            add_block(graph, preprocess, first, {}),
+            add_block(graph, "relu_conv_bn", second, {}),
+        ]
         for node in range(0, len(edges), 2):
             connected = []
             for number, (operation, source) in enumerate(edges[node : node + 2], node):
@@ -231,7 +234,7 @@ class CellSpace(Space):
                 stride_here = stride if source < 2 else 1
                 place = Place(states[source], channels, stride_here, f"{name}._ops.{number}")
                 settings = self.file.cell.operations[operation]
-                connected.append(BLOCKS[settings.block](graph, place, **settings.settings))
+                connected.append(add_block(graph, settings.block, place, settings.settings))
             states.append(self._combine(graph, connected, states[0], channels, stride))
         return graph.add(Concat(), *states[2:])
 

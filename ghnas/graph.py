@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -24,6 +24,10 @@ class Operation(Hashable, Protocol):
     @property
     def primitive(self) -> str | None:
         """The hypernetwork's node type, or None if the node is contracted away."""
+
+    @property
+    def sizes_only(self) -> bool:
+        """Whether it reads its inputs for their sizes alone: the hypernetwork sees no edge."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Shape of the output for one image, from the shapes of the inputs for one image."""
@@ -48,6 +52,20 @@ class Specification:
     parameter_shapes: tuple[tuple[str, Shape], ...]
     feature_shape: Shape | None
     flops: int
+    primitive: str | None
+    sizes_only: bool
+
+    @cached_property
+    def padded_feature_shape(self) -> tuple[int, int, int, int]:
+        """The feature shape as (out, in, height, width): ones where it has fewer dimensions,
+        zeros where there is none; of a 3-d kernel the depth is left out."""
+        shape = self.feature_shape
+        if shape is None:
+            return (0, 0, 0, 0)
+        if len(shape) > 4:
+            shape = (*shape[:2], *shape[-2:])
+        out, fan_in, height, width = (*shape, *(1, 1, 1, 1)[len(shape) :])
+        return (out, fan_in, height, width)
 
     @cached_property
     def digest(self) -> bytes:
@@ -67,11 +85,12 @@ def specify(op: Operation, input_shapes: tuple[Shape, ...]) -> Specification:
         parameter_shapes=tuple(op.parameter_shapes(*input_shapes).items()),
         feature_shape=op.feature_shape(*input_shapes),
         flops=op.flops(input_shapes, output),
+        primitive=op.primitive,
+        sizes_only=op.sizes_only,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One operation of an architecture.
 
     Args:
@@ -170,14 +189,18 @@ class Graph:
         kept: list[int] = []
         sources: list[tuple[int, ...]] = []  # positions in `kept` that each node stands for
         edges: list[tuple[int, int]] = []
-        for index, node in enumerate(self.nodes):
-            above = [position for i in node.inputs for position in sources[i]]
-            if node.op.primitive is None:
-                sources.append(tuple(dict.fromkeys(above)))
+        for index, (spec, inputs, _, _) in enumerate(self.nodes):
+            if len(inputs) == 1:
+                above = sources[inputs[0]]
+            else:
+                above = tuple(dict.fromkeys(position for i in inputs for position in sources[i]))
+            if spec.primitive is None:
+                sources.append(above)
                 continue
             position = len(kept)
             kept.append(index)
-            edges.extend((source, position) for source in dict.fromkeys(above))
+            if not spec.sizes_only:
+                edges += [(source, position) for source in above]
             sources.append((position,))
         return PrimitiveGraph(tuple(kept), tuple(edges))
 
@@ -205,37 +228,79 @@ def levels(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
     return np.asarray(result, dtype=np.int64)
 
 
-def shortest_paths(count: int, edges: Sequence[tuple[int, int]], cutoff: int) -> np.ndarray:
-    """Directed shortest-path lengths between all pairs of nodes.
+def shortest_paths(
+    graphs: Sequence[tuple[int, Sequence[tuple[int, int]]]], cutoff: int
+) -> list[np.ndarray]:
+    """Directed shortest-path lengths between all pairs of nodes, of many graphs at once.
 
     Args:
-        count: Number of nodes.
-        edges: Pairs (from, to) with from < to.
+        graphs: For each its number of nodes and its pairs (from, to) with from < to.
         cutoff: Longer paths are left out.
 
     Returns:
-        uint8 array (count, count); entry [to, from] is the length, 0 where there is no path of
-        at most `cutoff` edges.
+        For each graph a uint8 array (count, count); entry [to, from] is the length, 0 where
+        there is no path of at most `cutoff` edges.
 
     Raises:
         ValueError: If `cutoff` is over 254.
     """
     if cutoff > 254:
         raise ValueError("cutoff must be at most 254")
-    far = np.uint8(255)
-    distance = np.full((count, count), far, dtype=np.uint8)
-    sources: list[list[int]] = [[] for _ in range(count)]
-    for source, target in edges:
-        sources[target].append(source)
+    size, many = max((count for count, _ in graphs), default=0), len(graphs)
+    # row `size` stands for no node: from there to anywhere is too far
+    distance = np.full((size + 1, many, size), cutoff, dtype=np.uint8)
+    sources = _sources_by_target(graphs, size)
+    rows = np.arange(many)
     for node, above in enumerate(sources):
-        if above:
-            nearest = distance[above[0]]
-            for other in above[1:]:
-                nearest = np.minimum(nearest, distance[other])
-            np.add(nearest, 1, out=distance[node], where=nearest < cutoff)
-        distance[node, node] = 0
-    distance[distance == far] = 0
-    return distance
+        for source in above:
+            np.minimum(distance[node], distance[source, rows], out=distance[node])
+        distance[node] += 1
+        distance[node, :, node] = 0
+    distance[distance > cutoff] = 0
+    return [distance[:count, index, :count] for index, (count, _) in enumerate(graphs)]
+
+
+def _sources_by_target(
+    graphs: Sequence[tuple[int, Sequence[tuple[int, int]]]], size: int
+) -> list[list[np.ndarray]]:
+    """For each target arrays (graphs,): the first source of each graph, the second, ..."""
+    found: list[list[np.ndarray]] = [[] for _ in range(size)]
+    for index, (_, edges) in enumerate(graphs):
+        used: dict[int, int] = {}
+        for source, target in edges:
+            number = used.get(target, 0)
+            used[target] = number + 1
+            if number == len(found[target]):
+                found[target].append(np.full(len(graphs), size))
+            found[target][number][index] = source
+    return found
+
+
+@dataclass(frozen=True)
+class Template:
+    """Nodes that can be appended anywhere, behind one node.
+
+    Args:
+        nodes: Inputs count from 0, the node that is read; names are suffixes.
+        output: The node that is the result, counted in the same way.
+    """
+
+    nodes: tuple[Node, ...]
+    output: int
+
+
+def record(shape: Shape, build: Callable[[GraphBuilder, int], int]) -> Template:
+    """What `build` appends behind a node of a shape, as a template.
+
+    Args:
+        shape: Output shape of the node that is read.
+        build: Appends nodes behind the given one and returns its result.
+    """
+    graph = GraphBuilder()
+    anything = cast(Operation, None)  # only its shape is read
+    graph._nodes.append(Node(Specification(anything, (), shape, (), None, 0, None, False), ()))
+    output = build(graph, 0)
+    return Template(tuple(graph._nodes[1:]), output)
 
 
 @dataclass
@@ -252,15 +317,34 @@ class GraphBuilder:
         Nodes that are contracted away (activations and the like) have no parameters; equal ones
         on equal inputs are the same node, so that nothing is computed twice.
         """
-        key = (op, inputs)
-        shared = op.primitive is None
-        if shared and key in self._shared:
-            return self._shared[key]
-        spec = specify(op, tuple(self._nodes[i].shape for i in inputs))
-        self._nodes.append(Node(spec, inputs, name, self.cell))
-        index = len(self._nodes) - 1
-        if shared:
-            self._shared[key] = index
+        return self._append(specify(op, tuple(self._nodes[i].shape for i in inputs)), inputs, name)
+
+    def replay(self, template: Template, source: int, name: str) -> int:
+        """Append a template's nodes behind `source`; returns the index of their output.
+
+        Args:
+            template: What to append.
+            source: The node that it reads.
+            name: The prefix of its parameters' names.
+        """
+        indices = [source]
+        for spec, inputs, suffix, _ in template.nodes:
+            indices.append(
+                self._append(
+                    spec, tuple([indices[i] for i in inputs]), name + suffix if suffix else ""
+                )
+            )
+        return indices[template.output]
+
+    def _append(self, spec: Specification, inputs: tuple[int, ...], name: str) -> int:
+        nodes = self._nodes
+        index = len(nodes)
+        if spec.primitive is None:
+            key = (spec.op, inputs)
+            known = self._shared.setdefault(key, index)
+            if known != index:
+                return known
+        nodes.append(Node(spec, inputs, name, self.cell))
         return index
 
     def shape(self, index: int) -> Shape:

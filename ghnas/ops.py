@@ -41,6 +41,8 @@ class Op:
     """Base of all operations; see `ghnas.graph.Operation` for what the methods mean."""
 
     kind: ClassVar[str] = ""
+    sizes_only: ClassVar[bool] = False
+    """Reads its inputs for their sizes alone: to the hypernetwork it has no inputs."""
 
     @property
     def primitive(self) -> str | None:
@@ -277,6 +279,7 @@ class Zeros(Op):
     The hypernetwork sees a sum of nothing.
     """
 
+    sizes_only: ClassVar[bool] = True
     out: int
     stride: int = 1
 

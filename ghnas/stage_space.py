@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator
 
-from ghnas.blocks import BLOCKS, Place, classifier
+from ghnas.blocks import Place, add_block, classifier
 from ghnas.errors import UserError
 from ghnas.graph import Graph, GraphBuilder, Shape
 from ghnas.ops import Input
@@ -111,9 +111,8 @@ class StageSpace(Space):
         graph = GraphBuilder()
         x = graph.add(Input(*image_shape), name="input")
         stem = self.file.skeleton.stem
-        x = BLOCKS[stem.block](
-            graph, Place(x, stem.width, stem.stride, "features.0"), **stem.settings
-        )
+        place = Place(x, stem.width, stem.stride, "features.0")
+        x = add_block(graph, stem.block, place, stem.settings)
         position = 1
         for number, stage in enumerate(self.file.stages):
             graph.cell = number
@@ -130,7 +129,7 @@ class StageSpace(Space):
             for repeat in range(int(chosen["depth"])):
                 stride = stage.stride if repeat == 0 else 1
                 place = Place(x, int(chosen["width"]), stride, f"features.{position}")
-                x = BLOCKS[stage.block](graph, place, **settings)
+                x = add_block(graph, stage.block, place, settings)
                 position += 1
             if min(graph.shape(x)[1:]) < 1:
                 raise UserError(

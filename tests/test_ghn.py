@@ -39,7 +39,7 @@ def test_equals_the_published_implementation() -> None:
     ghn.load_state_dict(reference["state_dict"])
     space = load_space("darts")
     graph = space.genotype_graph(parse_genotype(DARTS_V2), (3, 32, 32), 10)  # type: ignore[attr-defined]
-    features = graph_features(graph)
+    features = graph_features([graph])[0]
     assert len(features.data.primitive) == len(case["nodes"])
     assert int((features.data.path_length > 1).sum()) == case["virtual_edges_count"]
     predicted = ghn.predict_graphs([graph])[0]
@@ -60,7 +60,7 @@ def test_levels_equal_node_by_node() -> None:
     torch.manual_seed(0)
     ghn = GHN(SMALL)
     graph = sample(1)[0]
-    features = graph_features(graph)
+    features = graph_features([graph])[0]
     count = len(features.data.primitive)
     paths: dict[tuple[int, int], float] = {}
     for (a, b), length in zip(

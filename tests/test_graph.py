@@ -97,23 +97,25 @@ def dags(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
     return count, chosen
 
 
-@given(dags(), st.integers(1, 5))
+@given(st.lists(dags(), max_size=4), st.integers(1, 5))
 @settings(deadline=None)
 def test_shortest_paths_and_levels_match_networkx(
-    dag: tuple[int, list[tuple[int, int]]], cutoff: int
+    graphs: list[tuple[int, list[tuple[int, int]]]], cutoff: int
 ) -> None:
-    count, edges = dag
-    reference = networkx.DiGraph(edges)
-    reference.add_nodes_from(range(count))
-    expected = np.zeros((count, count), dtype=np.uint8)
-    for source, targets in networkx.all_pairs_shortest_path_length(reference, cutoff=cutoff):
-        for target, length in targets.items():
-            expected[target, source] = length
-    assert (shortest_paths(count, edges, cutoff) == expected).all()
-    for layer, nodes in enumerate(networkx.topological_generations(reference)):
-        assert all(levels(count, edges)[node] == layer for node in nodes)
+    found = shortest_paths(graphs, cutoff)
+    assert len(found) == len(graphs)
+    for (count, edges), distance in zip(graphs, found, strict=True):
+        reference = networkx.DiGraph(edges)
+        reference.add_nodes_from(range(count))
+        expected = np.zeros((count, count), dtype=np.uint8)
+        for source, targets in networkx.all_pairs_shortest_path_length(reference, cutoff=cutoff):
+            for target, length in targets.items():
+                expected[target, source] = length
+        assert (distance == expected).all()
+        for layer, nodes in enumerate(networkx.topological_generations(reference)):
+            assert all(levels(count, edges)[node] == layer for node in nodes)
 
 
 def test_cutoff_has_a_limit() -> None:
     with pytest.raises(ValueError, match="254"):
-        shortest_paths(2, [(0, 1)], 255)
+        shortest_paths([(2, [(0, 1)])], 255)

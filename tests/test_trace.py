@@ -45,7 +45,7 @@ def reference(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CASES)
 def test_graphs_equal_the_published_ones(name: str) -> None:
     case = reference(name)
-    data = graph_features(trace(CASES[name](), SMALL)).data
+    data = graph_features([trace(CASES[name](), SMALL)])[0].data
     count = len(case["nodes"])
     assert len(data.primitive) == count
     kinds = sorted(PRIMITIVES[i] for i in data.primitive.tolist())

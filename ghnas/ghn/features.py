@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ PRIMITIVES = (
     "glob_avg",
 )
 """Node types, in the order of the published embedding table."""
+_CODES: dict[str | None, int] = {name: code for code, name in enumerate(PRIMITIVES)}
 CUTOFF = 50
 """Longest shortest path that becomes a virtual edge (section 4.1 of the paper)."""
 
@@ -55,85 +57,98 @@ class Slot:
 
 @dataclass(frozen=True)
 class GraphFeatures:
-    """A graph for the hypernetwork: `data` for torch_geometric, `slots` to name the results."""
-
-    data: Data
-    slots: tuple[Slot, ...]
-
-
-def graph_features(
-    graph: Graph, cutoff: int = CUTOFF, kept_head: int | None = None
-) -> GraphFeatures:
-    """Read a graph.
+    """What the hypernetwork reads of a graph.
 
     Args:
         graph: The architecture.
+        primitive: (n,) node types.
+        shape: (n, 4) parameter shapes: out, in, height, width; 0 where there is none.
+        distance: uint8 (n, n): length of the shortest path [to, from], 0 where there is none.
+        level: (n,) longest path from a source.
+        height: (n,) longest path to a sink.
+        kept_head: Whether the classifier is left out of what is predicted.
+    """
+
+    graph: Graph
+    primitive: np.ndarray
+    shape: np.ndarray
+    distance: np.ndarray
+    level: np.ndarray
+    height: np.ndarray
+    kept_head: bool = False
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The parameters to predict."""
+        heads = _heads(self.graph)
+        result = []
+        for position, index in enumerate(self.graph.primitives.nodes):
+            if self.kept_head and position in heads:
+                continue
+            node = self.graph.nodes[index]
+            for name, shape in node.parameters:
+                role = heads.get(position) or _role(node.spec.primitive, name)
+                result.append(Slot(name, shape, position, role))
+        return tuple(result)
+
+    @cached_property
+    def data(self) -> Data:
+        """For torch_geometric, with `path_index` (2, p: from, to) and `path_length` (p,)."""
+        targets, sources = np.nonzero(self.distance != 0)
+        return Data(
+            primitive=torch.from_numpy(self.primitive),
+            shape=torch.from_numpy(self.shape),
+            path_index=torch.from_numpy(np.stack([sources, targets])),
+            path_length=torch.from_numpy(self.distance[targets, sources]),
+            level=torch.from_numpy(self.level),
+            height=torch.from_numpy(self.height),
+            num_nodes=len(self.primitive),
+        )
+
+
+def graph_features(
+    graphs: Sequence[Graph], cutoff: int = CUTOFF, kept_head: int | None = None
+) -> list[GraphFeatures]:
+    """Read graphs.
+
+    Args:
+        graphs: The architectures.
         cutoff: Longest virtual edge; 1 leaves direct edges alone (GHN-1).
         kept_head: Classes of the hypernetwork, where the classifier is not to be predicted: it
             is read as if it had so many outputs, and has no slots.
-
-    Returns:
-        `data` with `primitive` (n,), `shape` (n, 4; out, in, height, width; 0 where there is
-        none), `path_index` (2, p: from, to), `path_length` (p,), `level` and `height` (n,):
-        longest path from a source and to a sink.
     """
+    views = [(len(graph.primitives.nodes), graph.primitives.edges) for graph in graphs]
+    distances = shortest_paths(views, cutoff)
+    return [
+        _read(graph, distance, kept_head) for graph, distance in zip(graphs, distances, strict=True)
+    ]
+
+
+def _read(graph: Graph, distance: np.ndarray, kept_head: int | None) -> GraphFeatures:
     view = graph.primitives
     count = len(view.nodes)
-    # a node of zeros reads the graph only for its size
-    edges = [
-        edge
-        for edge in view.edges
-        if getattr(graph.nodes[view.nodes[edge[1]]].op, "kind", "") != "zeros"
-    ]
-    above = levels(count, edges)
-    mirrored = [(count - 1 - b, count - 1 - a) for a, b in edges]
-    below = levels(count, mirrored)[::-1].copy()
-    distance = shortest_paths(count, edges, cutoff)
-    targets, sources = np.nonzero(distance)
-    primitive = [PRIMITIVES.index(graph.nodes[i].op.primitive or "") for i in view.nodes]
-    shapes = [_four(graph.nodes[i].spec.feature_shape) for i in view.nodes]
-    heads = _heads(graph, view.nodes)
-    slots = _slots(graph, view.nodes, heads)
+    specs = [graph.nodes[i].spec for i in view.nodes]
+    shapes = [spec.padded_feature_shape for spec in specs]
     if kept_head is not None:
-        slots = [slot for slot in slots if slot.node not in heads]
-        for position in heads:
+        for position in _heads(graph):
             shapes[position] = (kept_head, *shapes[position][1:])
-    data = Data(
-        primitive=torch.tensor(primitive),
-        shape=torch.tensor(shapes),
-        path_index=torch.from_numpy(np.stack([sources, targets])),
-        path_length=torch.from_numpy(distance[targets, sources]),
-        level=torch.from_numpy(above),
-        height=torch.from_numpy(below),
-        num_nodes=count,
+    mirrored = [(count - 1 - b, count - 1 - a) for a, b in reversed(view.edges)]
+    return GraphFeatures(
+        graph=graph,
+        primitive=np.array([_CODES[spec.primitive] for spec in specs]),
+        shape=np.array(shapes),
+        distance=distance,
+        level=levels(count, view.edges),
+        height=levels(count, mirrored)[::-1].copy(),
+        kept_head=kept_head is not None,
     )
-    return GraphFeatures(data, tuple(slots))
 
 
-def _four(shape: Shape | None) -> tuple[int, int, int, int]:
-    """A parameter's shape as (out, in, height, width)."""
-    if shape is None:
-        return (0, 0, 0, 0)
-    if len(shape) > 4:  # the depth of a 3-d kernel is left out
-        shape = (*shape[:2], *shape[-2:])
-    out, fan_in, height, width = (*shape, *(1, 1, 1, 1)[len(shape) :])
-    return (out, fan_in, height, width)
-
-
-def _slots(graph: Graph, kept: Sequence[int], heads: Mapping[int, str]) -> list[Slot]:
-    result = []
-    for position, index in enumerate(kept):
-        primitive = graph.nodes[index].op.primitive
-        for name, shape in graph.nodes[index].parameters:
-            role = heads.get(position) or _role(primitive, name)
-            result.append(Slot(name, shape, position, role))
-    return result
-
-
-def _heads(graph: Graph, kept: Sequence[int]) -> dict[int, str]:
+def _heads(graph: Graph) -> dict[int, str]:
     """The classifier, for which the published decoder has heads: a final bias and its matrix."""
+    kept = graph.primitives.nodes
     last = len(kept) - 1
-    if graph.nodes[kept[last]].op.primitive != "bias":
+    if graph.nodes[kept[last]].spec.primitive != "bias":
         return {}
     heads = {last: "head_bias"}
     sources = [a for a, b in graph.primitives.edges if b == last]

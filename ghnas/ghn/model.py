@@ -75,7 +75,7 @@ def read_graphs(
 ) -> FeatureBatch:
     """A batch of graphs for a hypernetwork of that configuration, with or without classifiers."""
     cutoff, kept = CUTOFF if config.ve else 1, config.num_classes if keep_head else None
-    return batch_features([graph_features(graph, cutoff, kept) for graph in graphs], config.ve)
+    return batch_features(graph_features(graphs, cutoff, kept), config.ve)
 
 
 class GHN(nn.Module):

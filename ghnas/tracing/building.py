@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -30,6 +30,7 @@ class Traced:
     primitive: str
     parameters: tuple[tuple[str, Shape], ...] = ()
     feature: Shape | None = None
+    sizes_only: ClassVar[bool] = False
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Not known: a trace computes no sizes."""
@@ -113,7 +114,7 @@ class Building:
     ) -> Sources:
         op = Traced(kind, primitive, tuple(parameters), feature)
         shapes = tuple(self.nodes[i].shape for i in sources)
-        spec = Specification(op, shapes, (), op.parameters, feature, 0)
+        spec = Specification(op, shapes, (), op.parameters, feature, 0, primitive, False)
         self.nodes.append(Node(spec, sources, name))
         return (len(self.nodes) - 1,)
 
