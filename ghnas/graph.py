@@ -246,6 +246,22 @@ def shortest_paths(
     """
     if cutoff > 254:
         raise ValueError("cutoff must be at most 254")
+    order = sorted(range(len(graphs)), key=lambda index: graphs[index][0])
+    result: dict[int, np.ndarray] = {}
+    for start in range(0, len(order), _TOGETHER):
+        chosen = order[start : start + _TOGETHER]
+        found = _shortest_paths([graphs[index] for index in chosen], cutoff)
+        result |= zip(chosen, found, strict=True)
+    return [result[index] for index in range(len(graphs))]
+
+
+_TOGETHER = 32
+"""Graphs of about one size in one array: more would not fit a core's cache."""
+
+
+def _shortest_paths(
+    graphs: Sequence[tuple[int, Sequence[tuple[int, int]]]], cutoff: int
+) -> list[np.ndarray]:
     size, many = max((count for count, _ in graphs), default=0), len(graphs)
     # row `size` stands for no node: from there to anywhere is too far
     distance = np.full((size + 1, many, size), cutoff, dtype=np.uint8)
@@ -257,7 +273,7 @@ def shortest_paths(
         distance[node] += 1
         distance[node, :, node] = 0
     distance[distance > cutoff] = 0
-    return [distance[:count, index, :count] for index, (count, _) in enumerate(graphs)]
+    return [distance[:count, index, :count].copy() for index, (count, _) in enumerate(graphs)]
 
 
 def _sources_by_target(
@@ -274,6 +290,10 @@ def _sources_by_target(
                 found[target].append(np.full(len(graphs), size))
             found[target][number][index] = source
     return found
+
+
+_new: Callable[[type[Node], tuple[Specification, tuple[int, ...], str, int]], Node]
+_new = tuple.__new__  # several times faster than the named tuple's own
 
 
 @dataclass(frozen=True)
@@ -305,9 +325,16 @@ def record(shape: Shape, build: Callable[[GraphBuilder, int], int]) -> Template:
 
 @dataclass
 class GraphBuilder:
-    """Builds a graph node by node; `cell` marks the nodes that are added from then on."""
+    """Builds a graph node by node.
+
+    Args:
+        cell: Marks the nodes that are added from then on.
+        left_out: A primitive type whose operations are not added, such as `bn` for networks
+            without batch normalisation: their readers read what they read.
+    """
 
     cell: int = 0
+    left_out: str = ""
     _nodes: list[Node] = field(default_factory=list)
     _shared: dict[tuple[Operation, tuple[int, ...]], int] = field(default_factory=dict)
 
@@ -327,18 +354,25 @@ class GraphBuilder:
             source: The node that it reads.
             name: The prefix of its parameters' names.
         """
-        indices = [source]
+        indices, nodes, cell, left_out = [source], self._nodes, self.cell, self.left_out
         for spec, inputs, suffix, _ in template.nodes:
-            indices.append(
-                self._append(
-                    spec, tuple([indices[i] for i in inputs]), name + suffix if suffix else ""
-                )
-            )
+            if len(inputs) == 1:
+                sources: tuple[int, ...] = (indices[inputs[0]],)
+            else:
+                sources = tuple([indices[i] for i in inputs])
+            primitive = spec.primitive
+            if primitive is None or primitive == left_out:
+                indices.append(self._append(spec, sources, name + suffix if suffix else ""))
+            else:
+                indices.append(len(nodes))
+                nodes.append(_new(Node, (spec, sources, name + suffix if suffix else "", cell)))
         return indices[template.output]
 
     def _append(self, spec: Specification, inputs: tuple[int, ...], name: str) -> int:
         nodes = self._nodes
         index = len(nodes)
+        if spec.primitive == self.left_out:
+            return inputs[0]
         if spec.primitive is None:
             key = (spec.op, inputs)
             known = self._shared.setdefault(key, index)

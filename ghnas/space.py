@@ -251,6 +251,7 @@ def parse_space(text: str, path: str) -> Space:
         UserError: Naming the key and what was expected.
     """
     from ghnas.cell_space import CellSpace, CellSpaceFile
+    from ghnas.deepnets_space import DeepNetsFile, DeepNetsSpace
     from ghnas.stage_space import StageSpace, StageSpaceFile
 
     try:
@@ -268,9 +269,13 @@ def parse_space(text: str, path: str) -> Space:
             return CellSpace(CellSpaceFile.model_validate(content))
         if family == "stages":
             return StageSpace(StageSpaceFile.model_validate(content))
+        if family == "deepnets":
+            return DeepNetsSpace(DeepNetsFile.model_validate(content))
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from error
-    raise UserError(f"{path}: key 'family': expected 'cells' or 'stages', found {family!r}")
+    raise UserError(
+        f"{path}: key 'family': expected 'cells', 'stages' or 'deepnets', found {family!r}"
+    )
 
 
 def explain(error: ValidationError) -> str:

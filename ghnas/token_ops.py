@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -151,9 +152,9 @@ class TokenLinear(Op):
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
     ) -> Tensor:
         x, weight = inputs[0], parameters[0]
-        tokens = x.unflatten(1, (groups, -1)).flatten(3)
-        result = weight.view(groups, self.out, -1) @ tokens
-        return result.flatten(1, 2).unflatten(2, x.shape[2:])
+        tokens: Tensor = x.unflatten(1, (groups, -1)).flatten(3)
+        tokens = weight.view(groups, self.out, -1) @ tokens
+        return tokens.view(len(x), -1, *x.shape[2:])
 
 
 @operation("attention")
@@ -181,8 +182,7 @@ class Attention(Op):
         parts = x.flatten(2).view(len(x), groups, 3, self.heads, -1, math.prod(x.shape[2:]))
         query, key, value = parts.transpose(-1, -2).unbind(2)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        result: Tensor = mixed.transpose(-1, -2).reshape(len(x), -1, *x.shape[2:])
-        return result
+        return mixed.transpose(-1, -2).reshape(len(x), -1, *x.shape[2:])
 
 
 @operation("mean")
@@ -243,3 +243,14 @@ class Flatten(Op):
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
     ) -> Tensor:
         return inputs[0].flatten(1)
+
+
+@operation("blank")
+@dataclass(frozen=True)
+class Blank(Op):
+    """Zeros of the input's shape, to the hypernetwork the input itself (as published)."""
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        return torch.zeros_like(inputs[0])

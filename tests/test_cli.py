@@ -18,7 +18,8 @@ from ghnas.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
-    "search", "finetune", "dashboard", "train", "predict", "convert", "spaces", "show", "runs"
+    "search", "finetune", "dashboard", "train", "predict", "convert", "generate", "spaces", "show",
+    "runs",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import dashboard, finetune, inspect, predict, search, train
+from ghnas.cli import dashboard, finetune, generate, inspect, predict, search, train
 from ghnas.errors import UserError
 
 BAD_INPUT = 2
@@ -31,6 +31,7 @@ app.command("dashboard", epilog=dashboard.EXAMPLE)(dashboard.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("predict", epilog=predict.PREDICT_EXAMPLE)(predict.predict)
 app.command("convert", epilog=predict.CONVERT_EXAMPLE)(predict.convert)
+app.command("generate", epilog=generate.EXAMPLE)(generate.generate)
 app.command("spaces", epilog=inspect.SPACES_EXAMPLE)(inspect.spaces)
 app.command("show", epilog=inspect.SHOW_EXAMPLE)(inspect.show)
 app.command("runs", epilog=inspect.RUNS_EXAMPLE)(inspect.runs)
