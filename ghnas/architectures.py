@@ -167,7 +167,9 @@ def _prepare(text: str, skeleton: dict[str, Any]) -> None:
 
 def _write_shard(folder: Path, seed: int, number: int, count: int) -> None:
     assert _space is not None
-    records = make_records(_space, random.Random(f"{seed}:{number}"), count)
+    # splits of one seed share nothing
+    rng = random.Random(f"{seed}:{_space.skeleton.get('split', '')}:{number}")
+    records = make_records(_space, rng, count)
 
     def save(beside: Path) -> None:
         with beside.open("wb") as file:

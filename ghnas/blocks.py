@@ -7,10 +7,9 @@ function with `@block`; its keyword arguments are the settings that a space file
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ghnas.graph import GraphBuilder, Shape, Template, record
 from ghnas.ops import (
@@ -29,8 +28,7 @@ from ghnas.ops import (
 )
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a block goes: the node it reads, its output channels, stride and parameter prefix."""
 
     source: int
@@ -67,22 +65,19 @@ def block_settings(name: str) -> dict[str, inspect.Parameter]:
     }
 
 
-def add_block(graph: GraphBuilder, name: str, place: Place, settings: Mapping[str, Any]) -> int:
+Settings = tuple[tuple[str, Any], ...]
+"""A block's settings as pairs, so that they can be looked up."""
+
+
+def add_block(graph: GraphBuilder, name: str, place: Place, settings: Settings = ()) -> int:
     """Add a block by its name; what it is made of is worked out once for each input shape."""
-    template = _template(
-        name,
-        place.channels,
-        place.stride,
-        graph.shape(place.source),
-        tuple(settings.items()),
-    )
-    return graph.replay(template, place.source, place.name)
+    source = place.source
+    template = _template(name, place.channels, place.stride, graph.shape(source), settings)
+    return graph.replay(template, source, place.name)
 
 
 @lru_cache(maxsize=100_000)
-def _template(
-    name: str, channels: int, stride: int, shape: Shape, settings: tuple[tuple[str, Any], ...]
-) -> Template:
+def _template(name: str, channels: int, stride: int, shape: Shape, settings: Settings) -> Template:
     def build(graph: GraphBuilder, source: int) -> int:
         return BLOCKS[name](graph, Place(source, channels, stride, ""), **dict(settings))
 

@@ -223,8 +223,8 @@ class CellSpace(Space):
         second = Place(previous[1], channels, 1, f"{name}.preprocess1")
         preprocess = "factorized_reduce" if reduced_before else "relu_conv_bn"
         states = [
-            add_block(graph, preprocess, first, {}),
-            add_block(graph, "relu_conv_bn", second, {}),
+            add_block(graph, preprocess, first),
+            add_block(graph, "relu_conv_bn", second),
         ]
         for node in range(0, len(edges), 2):
             connected = []
@@ -234,7 +234,7 @@ class CellSpace(Space):
                 stride_here = stride if source < 2 else 1
                 place = Place(states[source], channels, stride_here, f"{name}._ops.{number}")
                 settings = self.file.cell.operations[operation]
-                connected.append(add_block(graph, settings.block, place, settings.settings))
+                connected.append(add_block(graph, settings.block, place, settings.pairs))
             states.append(self._combine(graph, connected, states[0], channels, stride))
         return graph.add(Concat(), *states[2:])
 

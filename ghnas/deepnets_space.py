@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
@@ -80,6 +80,20 @@ class DeepNetsFile(StrictModel):
         if self.skeleton.split not in self.splits:
             raise ValueError(f"split {self.skeleton.split!r}: use {', '.join(self.splits)}")
         return self
+
+
+class _CellPlan(NamedTuple):
+    """A cell as it is repeated.
+
+    Args:
+        preprocess: Whether its inputs go through 1x1 convolutions.
+        edges: For each node its (operation or None, source) pairs.
+        outputs: The nodes that are concatenated.
+    """
+
+    preprocess: bool
+    edges: list[list[tuple[BlockSettings | None, int]]]
+    outputs: list[int]
 
 
 class DeepNetsSpace(Space):
@@ -272,6 +286,7 @@ class DeepNetsSpace(Space):
         channels = self.file.skeleton.channels * self.split.widen
         before, last, halved = self._stem(graph, candidate, image, channels, vit)
         cells = int(candidate["cells"])
+        plans = {cell: self._plan(candidate, cell) for cell in CELLS}
         alive: tuple[int | None, int | None] = (before, last)
         for index in range(cells):
             graph.cell = index
@@ -280,7 +295,8 @@ class DeepNetsSpace(Space):
             kind = "reduce" if reduces else "normal"
             stride = 2 if reduces and not vit else 1
             halves = halved and not vit
-            out = self._cell(graph, candidate, kind, alive, channels, stride, halves)
+            plan = plans[kind]
+            out = self._cell(graph, plan, alive, channels, stride, halves)
             alive, halved = (alive[1], out), reduces
         if alive[1] is None:
             raise UserError(f"space {self.name!r}: the image does not reach the output")
@@ -293,24 +309,23 @@ class DeepNetsSpace(Space):
         """Both inputs of the first cell, and whether the second is half as large."""
         kernel = candidate["stem_kernel"]
         if vit:
-            x = add_block(graph, "stem_patches", Place(image, channels, 1, ""), {"kernel": 3})
+            x = add_block(graph, "stem_patches", Place(image, channels, 1, ""), (("kernel", 3),))
             return x, x, False
         if candidate["stem"] == "deep":
             place = Place(image, channels, 1, "stem0")
-            first = add_block(graph, "stem_first", place, {"kernel": kernel})
+            first = add_block(graph, "stem_first", place, (("kernel", kernel),))
             place = Place(first, channels, 2, "stem1")
-            return first, add_block(graph, "stem_second", place, {}), True
+            return first, add_block(graph, "stem_second", place), True
         width = 3 * channels if candidate["preprocess"] == "yes" else channels
         pool = 2 if candidate["stem"] == "pooled" else 1
         place = Place(image, width, 1, "stem")
-        x = add_block(graph, "stem_simple", place, {"kernel": kernel, "pool": pool})
+        x = add_block(graph, "stem_simple", place, (("kernel", kernel), ("pool", pool)))
         return x, x, False
 
     def _cell(
         self,
         graph: GraphBuilder,
-        candidate: Candidate,
-        kind: str,
+        plan: _CellPlan,
         previous: tuple[int | None, int | None],
         channels: int,
         stride: int,
@@ -318,7 +333,7 @@ class DeepNetsSpace(Space):
     ) -> int | None:
         """Add one cell; None stands for a state that no image reaches."""
         name = f"cells.{graph.cell}"
-        if candidate["preprocess"] == "yes":
+        if plan.preprocess:
             blocks = ("factorized_reduce" if halves else "relu_conv_bn", "relu_conv_bn")
         else:
             blocks = ("stride" if halves else "skip", "skip")
@@ -326,23 +341,33 @@ class DeepNetsSpace(Space):
         for number, (block, source) in enumerate(zip(blocks, previous, strict=True)):
             step = 2 if block == "stride" else 1
             place = Place(source or 0, channels, step, f"{name}.preprocess{number}")
-            states.append(None if source is None else add_block(graph, block, place, {}))
+            states.append(None if source is None else add_block(graph, block, place))
         number = 0
-        for pairs in self._edges(candidate, kind):
+        for pairs in plan.edges:
             reached = []
-            for operation, source in pairs:
+            for settings, source in pairs:
                 state = states[source]
-                if state is not None and operation not in self._none:
+                if state is not None and settings is not None:
                     step = stride if source < 2 else 1
                     place = Place(state, channels, step, f"{name}._ops.{number}")
-                    settings = self.file.operations[operation]
-                    reached.append(add_block(graph, settings.block, place, settings.settings))
+                    reached.append(add_block(graph, settings.block, place, settings.pairs))
                 number += 1
             if len(reached) > 1:
                 states.append(graph.add(Sum(), *reached))
             else:
                 states.append(reached[0] if reached else None)
-        return self._output(graph, [states[i] for i in self._outputs(candidate)])
+        return self._output(graph, [states[i] for i in plan.outputs])
+
+    def _plan(self, candidate: Candidate, cell: str) -> _CellPlan:
+        known = self.file.operations
+        return _CellPlan(
+            candidate["preprocess"] == "yes",
+            [
+                [(None if op in self._none else known[op], i) for op, i in pairs]
+                for pairs in self._edges(candidate, cell)
+            ],
+            self._outputs(candidate),
+        )
 
     def _output(self, graph: GraphBuilder, states: list[int | None]) -> int | None:
         living = [state for state in states if state is not None]

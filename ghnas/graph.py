@@ -68,6 +68,11 @@ class Specification:
         return (out, fan_in, height, width)
 
     @cached_property
+    def parameter_count(self) -> int:
+        """Number of trainable parameters."""
+        return sum(math.prod(shape) for _, shape in self.parameter_shapes)
+
+    @cached_property
     def digest(self) -> bytes:
         """A stable digest of the operation and its shapes."""
         text = f"{self.op!r}|{self.input_shapes!r}"
@@ -128,7 +133,7 @@ class PrimitiveGraph:
 
     Args:
         nodes: Index in the full graph of each kept node.
-        edges: Pairs (from, to) of positions in `nodes`, from < to.
+        edges: Pairs (from, to) of positions in `nodes`, from < to, in the order of `to`.
     """
 
     nodes: tuple[int, ...]
@@ -149,7 +154,7 @@ class Graph:
     @cached_property
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
-        return sum(math.prod(shape) for shape in self.parameters.values())
+        return sum([node.spec.parameter_count for node in self.nodes])
 
     @cached_property
     def flops(self) -> int:
@@ -193,14 +198,15 @@ class Graph:
             if len(inputs) == 1:
                 above = sources[inputs[0]]
             else:
-                above = tuple(dict.fromkeys(position for i in inputs for position in sources[i]))
+                above = tuple(dict.fromkeys([p for i in inputs for p in sources[i]]))
             if spec.primitive is None:
                 sources.append(above)
                 continue
             position = len(kept)
             kept.append(index)
             if not spec.sizes_only:
-                edges += [(source, position) for source in above]
+                for source in above:
+                    edges.append((source, position))
             sources.append((position,))
         return PrimitiveGraph(tuple(kept), tuple(edges))
 
@@ -212,20 +218,26 @@ def _combine(label: bytes, others: list[bytes]) -> bytes:
     return digest.digest()
 
 
-def levels(count: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Longest path, in edges, from any source to each node.
+def levels(count: int, edges: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Longest paths, in edges, from any source to each node and from each node to any sink.
 
     Args:
         count: Number of nodes.
-        edges: Pairs (from, to) with from < to.
+        edges: Pairs (from, to) with from < to, in the order of `to`.
 
     Returns:
-        int64 array (count,).
+        Two int64 arrays (count,).
     """
-    result = [0] * count
-    for source, target in sorted(edges, key=lambda edge: edge[1]):
-        result[target] = max(result[target], result[source] + 1)
-    return np.asarray(result, dtype=np.int64)
+    above, below = [0] * count, [0] * count
+    for source, target in edges:
+        length = above[source] + 1
+        if length > above[target]:
+            above[target] = length
+    for source, target in reversed(edges):
+        length = below[target] + 1
+        if length > below[source]:
+            below[source] = length
+    return np.array(above), np.array(below)
 
 
 def shortest_paths(
@@ -234,7 +246,8 @@ def shortest_paths(
     """Directed shortest-path lengths between all pairs of nodes, of many graphs at once.
 
     Args:
-        graphs: For each its number of nodes and its pairs (from, to) with from < to.
+        graphs: For each its number of nodes and its pairs (from, to) with from < to, in the
+            order of `to`.
         cutoff: Longer paths are left out.
 
     Returns:
@@ -266,10 +279,12 @@ def _shortest_paths(
     # row `size` stands for no node: from there to anywhere is too far
     distance = np.full((size + 1, many, size), cutoff, dtype=np.uint8)
     sources = _sources_by_target(graphs, size)
+    used = (sources < size).any(axis=2).sum(axis=1)
     rows = np.arange(many)
-    for node, above in enumerate(sources):
-        for source in above:
-            np.minimum(distance[node], distance[source, rows], out=distance[node])
+    for node in range(size):
+        for number in range(used[node]):
+            reached = distance[sources[node, number], rows]
+            np.minimum(distance[node], reached, out=distance[node])
         distance[node] += 1
         distance[node, :, node] = 0
     distance[distance > cutoff] = 0
@@ -278,18 +293,18 @@ def _shortest_paths(
 
 def _sources_by_target(
     graphs: Sequence[tuple[int, Sequence[tuple[int, int]]]], size: int
-) -> list[list[np.ndarray]]:
-    """For each target arrays (graphs,): the first source of each graph, the second, ..."""
-    found: list[list[np.ndarray]] = [[] for _ in range(size)]
-    for index, (_, edges) in enumerate(graphs):
-        used: dict[int, int] = {}
-        for source, target in edges:
-            number = used.get(target, 0)
-            used[target] = number + 1
-            if number == len(found[target]):
-                found[target].append(np.full(len(graphs), size))
-            found[target][number][index] = source
-    return found
+) -> np.ndarray:
+    """(target, number, graph): the number-th source of a target, `size` where there is none."""
+    edges = [np.array(item, dtype=np.int64).reshape(-1, 2) for _, item in graphs]
+    numbers = []
+    for pairs in edges:
+        targets = pairs[:, 1]
+        numbers.append(np.arange(len(targets)) - np.searchsorted(targets, targets))
+    most = max((int(item.max(initial=-1)) for item in numbers), default=-1) + 1
+    table = np.full((size, most, len(graphs)), size)
+    for index, (pairs, number) in enumerate(zip(edges, numbers, strict=True)):
+        table[pairs[:, 1], number, index] = pairs[:, 0]
+    return table
 
 
 _new: Callable[[type[Node], tuple[Specification, tuple[int, ...], str, int]], Node]

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ghnas.blocks import BLOCKS, block_settings
+from ghnas.blocks import BLOCKS, Settings, block_settings
 from ghnas.errors import UserError
 from ghnas.graph import Graph, Shape
 
@@ -51,6 +51,11 @@ class BlockSettings(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The block's own settings, as written."""
         return dict(self.model_extra or {})
+
+    @cached_property
+    def pairs(self) -> Settings:
+        """The same as pairs."""
+        return tuple(self.settings.items())
 
     @model_validator(mode="after")
     def _known(self) -> BlockSettings:

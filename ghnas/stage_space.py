@@ -112,7 +112,7 @@ class StageSpace(Space):
         x = graph.add(Input(*image_shape), name="input")
         stem = self.file.skeleton.stem
         place = Place(x, stem.width, stem.stride, "features.0")
-        x = add_block(graph, stem.block, place, stem.settings)
+        x = add_block(graph, stem.block, place, stem.pairs)
         position = 1
         for number, stage in enumerate(self.file.stages):
             graph.cell = number
@@ -129,7 +129,7 @@ class StageSpace(Space):
             for repeat in range(int(chosen["depth"])):
                 stride = stage.stride if repeat == 0 else 1
                 place = Place(x, int(chosen["width"]), stride, f"features.{position}")
-                x = add_block(graph, stage.block, place, settings)
+                x = add_block(graph, stage.block, place, tuple(settings.items()))
                 position += 1
             if min(graph.shape(x)[1:]) < 1:
                 raise UserError(

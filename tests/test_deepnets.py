@@ -157,7 +157,7 @@ def test_what_is_read_is_what_was_drawn(tmp_path: Path) -> None:
     found = Architectures(tmp_path)
     assert len(found) == 40
     assert np.array_equal(
-        np.concatenate(found.shards), make_records(chosen, random.Random("1:0"), 40)
+        np.concatenate(found.shards), make_records(chosen, random.Random("1:train:0"), 40)
     )
     graphs = found.graphs([0, 17, 39], IMAGE, 10)
     for index, graph, item in zip([0, 17, 39], graphs, graph_features(graphs), strict=True):

@@ -132,14 +132,14 @@ def _read(graph: Graph, distance: np.ndarray, kept_head: int | None) -> GraphFea
     if kept_head is not None:
         for position in _heads(graph):
             shapes[position] = (kept_head, *shapes[position][1:])
-    mirrored = [(count - 1 - b, count - 1 - a) for a, b in reversed(view.edges)]
+    above, below = levels(count, view.edges)
     return GraphFeatures(
         graph=graph,
         primitive=np.array([_CODES[spec.primitive] for spec in specs]),
         shape=np.array(shapes),
         distance=distance,
-        level=levels(count, view.edges),
-        height=levels(count, mirrored)[::-1].copy(),
+        level=above,
+        height=below,
         kept_head=kept_head is not None,
     )
 
