@@ -86,8 +86,9 @@ def main() -> None:
         head,
         rows,
         [
-            f"{options.sampled} architectures of each split, seeds of their own; paths (undirected, between "
-            f"all pairs of nodes) of {options.paths}. Published: the authors' own notebook.",
+            f"{options.sampled} architectures of each split, seeds of their own; paths "
+            f"(undirected, between all pairs of nodes) of {options.paths}. Published: the "
+            "authors' own notebook.",
         ],
     )
 
