@@ -31,7 +31,7 @@ from ghnas.network_training import (
     identity,
     train_network,
 )
-from ghnas.processes import one_torch_thread, process_context, start_pool
+from ghnas.processes import one_torch_thread, start_pool, training_context
 from ghnas.record import Ranked, trial_name
 from ghnas.run import Run
 from ghnas.scoring import evaluate_one
@@ -187,10 +187,11 @@ def _train_all(
 
 def _on_processes(desk: _Desk, indices: Sequence[int]) -> None:
     """Train side by side; this process hears of each epoch and writes the study."""
-    context = process_context()
+    context = training_context()
     stop, messages = context.Event(), context.SimpleQueue()
     workers = min(len(indices), cores())
-    with start_pool(workers, _start_worker, desk.tasks, desk.material, messages, stop) as pool:
+    arguments = (desk.tasks, desk.material, messages, stop)
+    with start_pool(workers, _start_worker, *arguments, context=context) as pool:
         waiting = {pool.submit(_train_in_worker, index): index for index in indices}
         try:
             while waiting:

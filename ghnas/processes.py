@@ -26,16 +26,46 @@ def process_context() -> BaseContext:
     return context
 
 
-def start_pool(workers: int, setup: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+def training_context() -> BaseContext:
+    """As `process_context`, for processes that compute gradients.
+
+    Autograd refuses to work in a fork of a process in which it has threads of its own, as it has
+    after `torch.export`: then the processes are spawned.
+    """
+    context = process_context()
+    if context.get_start_method() == "fork":
+        child = torch.multiprocessing.get_context("fork").Process(target=_differentiate)
+        child.start()
+        child.join()
+        if child.exitcode:
+            spawning: BaseContext = torch.multiprocessing.get_context("spawn")
+            return spawning
+    return context
+
+
+def _differentiate() -> None:
+    try:
+        torch.ones(1, requires_grad=True).sum().backward()
+    except RuntimeError:
+        sys.exit(1)
+
+
+def start_pool(
+    workers: int,
+    setup: Callable[..., None],
+    *arguments: Any,
+    context: BaseContext | None = None,
+) -> ProcessPoolExecutor:
     """Processes, for threads would wait for Python's lock between small operations.
 
     Args:
         workers: How many.
         setup: Called once in each with the arguments.
+        context: How they start; default: `process_context()`.
     """
     pool = ProcessPoolExecutor(
         workers,
-        mp_context=process_context(),
+        mp_context=context or process_context(),
         initializer=_start,
         initargs=(setup, arguments),
     )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,43 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
         time.sleep(0.05)
     os.kill(worker, signal.SIGKILL)
     pytest.fail("the worker lives on")
+
+
+TRAINING = """
+import torch
+from ghnas.processes import start_pool, training_context
+
+class Doubled(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x if x.shape[0] > 1 else x
+
+def slope() -> float:
+    x = torch.ones(1, requires_grad=True)
+    (3 * x).sum().backward()
+    return float(x.grad)
+
+def nothing() -> None:
+    pass
+
+if __name__ == "__main__":
+    for threads_of_autograd in (False, True):
+        if threads_of_autograd:
+            torch.export.export(Doubled(), (torch.ones(2, 3),), strict=False)
+            slope()
+        context = training_context()
+        with start_pool(1, nothing, context=context) as pool:
+            print(context.get_start_method(), pool.submit(slope).result())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_gradients_after_an_export(tmp_path: Path) -> None:
+    script = tmp_path / "training.py"
+    script.write_text(TRAINING)
+    done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True)
+    forked, second = done.stdout.splitlines()
+    assert forked == "fork 3.0"
+    assert second in ("spawn 3.0", "fork 3.0")  # spawned where autograd cannot be forked
 
 
 def _alive(process: int) -> bool:

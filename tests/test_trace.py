@@ -209,6 +209,27 @@ def test_an_unknown_operation_is_named_once() -> None:
     assert kinds(graph) == ["input", "conv", "bias", "conv", "bias"]
 
 
+class Squeeze(nn.Module):
+    """Squeeze-and-excitation as DeepNets-1M has it, or with another activation."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.activation = nn.Linear(3, 2), nn.Linear(2, 3), activation
+        self.last = nn.Linear(3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        means = images.flatten(2).mean(2)
+        factors = self.activation(self.fc2(torch.relu(self.fc1(means))))
+        return self.last((images * factors.view(-1, 3, 1, 1)).mean((2, 3)))
+
+
+def test_squeeze_and_excitation_is_known_by_its_hard_activation() -> None:
+    linear = ["conv", "bias"]
+    hard = kinds(trace(Squeeze(nn.Hardswish()), SMALL))
+    assert hard == ["input", *linear, *linear, "cse", *linear]
+    assert kinds(trace(Squeeze(nn.Sigmoid()), SMALL)) == ["input", *linear, *linear, *linear]
+
+
 class ShapeDependent(nn.Module):
     """Control flow that torch.fx cannot follow and torch.export can."""
 

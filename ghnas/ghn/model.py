@@ -65,7 +65,7 @@ class GHNConfig:
 PRESETS: dict[str, dict[str, object]] = {
     "ghn2": {},
     "ghn1": {"ve": False, "weight_norm": False, "layernorm": False},
-    "mlp": {"hypernet": "mlp", "ve": False, "weight_norm": False, "layernorm": False},
+    "mlp": {"hypernet": "mlp"},
 }
 """Settings that differ from GHN-2, by the paper's names."""
 

@@ -186,7 +186,24 @@ def _sum(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
     return sources
 
 
+def _is_gate(node: fx.Node) -> bool:
+    """Whether a product ends a squeeze-and-excitation: one factor is a reshaped hard activation,
+    by which the published implementation knows it."""
+    reshaped = [item for item in node.all_input_nodes if canonical(item) in ("view", "reshape")]
+    factors = [item.all_input_nodes[0] for item in reshaped if item.all_input_nodes]
+    return any(_activation(item).startswith("hard") for item in factors)
+
+
+def _activation(node: fx.Node) -> str:
+    if node.op != "call_module":
+        return canonical(node)
+    modules = cast(fx.GraphModule, node.graph.owning_module)
+    return type(modules.get_submodule(str(node.target))).__name__.lower()
+
+
 def _product(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
+    if _is_gate(node):
+        return building.joined("mul", "cse", inputs)
     matrices, vectors, sources = _weights(building, inputs)
     for name in vectors:  # a learned scale
         sources = building.parameters("mul", "ln", [name], sources)
