@@ -274,6 +274,14 @@ class Architectures(Sequence[Candidate]):
             for item, code in zip(self.space.choices, record["choices"].tolist(), strict=True)
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapped files, which another process opens for itself."""
+        return {key: value for key, value in self.__dict__.items() if key != "shards"}
+
+    def draw(self, rng: random.Random) -> Candidate:
+        """One of the architectures, each as likely as any other."""
+        return self[rng.randrange(len(self))]
+
     def column(self, name: str) -> np.ndarray:
         """A number of every architecture, such as `nodes` or `parameters`."""
         return np.concatenate([shard[name] for shard in self.shards])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import Dataset
@@ -12,7 +12,7 @@ from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHNConfig, read_graphs
 from ghnas.graph import Graph
 from ghnas.population import StackedPlan, plan, plan_one, stacked_plan
-from ghnas.space import Space
+from ghnas.space import Candidate, Space
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class MetaBatches(Dataset[MetaBatch]):
         seed: Of the training.
         members: Indices of the meta-batch to prepare.
         together: Whether they run as one population (GPU) or one by one (CPU).
+        draw: Draws an architecture of the space.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class MetaBatches(Dataset[MetaBatch]):
         seed: int,
         members: Sequence[int],
         together: bool,
+        draw: Callable[[random.Random], Candidate],
     ) -> None:
         self.space = space
         self.image_shape = image_shape
@@ -50,12 +52,13 @@ class MetaBatches(Dataset[MetaBatch]):
         self.seed = seed
         self.members = members
         self.schedules = _together if together else _apart
+        self.draw = draw
 
     def __getitem__(self, step: int) -> MetaBatch:
         graphs = []
         for index in self.members:
             rng = random.Random(f"{self.seed}:{step}:{index}")
-            candidate = self.space.sample(rng)
+            candidate = self.draw(rng)
             graphs.append(self.space.graph(candidate, self.image_shape, self.config.num_classes))
         features = read_graphs(graphs, self.config)
         members = [group.members for group in features.groups]

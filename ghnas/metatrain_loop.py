@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ghnas.architectures import Architectures
 from ghnas.data import DataSet, evaluation_batches, random_batches
 from ghnas.errors import UserError
 from ghnas.files import replace_atomically
@@ -108,6 +109,7 @@ class Job:
         output: The file to write.
         device: Where.
         start: A hypernetwork whose weights to start from; None: random weights.
+        architectures: Files to draw architectures from; None: drawn from the space on the fly.
         report_every: Steps between reports.
     """
 
@@ -118,6 +120,7 @@ class Job:
     output: Path
     device: torch.device
     start: Path | None = None
+    architectures: Architectures | None = None
     report_every: int = 20
 
 
@@ -171,6 +174,7 @@ def _info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> 
         training=asdict(job.settings)
         | {
             "device": job.device.type,
+            "architectures": job.architectures and len(job.architectures),
             "start": origin and {"sha256": origin.sha256, "training": origin.training},
             "history": history,
         },
@@ -211,7 +215,13 @@ def _steps(
     members = range(settings.meta_batch)[rank::ranks]
     on_gpu = device.type == "cuda"
     metas = MetaBatches(
-        job.space, data.image_shape, job.config, settings.seed, members, together=on_gpu
+        job.space,
+        data.image_shape,
+        job.config,
+        settings.seed,
+        members,
+        together=on_gpu,
+        draw=job.architectures.draw if job.architectures else job.space.sample,
     )
     loader = DataLoader(
         metas,
@@ -343,6 +353,7 @@ def _identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:
         "config": job.config.as_dict(),
         "settings": same,
         "start": origin.sha256 if origin else None,
+        "architectures": job.architectures and job.architectures.manifest.model_dump(),
     }
 
 

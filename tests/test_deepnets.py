@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -205,3 +206,43 @@ def test_the_command(tmp_path: Path, ghnas: Ghnas) -> None:
     code, _, err = ghnas("generate", "--split", "huge", "-o", tmp_path / "huge")
     assert code == 2
     assert "use train, val" in err
+
+
+def test_a_training_draws_from_the_files(tmp_path: Path, ghnas: Ghnas) -> None:
+    generate(tmp_path / "nets", space(), TEXT, count=3, seed=1, workers=1)
+    output = tmp_path / "ghn.safetensors"
+    arguments = (
+        "train", "--architectures", tmp_path / "nets", "--steps", 2, "--meta-batch", 2, "--hid", 8,
+        "--batch-size", 8, "--workers", 1, "--output", output, "--json",
+    )  # fmt: skip
+    code, out, err = ghnas(*arguments)
+    assert code == 0, err
+    assert json.loads(out)["training"]["architectures"] == 3
+    code, _, err = ghnas("train", "--architectures", tmp_path / "none", "--output", output)
+    assert code == 2
+    assert "make some with" in err
+
+
+def test_a_copy_opens_the_files_anew(tmp_path: Path) -> None:
+    generate(tmp_path, space(), TEXT, count=5, seed=1, workers=1)
+    found = Architectures(tmp_path)
+    assert len(found.column("nodes")) == 5
+    copy = pickle.loads(pickle.dumps(found))
+    assert "shards" not in vars(copy)
+    assert copy[4] == found[4]
+    assert found.draw(random.Random(0)) in [found[i] for i in range(5)]
+
+
+def test_the_published_transformer_has_129_nodes() -> None:
+    """The predefined split's vision transformer: 12 cells of one node, no 1x1 convolutions."""
+    chosen = space(channels=128)
+    candidate = {item.name: item.options[0] for item in chosen.choices} | {
+        "cells": 12,
+        "nodes": 1,
+        "preprocess": "no",
+        "normal.2.first": "none",
+        "normal.2.second": "msa",
+        "reduce.2.first": "none",
+        "reduce.2.second": "avg_pool_3x3",
+    }
+    assert len(chosen.graph(candidate, IMAGE, 10).primitives.nodes) == 129

@@ -53,6 +53,15 @@ def train(
             show_default="random weights",
         ),
     ] = None,
+    architectures: Annotated[
+        Path | None,
+        typer.Option(
+            "--architectures",
+            metavar="DIR",
+            help="Draw from the files of `ghnas generate`; they decide on the space.",
+            show_default="drawn on the fly",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -102,7 +111,14 @@ def train(
         raise UserError(f"--output must end in .safetensors, not {output.name!r}")
     out = console(json)
     place = pick_device(device)
-    chosen = load_skeleton(space, cells, channels)
+    files = None
+    if architectures is None:
+        chosen = load_skeleton(space, cells, channels)
+    else:
+        from ghnas.architectures import Architectures
+
+        files = Architectures(architectures)
+        chosen = files.space
     images = load_images(out, data, image_size)
     output = output or Path(f"{chosen.name}-{images.name}.safetensors")
     settings = TrainSettings(
@@ -116,7 +132,7 @@ def train(
     )
     config = GHNConfig(num_classes=images.num_classes, hid=hid, **PRESETS[preset])  # type: ignore[arg-type]
     origin = find_ghn(chosen.name, EMBEDDED) if start == "shipped" else start and Path(start)
-    job = Job(chosen, images, config, settings, output, place, origin or None)
+    job = Job(chosen, images, config, settings, output, place, origin or None, files)
     say(out, f"training {preset} for {chosen.name} on {images.name}, {place.type}, into {output}")
     try:
         with meter(out, "steps") as shown:
