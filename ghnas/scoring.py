@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -71,6 +72,7 @@ class Scorer:
         self._pool: ProcessPoolExecutor | None = None
         if device.type == "cpu" and self.workers > 1:
             self._pool = start_pool(self.workers, _start_worker, self.ghn, self.batches)
+            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def score(
         self, graphs: Sequence[Graph], wanted: Sequence[int] | None = None
