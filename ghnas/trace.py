@@ -7,6 +7,20 @@ What becomes a node is what the published implementation makes one, so that its 
 apply: weights and biases of convolutions and matrices are two nodes, a norm is one, a sum or a
 concatenation is one if it joins at least two nodes, pooling is one. Everything else (activations,
 products, reshapes, attention between its projections) is passed through.
+
+Parameters that the published networks do not have stand at the nearest primitive:
+
+==========================================  =====================================================
+parameter                                   node
+==========================================  =====================================================
+packed or separate attention projections    `conv` and `bias`; `nn.MultiheadAttention` adds `msa`
+class token, other vectors that are joined  `bias` that reads nothing
+position embedding, relative position table `pos_enc` that reads nothing
+layer scale, logit scale, slope of a PReLU  `ln`: a scale, predicted as a norm's
+vector that is added                        `bias`
+group norm and instance norm, RMS norm      `bn`, `ln`
+transposed convolution, embedding table     `conv`
+==========================================  =====================================================
 """
 
 from __future__ import annotations
