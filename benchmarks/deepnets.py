@@ -15,7 +15,7 @@ from common import write_table
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 
-from ghnas.architectures import CHUNK, Architectures, make_records
+from ghnas.architectures import CHUNK, Architectures, collection_paused, make_records
 from ghnas.ghn.features import GraphFeatures, graph_features
 from ghnas.space import load_space
 
@@ -56,13 +56,15 @@ def main() -> None:
         picks = np.random.default_rng(0).integers(0, len(found), 20 * CHUNK).tolist()
         began = time.process_time()
         for start in range(0, len(picks), CHUNK):
-            graph_features(found.graphs(picks[start : start + CHUNK], (3, 32, 32), 10))
+            with collection_paused():
+                graph_features(found.graphs(picks[start : start + CHUNK], (3, 32, 32), 10))
         read = len(picks) / (time.process_time() - began)
         began = time.process_time()
         for start in range(0, len(picks), CHUNK):
             rng = random.Random(start)
-            fresh = [space.sample(rng) for _ in range(CHUNK)]
-            graph_features([space.graph(item, (3, 32, 32), 10) for item in fresh])
+            with collection_paused():
+                fresh = [space.sample(rng) for _ in range(CHUNK)]
+                graph_features([space.graph(item, (3, 32, 32), 10) for item in fresh])
         drawn = len(picks) / (time.process_time() - began)
     rows += [
         (f"`ghnas generate` of {options.count:,}", f"{seconds:,.0f} s"),

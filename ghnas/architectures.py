@@ -190,19 +190,21 @@ def make_records(space: Space, rng: random.Random, count: int) -> np.ndarray:
     ]
     for start in range(0, count, CHUNK):
         end = min(start + CHUNK, count)
-        with _collection_paused():
+        with collection_paused():
             chunk = [_draw(space, rng) for _ in range(start, end)]
-            features = graph_features([graph for _, graph in chunk])
-            for record, (candidate, graph), item in zip(
-                records[start:end], chunk, features, strict=True
-            ):
-                record["choices"] = [codes[candidate[name]] for name, codes in positions]
-                record["depth"] = item.level[-1]
-                record["nodes"] = len(item.primitive)
-                record["edges"] = len(graph.primitives.edges)
-                paths = np.count_nonzero(item.distance)
-                record["virtual_edges"] = paths - len(graph.primitives.edges)
-                record["parameters"] = graph.parameter_count
+            graphs = [graph for _, graph in chunk]
+            features = graph_features(graphs)
+            part = records[start:end]
+            part["choices"] = [
+                [codes[candidate[name]] for name, codes in positions] for candidate, _ in chunk
+            ]
+            part["depth"] = [item.level[-1] for item in features]
+            part["nodes"] = [len(item.primitive) for item in features]
+            part["edges"] = [len(graph.primitives.edges) for graph in graphs]
+            part["virtual_edges"] = [np.count_nonzero(item.distance) for item in features]
+            part["virtual_edges"] -= part["edges"]
+            part["parameters"] = [graph.parameter_count for graph in graphs]
+            del chunk, graphs, features
     return records
 
 
@@ -215,7 +217,7 @@ def _draw(space: Space, rng: random.Random) -> tuple[Candidate, Graph]:
 
 
 @contextmanager
-def _collection_paused() -> Iterator[None]:
+def collection_paused() -> Iterator[None]:
     """Python's search for cycles would read every node again and again; graphs have none."""
     was = gc.isenabled()
     gc.disable()

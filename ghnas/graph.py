@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol, cast
-
-import numpy as np
 
 Shape = tuple[int, ...]
 
@@ -218,95 +216,6 @@ def _combine(label: bytes, others: list[bytes]) -> bytes:
     return digest.digest()
 
 
-def levels(count: int, edges: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Longest paths, in edges, from any source to each node and from each node to any sink.
-
-    Args:
-        count: Number of nodes.
-        edges: Pairs (from, to) with from < to, in the order of `to`.
-
-    Returns:
-        Two int64 arrays (count,).
-    """
-    above, below = [0] * count, [0] * count
-    for source, target in edges:
-        length = above[source] + 1
-        if length > above[target]:
-            above[target] = length
-    for source, target in reversed(edges):
-        length = below[target] + 1
-        if length > below[source]:
-            below[source] = length
-    return np.array(above), np.array(below)
-
-
-def shortest_paths(
-    graphs: Sequence[tuple[int, Sequence[tuple[int, int]]]], cutoff: int
-) -> list[np.ndarray]:
-    """Directed shortest-path lengths between all pairs of nodes, of many graphs at once.
-
-    Args:
-        graphs: For each its number of nodes and its pairs (from, to) with from < to, in the
-            order of `to`.
-        cutoff: Longer paths are left out.
-
-    Returns:
-        For each graph a uint8 array (count, count); entry [to, from] is the length, 0 where
-        there is no path of at most `cutoff` edges.
-
-    Raises:
-        ValueError: If `cutoff` is over 254.
-    """
-    if cutoff > 254:
-        raise ValueError("cutoff must be at most 254")
-    order = sorted(range(len(graphs)), key=lambda index: graphs[index][0])
-    result: dict[int, np.ndarray] = {}
-    for start in range(0, len(order), _TOGETHER):
-        chosen = order[start : start + _TOGETHER]
-        found = _shortest_paths([graphs[index] for index in chosen], cutoff)
-        result |= zip(chosen, found, strict=True)
-    return [result[index] for index in range(len(graphs))]
-
-
-_TOGETHER = 32
-"""Graphs of about one size in one array: more would not fit a core's cache."""
-
-
-def _shortest_paths(
-    graphs: Sequence[tuple[int, Sequence[tuple[int, int]]]], cutoff: int
-) -> list[np.ndarray]:
-    size, many = max((count for count, _ in graphs), default=0), len(graphs)
-    # row `size` stands for no node: from there to anywhere is too far
-    distance = np.full((size + 1, many, size), cutoff, dtype=np.uint8)
-    sources = _sources_by_target(graphs, size)
-    used = (sources < size).any(axis=2).sum(axis=1)
-    rows = np.arange(many)
-    for node in range(size):
-        for number in range(used[node]):
-            reached = distance[sources[node, number], rows]
-            np.minimum(distance[node], reached, out=distance[node])
-        distance[node] += 1
-        distance[node, :, node] = 0
-    distance[distance > cutoff] = 0
-    return [distance[:count, index, :count].copy() for index, (count, _) in enumerate(graphs)]
-
-
-def _sources_by_target(
-    graphs: Sequence[tuple[int, Sequence[tuple[int, int]]]], size: int
-) -> np.ndarray:
-    """(target, number, graph): the number-th source of a target, `size` where there is none."""
-    edges = [np.array(item, dtype=np.int64).reshape(-1, 2) for _, item in graphs]
-    numbers = []
-    for pairs in edges:
-        targets = pairs[:, 1]
-        numbers.append(np.arange(len(targets)) - np.searchsorted(targets, targets))
-    most = max((int(item.max(initial=-1)) for item in numbers), default=-1) + 1
-    table = np.full((size, most, len(graphs)), size)
-    for index, (pairs, number) in enumerate(zip(edges, numbers, strict=True)):
-        table[pairs[:, 1], number, index] = pairs[:, 0]
-    return table
-
-
 _new: Callable[[type[Node], tuple[Specification, tuple[int, ...], str, int]], Node]
 _new = tuple.__new__  # several times faster than the named tuple's own
 
@@ -322,6 +231,14 @@ class Template:
 
     nodes: tuple[Node, ...]
     output: int
+
+    @cached_property
+    def steps(self) -> tuple[tuple[Specification, int, tuple[int, ...], str], ...]:
+        """For each node what it is, its only input or -1, its inputs and its name's suffix."""
+        return tuple(
+            (spec, inputs[0] if len(inputs) == 1 else -1, inputs, suffix)
+            for spec, inputs, suffix, _ in self.nodes
+        )
 
 
 def record(shape: Shape, build: Callable[[GraphBuilder, int], int]) -> Template:
@@ -351,7 +268,7 @@ class GraphBuilder:
     cell: int = 0
     left_out: str = ""
     _nodes: list[Node] = field(default_factory=list)
-    _shared: dict[tuple[Operation, tuple[int, ...]], int] = field(default_factory=dict)
+    _shared: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
 
     def add(self, op: Operation, *inputs: int, name: str = "") -> int:
         """Append a node and return its index.
@@ -359,28 +276,31 @@ class GraphBuilder:
         Nodes that are contracted away (activations and the like) have no parameters; equal ones
         on equal inputs are the same node, so that nothing is computed twice.
         """
-        return self._append(specify(op, tuple(self._nodes[i].shape for i in inputs)), inputs, name)
+        nodes = self._nodes
+        shapes = tuple([nodes[i].spec.output_shape for i in inputs])
+        return self._append(specify(op, shapes), inputs, name)
 
     def replay(self, template: Template, source: int, name: str) -> int:
-        """Append a template's nodes behind `source`; returns the index of their output.
+        """Append a template's nodes; returns the index of their output.
 
         Args:
             template: What to append.
             source: The node that it reads.
             name: The prefix of its parameters' names.
         """
-        indices, nodes, cell, left_out = [source], self._nodes, self.cell, self.left_out
-        for spec, inputs, suffix, _ in template.nodes:
-            if len(inputs) == 1:
-                sources: tuple[int, ...] = (indices[inputs[0]],)
-            else:
-                sources = tuple([indices[i] for i in inputs])
-            primitive = spec.primitive
-            if primitive is None or primitive == left_out:
-                indices.append(self._append(spec, sources, name + suffix if suffix else ""))
-            else:
-                indices.append(len(nodes))
-                nodes.append(_new(Node, (spec, sources, name + suffix if suffix else "", cell)))
+        indices, nodes, cell, shared = [source], self._nodes, self.cell, self._shared
+        for spec, first, inputs, suffix in template.steps:
+            above = (indices[first],) if first >= 0 else tuple([indices[i] for i in inputs])
+            if spec.primitive is None:
+                index = shared.setdefault((id(spec), above), len(nodes))
+                if index < len(nodes):
+                    indices.append(index)
+                    continue
+            elif spec.primitive == self.left_out:
+                indices.append(above[0])
+                continue
+            indices.append(len(nodes))
+            nodes.append(_new(Node, (spec, above, name + suffix if suffix else "", cell)))
         return indices[template.output]
 
     def _append(self, spec: Specification, inputs: tuple[int, ...], name: str) -> int:
@@ -389,7 +309,7 @@ class GraphBuilder:
         if spec.primitive == self.left_out:
             return inputs[0]
         if spec.primitive is None:
-            key = (spec.op, inputs)
+            key = (id(spec), inputs)
             known = self._shared.setdefault(key, index)
             if known != index:
                 return known
@@ -398,23 +318,29 @@ class GraphBuilder:
 
     def shape(self, index: int) -> Shape:
         """Output shape of a node for one image."""
-        return self._nodes[index].shape
+        return self._nodes[index].spec.output_shape
 
     def build(self) -> Graph:
         """The finished graph: the nodes that lead to the one added last, its output."""
-        needed = [False] * len(self._nodes)
-        needed[0] = needed[-1] = True
-        for index in range(len(self._nodes) - 1, -1, -1):
+        nodes = self._nodes
+        needed = bytearray(len(nodes))
+        needed[0] = needed[-1] = 1
+        for index in range(len(nodes) - 1, -1, -1):
             if needed[index]:
-                for source in self._nodes[index].inputs:
-                    needed[source] = True
+                for source in nodes[index].inputs:
+                    needed[source] = 1
         if all(needed):
-            return Graph(tuple(self._nodes))
-        position = {index: n for n, index in enumerate(i for i, keep in enumerate(needed) if keep)}
+            return Graph(tuple(nodes))
+        position, kept = [0] * len(nodes), 0
+        for index, keep in enumerate(needed):
+            position[index] = kept
+            kept += keep
         return Graph(
             tuple(
-                Node(node.spec, tuple(position[i] for i in node.inputs), node.name, node.cell)
-                for index, node in enumerate(self._nodes)
-                if needed[index]
+                [
+                    _new(Node, (spec, tuple([position[i] for i in inputs]), name, cell))
+                    for keep, (spec, inputs, name, cell) in zip(needed, nodes, strict=True)
+                    if keep
+                ]
             )
         )

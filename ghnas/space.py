@@ -256,7 +256,8 @@ def parse_space(text: str, path: str) -> Space:
         UserError: Naming the key and what was expected.
     """
     from ghnas.cell_space import CellSpace, CellSpaceFile
-    from ghnas.deepnets_space import DeepNetsFile, DeepNetsSpace
+    from ghnas.deepnets_file import DeepNetsFile
+    from ghnas.deepnets_space import DeepNetsSpace
     from ghnas.stage_space import StageSpace, StageSpaceFile
 
     try:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnas.graph import Graph, GraphBuilder, levels, shortest_paths
+from ghnas.graph import Graph, GraphBuilder
 from ghnas.ops import Activation, BatchNorm, Concat, Conv, Input, Sum
+from ghnas.paths import levels, shortest_paths
 from ghnas.space import load_space
 
 DARTS = load_space("darts")

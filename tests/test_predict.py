@@ -168,6 +168,11 @@ def test_predict_for_a_network_of_ones_own(ghn_file: Path, here: Path, ghnas: Gh
     assert load_file(here / "Small.safetensors")["5.weight"].shape == (10, 8)
     ghnas("predict", "my_networks:Small", "--ghn", ghn_file, "--classes", 3)
     assert load_file(here / "Small.safetensors")["5.weight"].shape == (3, 8)
+    plain = load_file(here / "Small.safetensors")
+    ghnas("predict", "my_networks:Small", "--ghn", ghn_file, "--classes", 3, "--noise", "1e-3")
+    noisy = load_file(here / "Small.safetensors")
+    assert not torch.equal(noisy["0.weight"], plain["0.weight"])
+    assert torch.equal(noisy["5.weight"], plain["5.weight"])
     ghnas("predict", "my_networks:Small", "--ghn", ghn_file, "--keep-head")
     assert "5.weight" not in load_file(here / "Small.safetensors")
 

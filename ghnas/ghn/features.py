@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from ghnas.graph import Graph, Shape, levels, shortest_paths
+from ghnas.graph import Graph, Shape
+from ghnas.paths import levels, shortest_paths
 
 PRIMITIVES = (
     "max_pool",
@@ -136,7 +138,7 @@ def _read(graph: Graph, distance: np.ndarray, kept_head: int | None) -> GraphFea
     return GraphFeatures(
         graph=graph,
         primitive=np.array([_CODES[spec.primitive] for spec in specs]),
-        shape=np.array(shapes),
+        shape=np.fromiter(chain.from_iterable(shapes), np.int64, 4 * count).reshape(count, 4),
         distance=distance,
         level=above,
         height=below,
