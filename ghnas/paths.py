@@ -95,7 +95,7 @@ def _sources_by_target(
     for pairs in edges:
         targets = pairs[:, 1]
         numbers.append(np.arange(len(targets)) - np.searchsorted(targets, targets))
-    most = max((int(item.max(initial=-1)) for item in numbers), default=-1) + 1
+    most = max((int(item.max()) + 1 for item in numbers if len(item)), default=0)
     table = np.full((size, most, len(graphs)), size)
     for index, (pairs, number) in enumerate(zip(edges, numbers, strict=True)):
         table[pairs[:, 1], number, index] = pairs[:, 0]
