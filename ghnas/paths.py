@@ -91,7 +91,7 @@ def _sources_by_target(
         np.fromiter(chain.from_iterable(item), np.int64, 2 * len(item)).reshape(-1, 2)
         for _, item in graphs
     ]
-    numbers = []
+    numbers: list[np.ndarray] = []
     for pairs in edges:
         targets = pairs[:, 1]
         numbers.append(np.arange(len(targets)) - np.searchsorted(targets, targets))
