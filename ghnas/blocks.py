@@ -222,6 +222,21 @@ def residual(
     return graph.add(Activation(activation), _residual(graph, shortcut, x))
 
 
+@block("relu_residual")
+def relu_residual(graph: GraphBuilder, place: Place, *, kernel: int = 3) -> int:
+    """ResNet's basic block of ReLU-convolution-norm; where the size is halved, the shortcut is an
+    average pool and a 1x1 convolution (the reduction block of NAS-Bench-201)."""
+    name, shortcut = place.name, place.source
+    first = Place(shortcut, place.channels, place.stride, f"{name}.conv_a")
+    x = relu_conv_bn(graph, first, kernel=kernel)
+    x = relu_conv_bn(graph, Place(x, place.channels, 1, f"{name}.conv_b"), kernel=kernel)
+    if place.stride > 1:
+        shortcut = graph.add(AvgPool(place.stride, place.stride), shortcut)
+    if graph.shape(shortcut) != graph.shape(x):
+        shortcut = graph.add(Conv(place.channels, 1), shortcut, name=f"{name}.downsample.1")
+    return _residual(graph, shortcut, x)
+
+
 def _residual(graph: GraphBuilder, shortcut: int, x: int) -> int:
     if graph.shape(shortcut) != graph.shape(x):
         return x

@@ -7,6 +7,7 @@ from itertools import groupby
 from xml.sax.saxutils import escape
 
 from ghnas.cell_space import CELLS, CellSpace
+from ghnas.dense_cell_space import DenseCellSpace
 from ghnas.graph import Graph, Node, Shape
 from ghnas.ops import Op, describe
 from ghnas.space import Candidate, Space
@@ -55,6 +56,8 @@ def draw(space: Space, candidate: Candidate, graph: Graph) -> list[Drawing]:
     """
     if isinstance(space, CellSpace):
         return [_draw_cell(space, candidate, cell) for cell in CELLS]
+    if isinstance(space, DenseCellSpace):
+        return [_draw_dense_cell(space, candidate)]
     return [_draw_blocks(space.name, graph)]
 
 
@@ -68,6 +71,14 @@ def _draw_cell(space: CellSpace, candidate: Candidate, cell: str) -> Drawing:
     inner = range(2, len(parts))
     parts.append(Part("out", "concat", tuple(Wire(source) for source in inner)))
     return Drawing(f"{cell} cell", tuple(parts))
+
+
+def _draw_dense_cell(space: DenseCellSpace, candidate: Candidate) -> Drawing:
+    parts = [Part("0", "input")]
+    for pairs in space.edges(candidate):
+        wires = tuple(Wire(source, name) for name, source in pairs if not space.is_none(name))
+        parts.append(Part(str(len(parts)), "sum", wires))
+    return Drawing("cell", tuple(parts))
 
 
 def _draw_blocks(name: str, graph: Graph) -> Drawing:
@@ -168,6 +179,7 @@ _COLOURS = {
     "sep_conv": "#1b6ca8",
     "dil_conv": "#7b3fa0",
     "conv": "#2a9d8f",
+    "nor_conv": "#2a9d8f",
     "max_pool": "#c0392b",
     "avg_pool": "#d35400",
     "skip": "#7f8c8d",

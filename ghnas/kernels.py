@@ -23,9 +23,9 @@ def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 def avg_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Average pooling with padding kernel // 2 that is not counted."""
+    """Average pooling with padding (kernel - 1) // 2 that is not counted."""
     if x.is_cuda or kernel != 3 or stride > 1:
-        return F.avg_pool2d(x, kernel, stride, kernel // 2, count_include_pad=False)
+        return F.avg_pool2d(x, kernel, stride, (kernel - 1) // 2, count_include_pad=False)
     for dimension in (2, 3):
         x = _NeighbourSum.apply(x, dimension) if x.requires_grad else _sum(x, dimension)
         shape = [1, 1, 1, 1]

@@ -1,7 +1,8 @@
 """Search spaces: choices, sampling, mutation, crossover, and from choices to a graph.
 
-A space is one YAML file. Its `family` says how the rest is read: `cells` (`ghnas.cell_space`)
-or `stages` (`ghnas.stage_space`).
+A space is one YAML file. Its `family` says how the rest is read: `cells` (`ghnas.cell_space`),
+`dense_cells` (`ghnas.dense_cell_space`), `stages` (`ghnas.stage_space`) or `deepnets`
+(`ghnas.deepnets_space`).
 """
 
 from __future__ import annotations
@@ -258,6 +259,7 @@ def parse_space(text: str, path: str) -> Space:
     from ghnas.cell_space import CellSpace, CellSpaceFile
     from ghnas.deepnets_file import DeepNetsFile
     from ghnas.deepnets_space import DeepNetsSpace
+    from ghnas.dense_cell_space import DenseCellSpace, DenseCellSpaceFile
     from ghnas.stage_space import StageSpace, StageSpaceFile
 
     try:
@@ -273,6 +275,8 @@ def parse_space(text: str, path: str) -> Space:
     try:
         if family == "cells":
             return CellSpace(CellSpaceFile.model_validate(content))
+        if family == "dense_cells":
+            return DenseCellSpace(DenseCellSpaceFile.model_validate(content))
         if family == "stages":
             return StageSpace(StageSpaceFile.model_validate(content))
         if family == "deepnets":
@@ -280,7 +284,8 @@ def parse_space(text: str, path: str) -> Space:
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from error
     raise UserError(
-        f"{path}: key 'family': expected 'cells', 'stages' or 'deepnets', found {family!r}"
+        f"{path}: key 'family': expected 'cells', 'dense_cells', 'stages' or 'deepnets', "
+        f"found {family!r}"
     )
 
 

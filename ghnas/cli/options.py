@@ -99,7 +99,7 @@ Data = Annotated[
 ]
 Cells = Annotated[
     int | None,
-    number_option("--cells", "Cells of the network.", most=200),
+    number_option("--cells", "Cells of the network, or of each of its stages.", most=200),
 ]
 Channels = Annotated[
     int | None, number_option("--channels", "Channels of the first cell.", most=4096)

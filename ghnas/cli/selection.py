@@ -35,7 +35,7 @@ def select(run: Run, text: str) -> list[Ranked]:
         return select_ranked(run, f"top-{_number(match[1], text, least=1)}")
     if text in ("best", "front"):
         return select_ranked(run, text)
-    if "(" in text or "=" in text:
+    if any(mark in text for mark in "(=|"):
         return [_from_notation(run, text)]
     raise UserError(f"unknown selection {text!r}: use top-N, front, trial-N or a genotype")
 
