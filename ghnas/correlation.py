@@ -58,7 +58,7 @@ def regret(first: int) -> Statistic:
 
     def lost(scores: Values, truth: Values) -> float:
         chosen = np.argsort(-scores, kind="stable")[:first]
-        return float(truth.max() - truth[chosen].max())
+        return float(np.max(truth) - np.max(truth[chosen]))
 
     return lost
 

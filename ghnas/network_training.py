@@ -126,9 +126,7 @@ def train_from_scratch(graph: Graph, data: DataSet, recipe: Recipe, seed: int) -
         data.train, recipe.batch_size, seed=seed, device="cpu", mean=data.mean, std=data.std,
         mirror=data.mirror, shift=recipe.shift,
     )  # fmt: skip
-    for _ in train_steps(
-        network, batches, recipe.steps, recipe.learning_rate, recipe.weight_decay
-    ):
+    for _ in train_steps(network, batches, recipe.steps, recipe.learning_rate, recipe.weight_decay):
         pass
     return network
 

@@ -173,4 +173,6 @@ def describe_estimate(estimate: Estimate, digits: int = 2, scale: float = 1.0) -
     ]
     if estimate.value != estimate.value:
         return "-"
-    return values[0] if estimate.low != estimate.low else f"{values[0]} ({values[1]} to {values[2]})"
+    return (
+        values[0] if estimate.low != estimate.low else f"{values[0]} ({values[1]} to {values[2]})"
+    )

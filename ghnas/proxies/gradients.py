@@ -40,9 +40,7 @@ def grasp(network: Network, images: Tensor, labels: Tensor) -> float:
     product = sum((g.detach() * g).sum() for g in gradients)
     assert isinstance(product, Tensor)
     curved = torch.autograd.grad(product, weights, allow_unused=True)
-    return -sum(
-        float((w * h).sum()) for w, h in zip(weights, curved, strict=True) if h is not None
-    )
+    return -sum(float((w * h).sum()) for w, h in zip(weights, curved, strict=True) if h is not None)
 
 
 def fisher(network: Network, images: Tensor, labels: Tensor) -> float:

@@ -28,9 +28,7 @@ def linear_part(node: Node, inputs: Sequence[Tensor], parameters: Sequence[Tenso
     op = node.op
     if isinstance(op, Conv):  # the fast forms are for float32
         groups = len(parameters[0]) if op.depthwise else 1
-        return F.conv2d(
-            inputs[0], parameters[0], None, op.stride, op.padding, op.dilation, groups
-        )
+        return F.conv2d(inputs[0], parameters[0], None, op.stride, op.padding, op.dilation, groups)
     return plain(node, inputs, parameters)
 
 
