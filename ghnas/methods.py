@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -28,7 +27,6 @@ GHN_METHODS = ("ghn-accuracy", "ghn-loss")
 DERIVED = {"vote": VOTERS}
 """Methods that follow from others' scores, and which."""
 ENSEMBLE = "ensemble"
-STEPS = re.compile(r"ghn-steps-([1-9][0-9]{0,3})")
 DEFAULT = (*GHN_METHODS, *PROXIES, "vote", ENSEMBLE)
 
 CHUNK = 4
@@ -40,7 +38,8 @@ class ScoreJob:
     """What to score.
 
     Args:
-        space: With its skeleton.
+        space: With the skeleton that weights are predicted for.
+        proxy_space: With the skeleton that the proxies see.
         data: Training and validation images.
         architectures: In the space's notation.
         methods: What `base_methods` returned.
@@ -54,6 +53,7 @@ class ScoreJob:
     """
 
     space: Space
+    proxy_space: Space
     data: DataSet
     architectures: Sequence[str]
     methods: Sequence[str]
@@ -82,10 +82,8 @@ def check_methods(names: Sequence[str]) -> None:
     """
     known = [*GHN_METHODS, *PROXIES, *DERIVED, ENSEMBLE]
     for name in names:
-        if name not in known and not STEPS.fullmatch(name):
-            raise UserError(
-                f"unknown method {name!r}: use {', '.join(known)} or ghn-steps-K for K SGD steps"
-            )
+        if name not in known:
+            raise UserError(f"unknown method {name!r}: use {', '.join(known)}")
 
 
 def base_methods(names: Sequence[str]) -> list[str]:
@@ -175,9 +173,10 @@ def _start_worker(job: ScoreJob) -> None:
 def _score_chunk(names: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each architecture and method."""
     assert _worker is not None
-    job, shape = _worker, _worker.data.image_shape
-    graphs = [job.space.graph(job.space.decode(n), shape, job.data.num_classes) for n in names]
-    scores = _with_predicted(job, graphs, [m for m in methods if needs_ghn(m)])
+    job = _worker
+    predicting = [method for method in methods if needs_ghn(method)]
+    scores = _with_predicted(job, _graphs(job, job.space, names), predicting)
+    graphs = _graphs(job, job.proxy_space, names)
     for method in methods:
         if not needs_ghn(method):
             scores[method] = [_with_proxy(job, method, graph) for graph in graphs]
@@ -192,6 +191,11 @@ def _score_chunk(names: Sequence[str], methods: Sequence[str]) -> list[dict[str,
         for index, name in enumerate(names)
         for method in methods
     ]
+
+
+def _graphs(job: ScoreJob, space: Space, names: Sequence[str]) -> list[Graph]:
+    shape, classes = job.data.image_shape, job.data.num_classes
+    return [space.graph(space.decode(name), shape, classes) for name in names]
 
 
 def _with_proxy(job: ScoreJob, method: str, graph: Graph) -> Scored:

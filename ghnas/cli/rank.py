@@ -92,6 +92,18 @@ def rank(
     ] = 0,
     cells: options.Cells = None,
     channels: options.Channels = None,
+    proxy_cells: Annotated[
+        int | None,
+        options.number_option(
+            "--proxy-cells", "Cells for the proxies.", most=200, show_default="--cells"
+        ),
+    ] = None,
+    proxy_channels: Annotated[
+        int | None,
+        options.number_option(
+            "--proxy-channels", "Channels for the proxies.", most=4096, show_default="--channels"
+        ),
+    ] = None,
     image_size: ImageSize = None,
     score_images: Annotated[
         int, options.number_option("--score-images", "Validation images for the GHN's scores.")
@@ -129,9 +141,11 @@ def rank(
     chosen, images = _load(out, truth, space, data, cells, channels, image_size, ghn)
     names, predictor = _with_hypernetwork(out, names, ghn, chosen, images, space, data)
     info = predictor.info if predictor else None
+    for_proxies = _for_proxies(chosen, proxy_cells, proxy_channels)
     output = output or Path(f"rank-{chosen.name}-{images.name}")
     job = ScoreJob(
         space=chosen,
+        proxy_space=for_proxies,
         data=images.without_test(),
         architectures=known.architectures,
         methods=base_methods(names),
@@ -154,6 +168,7 @@ def rank(
     settings = {
         "space": chosen.name,
         "skeleton": dict(chosen.skeleton),
+        "proxy_skeleton": dict(for_proxies.skeleton),
         "data": images.name,
         "data_fingerprint": images.fingerprint,
         "image_size": images.image_shape[-1],
@@ -216,6 +231,12 @@ def _load(
     return load_skeleton(space, cells, channels), images
 
 
+def _for_proxies(space: Space, cells: int | None, channels: int | None) -> Space:
+    changes = {"cells": cells, "channels": channels}
+    given = {key: value for key, value in changes.items() if value is not None}
+    return space.with_skeleton(**given) if given else space
+
+
 @dataclass(frozen=True)
 class _Predictor:
     ghn: GHN
@@ -258,19 +279,18 @@ def _notes(
 ) -> list[str]:
     """Sentences on how the figures were made."""
     truth, size = comparison.truth, settings["image_size"]
-    skeleton = ", ".join(
-        f"{settings['skeleton'][key]} {key}"
-        for key in ("cells", "channels")
-        if key in settings["skeleton"]
-    )
     notes = [
-        f"{len(truth.architectures):,} architectures of {settings['space']} ({skeleton}), part "
-        f"{split}, seed {seed}; {settings['data']} at {size}x{size}; against {truth.column}, "
-        f"mean of {len(truth.by_seed)}",
-        f"proxies: {settings['proxy_images']} training images, Kaiming initialisation, seed {seed}",
+        f"{len(truth.architectures):,} architectures of {settings['space']}, part {split}, seed "
+        f"{seed}; {settings['data']} at {size}x{size}; against {truth.column}, mean of "
+        f"{len(truth.by_seed)}",
+        f"proxies: {_size(settings['proxy_skeleton'])}; {settings['proxy_images']} training "
+        f"images, Kaiming initialisation, seed {seed}",
     ]
     if ghn_name:
-        notes.append(f"{ghn_name}: {settings['score_images']} validation images")
+        notes.append(
+            f"{ghn_name}: {_size(settings['skeleton'])}; {settings['score_images']} validation "
+            "images"
+        )
     notes += [
         "95 % intervals: percentile bootstrap over architectures, 1,000 samples",
         "lost: accuracy in points below the best one here; seconds: a candidate on one core",
@@ -280,6 +300,11 @@ def _notes(
         notes.append(f"ceiling: the seeds of the trainings agree with Spearman {agreement}")
     notes += [f"left out: {name} {reason}" for name, reason in comparison.left_out.items()]
     return notes
+
+
+def _size(skeleton: dict[str, Any]) -> str:
+    known = [key for key in ("cells", "channels") if key in skeleton]
+    return ", ".join(f"{skeleton[key]} {key}" for key in known)
 
 
 def _made_by(seconds: float, workers: int) -> str:
