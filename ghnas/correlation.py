@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau, rankdata, spearmanr
+from scipy.stats import kendalltau, rankdata
 
 Values = npt.NDArray[np.float64]
 Statistic = Callable[[Values, Values], float]
@@ -28,19 +28,21 @@ class Estimate:
 
 def spearman(scores: Values, truth: Values) -> float:
     """Spearman's rank correlation; nan where one side is constant or fewer than three are given."""
-    return _correlation(lambda a, b: spearmanr(a, b).statistic, scores, truth)
+    if not _varied(scores, truth):
+        return float("nan")
+    return float(np.corrcoef(rankdata(scores), rankdata(truth))[0, 1])
 
 
 def kendall(scores: Values, truth: Values) -> float:
     """Kendall's tau-b; nan as for `spearman`."""
-    return _correlation(lambda a, b: kendalltau(a, b).statistic, scores, truth)
-
-
-def _correlation(function: Callable[..., float], scores: Values, truth: Values) -> float:
-    if len(scores) < 3 or np.ptp(truth) == 0 or (scores == scores[0]).all():
+    if not _varied(scores, truth):
         return float("nan")
-    # ranks first: a score may be minus infinity
-    return float(function(rankdata(scores), rankdata(truth)))
+    # ranks, for a score may be minus infinity; the exact p-value, which takes long, is not read
+    return float(kendalltau(rankdata(scores), rankdata(truth), method="asymptotic").statistic)
+
+
+def _varied(scores: Values, truth: Values) -> bool:
+    return len(scores) > 2 and bool((scores != scores[0]).any() and (truth != truth[0]).any())
 
 
 def within_best(statistic: Statistic, share: float = BEST_SHARE) -> Statistic:

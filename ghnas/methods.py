@@ -44,7 +44,7 @@ class ScoreJob:
         architectures: In the space's notation.
         methods: What `base_methods` returned.
         ghn: The hypernetwork, if a method needs one.
-        ghn_name: How its rows are marked.
+        ghn_name: What its scores are of: hypernetwork, skeleton, images.
         checks: Validation batches for predicted weights.
         batch: Training images and labels for the proxies.
         seed: Of the proxies' initialisation.
@@ -135,7 +135,7 @@ def score_all(
 
 def weights(job: ScoreJob, method: str) -> str:
     """Which weights a method's scores are of."""
-    return job.ghn_name if needs_ghn(method) else f"kaiming-{job.seed}"
+    return job.ghn_name if needs_ghn(method) else f"Kaiming, seed {job.seed}"
 
 
 def _by_method(job: ScoreJob, file: RowFile) -> dict[str, dict[str, Scored]]:

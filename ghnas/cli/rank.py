@@ -150,7 +150,7 @@ def rank(
         architectures=known.architectures,
         methods=base_methods(names),
         ghn=predictor.ghn if predictor else None,
-        ghn_name=f"ghn-{info.sha256[:12]}" if info else "",
+        ghn_name=_describe(info, chosen, score_images) if info else "",
         checks=evaluation_batches(
             images.validation.take(score_images), EVALUATION_BATCH, device="cpu",
             mean=(info and info.mean) or images.mean, std=(info and info.std) or images.std,
@@ -167,12 +167,10 @@ def rank(
     )  # fmt: skip
     settings = {
         "space": chosen.name,
-        "skeleton": dict(chosen.skeleton),
         "proxy_skeleton": dict(for_proxies.skeleton),
         "data": images.name,
         "data_fingerprint": images.fingerprint,
         "image_size": images.image_shape[-1],
-        "score_images": score_images,
         "proxy_images": proxy_images,
     }
     say(out, f"scoring {len(known.architectures):,} architectures by {', '.join(names)}")
@@ -287,10 +285,7 @@ def _notes(
         f"images, Kaiming initialisation, seed {seed}",
     ]
     if ghn_name:
-        notes.append(
-            f"{ghn_name}: {_size(settings['skeleton'])}; {settings['score_images']} validation "
-            "images"
-        )
+        notes.append(f"hypernetwork: {ghn_name}")
     notes += [
         "95 % intervals: percentile bootstrap over architectures, 1,000 samples",
         "lost: accuracy in points below the best one here; seconds: a candidate on one core",
@@ -300,6 +295,12 @@ def _notes(
         notes.append(f"ceiling: the seeds of the trainings agree with Spearman {agreement}")
     notes += [f"left out: {name} {reason}" for name, reason in comparison.left_out.items()]
     return notes
+
+
+def _describe(info: GHNInfo, space: Space, score_images: int) -> str:
+    """Which hypernetwork, for which skeleton, on how many validation images."""
+    size = _size(dict(space.skeleton))
+    return f"{info.sha256[:12]}; {size}; {score_images} validation images"
 
 
 def _size(skeleton: dict[str, Any]) -> str:
