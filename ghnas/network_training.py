@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ghnas.data import DataSet, Split, evaluation_batches, random_batches
 from ghnas.errors import UserError
 from ghnas.files import replace_atomically, write_atomically
 from ghnas.graph import Graph
-from ghnas.network import Network, load_parameters
+from ghnas.network import Network, kaiming, load_parameters
 from ghnas.scoring import Batch, evaluate_one
 from ghnas.trained import save
 
@@ -47,6 +47,104 @@ class FinetuneSettings:
     weight_decay: float = 3e-4
     seed: int = 0
     baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a network from scratch: SGD with Nesterov momentum 0.9 and a cosine rate.
+
+    Args:
+        steps: Updates in all.
+        learning_rate: At the first step.
+        batch_size: Images in a step.
+        weight_decay: On all parameters.
+        shift: Most pixels by which an image is moved each way.
+    """
+
+    steps: int = 500
+    learning_rate: float = 0.1
+    batch_size: int = 64
+    weight_decay: float = 3e-4
+    shift: int = 1
+
+
+def sgd(network: Network, learning_rate: float, weight_decay: float) -> torch.optim.SGD:
+    """The optimizer of every training here: SGD with Nesterov momentum 0.9."""
+    return torch.optim.SGD(
+        network.parameters(), learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+    )
+
+
+def cosine(progress: float) -> float:
+    """The share of the first rate after a share of the training (Loshchilov and Hutter, 2017)."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def sgd_step(network: Network, optimizer: torch.optim.SGD, batch: Batch, rate: float) -> float:
+    """One update with gradients clipped to norm 5; returns the loss before it."""
+    images, labels = batch
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = F.cross_entropy(network(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def train_steps(
+    network: Network, batches: Iterable[Batch], steps: int, rate: float, weight_decay: float = 3e-4
+) -> Iterator[int]:
+    """Train, and yield the number of steps done after each.
+
+    Args:
+        network: In training mode.
+        batches: At least `steps` of them.
+        steps: Updates in all.
+        rate: Learning rate at the first step; it falls to zero as a cosine.
+        weight_decay: On all parameters.
+    """
+    optimizer = sgd(network, rate, weight_decay)
+    for step, batch in zip(range(steps), batches, strict=False):
+        sgd_step(network, optimizer, batch, rate * cosine(step / steps))
+        yield step + 1
+
+
+def train_from_scratch(graph: Graph, data: DataSet, recipe: Recipe, seed: int) -> Network:
+    """A network trained on a CPU from Kaiming initialisation.
+
+    Args:
+        graph: The architecture.
+        data: Its training images are read.
+        recipe: How to train.
+        seed: Of initialisation, of the images' order and of their shifts.
+    """
+    network = Network(graph).to(memory_format=torch.channels_last)
+    load_parameters(network, kaiming(graph, torch.Generator().manual_seed(seed)))
+    batches = random_batches(
+        data.train, recipe.batch_size, seed=seed, device="cpu", mean=data.mean, std=data.std,
+        mirror=data.mirror, shift=recipe.shift,
+    )  # fmt: skip
+    for _ in train_steps(network, batches, recipe.steps, recipe.learning_rate, recipe.weight_decay):
+        pass
+    return network
+
+
+@torch.no_grad()
+def measure_accuracy(
+    network: Network, split: Split, data: DataSet, device: torch.device | str = "cpu"
+) -> float:
+    """Accuracy in [0, 1] with running statistics: how the network will be used.
+
+    The network is left in evaluation mode.
+    """
+    network.eval()
+    batches = evaluation_batches(
+        split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
+    )
+    right = sum(int((network(x).argmax(1) == y).sum()) for x, y in batches)
+    return right / len(split)
 
 
 History = list[dict[str, float]]
@@ -175,10 +273,7 @@ class _Training:
         self.network = Network(self.task.graph)
         load_parameters(self.network, self.task.parameters)
         self.network.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(), settings.learning_rate, momentum=0.9, nesterov=True,
-            weight_decay=settings.weight_decay,
-        )  # fmt: skip
+        self.optimizer = sgd(self.network, settings.learning_rate, settings.weight_decay)
         self.state = self.task.folder / "state.pt"
         self._restore()
         self.per_epoch = max(len(data.train) // settings.batch_size, 1)
@@ -196,7 +291,8 @@ class _Training:
                 raise Stopped
             self._check(done * self.per_epoch + step)
             progress = (done + step / self.per_epoch) / self.material.settings.epochs
-            loss += self._step(next(self.batches), progress)
+            rate = self.material.settings.learning_rate * cosine(progress)
+            loss += sgd_step(self.network, self.optimizer, next(self.batches), rate)
         self.history.append(
             {
                 "epoch": done + 1,
@@ -214,18 +310,6 @@ class _Training:
         }
         replace_atomically(self.state, lambda beside: torch.save(content, beside))
 
-    def _step(self, batch: Batch, progress: float) -> float:
-        images, labels = batch
-        for group in self.optimizer.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * progress))
-            group["lr"] = self.material.settings.learning_rate * cosine
-        loss = F.cross_entropy(self.network(images), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
-        return float(loss.detach())
-
     def _check(self, step: int) -> None:
         """Note the first step at which a baseline is as good as the predicted weights."""
         if self.task.start == "ghn" or self.steps_saved is not None or step % CHECK_EVERY:
@@ -235,16 +319,8 @@ class _Training:
         if score.accuracy >= self.task.zero_shot:
             self.steps_saved = step
 
-    @torch.no_grad()
     def _accuracy(self, split: Split) -> float:
-        """With running statistics: how the network will be used."""
-        self.network.eval()
-        data = self.material.data
-        batches = evaluation_batches(
-            split, EVALUATION_BATCH, device=self.material.device, mean=data.mean, std=data.std
-        )
-        right = sum(int((self.network(x).argmax(1) == y).sum()) for x, y in batches)
-        return right / len(split)
+        return measure_accuracy(self.network, split, self.material.data, self.material.device)
 
     def _restore(self) -> None:
         if not self.state.exists():

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.multiprocessing
+
+from ghnas.errors import UserError
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -71,6 +75,52 @@ def start_pool(
     )
     pool.submit(int).result()  # all start now, before this process has other threads
     return pool
+
+
+def as_completed(
+    function: Callable[..., Any],
+    tasks: Iterable[tuple[Any, ...]],
+    workers: int,
+    setup: Callable[..., None],
+    *arguments: Any,
+) -> Generator[Any]:
+    """Apply a function to every task on processes that compute gradients.
+
+    Closing the generator, or an exception such as Ctrl-C, ends the processes at once.
+
+    Args:
+        function: Called in a worker with a task's items.
+        tasks: What for.
+        workers: How many processes at most.
+        setup: Called once in each with the arguments.
+
+    Yields:
+        Results in the order in which they are finished.
+
+    Raises:
+        UserError: If a process was ended from outside.
+    """
+    tasks = list(tasks)
+    if not tasks:
+        return
+    before = multiprocessing.active_children()
+    pool = start_pool(min(workers, len(tasks)), setup, *arguments, context=training_context())
+    own = [child for child in multiprocessing.active_children() if child not in before]
+    waiting = {pool.submit(function, *task) for task in tasks}
+    try:
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process was ended from outside, perhaps for lack of memory: what was finished is "
+            "kept, run the same command to go on"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in own:
+            child.kill()  # or the program would wait for work that nobody wants
 
 
 def _start(setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -11,7 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import dashboard, finetune, generate, inspect, predict, search, train
+from ghnas.cli import (
+    dashboard,
+    finetune,
+    generate,
+    inspect,
+    predict,
+    rank,
+    search,
+    train,
+    truth,
+)
 from ghnas.errors import UserError
 
 BAD_INPUT = 2
@@ -29,6 +39,8 @@ app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("finetune", epilog=finetune.EXAMPLE)(finetune.finetune)
 app.command("dashboard", epilog=dashboard.EXAMPLE)(dashboard.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
+app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
+app.command("rank", epilog=rank.EXAMPLE)(rank.rank)
 app.command("predict", epilog=predict.PREDICT_EXAMPLE)(predict.predict)
 app.command("convert", epilog=predict.CONVERT_EXAMPLE)(predict.convert)
 app.command("generate", epilog=generate.EXAMPLE)(generate.generate)

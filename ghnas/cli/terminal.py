@@ -72,6 +72,26 @@ def meter(out: Console, unit: str, clock: Callable[[], float] = time.monotonic) 
         bar.progress.stop()
 
 
+class Pace:
+    """The rate of work that began when this object was made.
+
+    Args:
+        clock: Seconds since any moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+
+    def rate(self, done: int) -> float | None:
+        """Units a second since the first call, which says what an earlier session had done."""
+        now = self._clock()
+        if self._first is None:
+            self._first = (now, done)
+        then, before = self._first
+        return (done - before) / (now - then) if done > before and now > then else None
+
+
 def _describe_pace(left: int, rate: float | None) -> str:
     return f"{format_rate(rate)} ETA {format_clock(left / rate)}" if rate else ""
 

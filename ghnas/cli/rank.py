@@ -1,0 +1,348 @@
+"""`ghnas rank`: rankings side by side, against accuracies that are known."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ghnas.cli import options
+from ghnas.cli.terminal import Pace, console, meter, print_json, say
+from ghnas.cli.truth import ImageSize, Workers, describe_estimate
+from ghnas.errors import UserError
+
+if TYPE_CHECKING:
+    from ghnas.correlation import Estimate
+    from ghnas.data import DataSet
+    from ghnas.ghn.checkpoint import GHNInfo
+    from ghnas.ghn.model import GHN
+    from ghnas.ranking import Comparison
+    from ghnas.space import Space
+
+EXAMPLE = (
+    "Example: ghnas rank --truth truth-darts-my-images.csv --space darts --data ./my-images "
+    "--ghn mine.safetensors"
+)
+SCORE_IMAGES, PROXY_IMAGES, EVALUATION_BATCH = 512, 64, 128
+
+
+def rank(
+    truth: Annotated[
+        Path,
+        typer.Option(
+            "--truth",
+            metavar="FILE",
+            help="CSV with a column architecture and accuracies, as `ghnas truth` writes it.",
+        ),
+    ],
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="The accuracies' column.",
+            show_default="test_accuracy, or the first with accuracy in its name",
+        ),
+    ] = None,
+    space: options.Space = "darts",
+    data: options.Data = "embedded",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            metavar="LIST",
+            help="ghn-accuracy, ghn-loss, params, flops, synflow, naswot, jacov, snip, grasp, "
+            "grad-norm, fisher, zen, vote, ensemble.",
+            show_default="all",
+        ),
+    ] = None,
+    ghn: Annotated[
+        Path | None,
+        typer.Option(
+            "--ghn",
+            metavar="FILE",
+            help="A hypernetwork made by `ghnas train`.",
+            show_default="the one that ships",
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            metavar="all|tune|test",
+            help="By a digest of the architecture's text: a quarter for tuning, the others to "
+            "report on.",
+        ),
+    ] = "all",
+    count: Annotated[
+        int | None,
+        options.number_option(
+            "--count", "Random architectures of the file.", least=3, show_default="all"
+        ),
+    ] = None,
+    seed: Annotated[
+        int, options.number_option("--seed", "Of --count and of initialisation.", least=0)
+    ] = 0,
+    cells: options.Cells = None,
+    channels: options.Channels = None,
+    proxy_cells: Annotated[
+        int | None,
+        options.number_option(
+            "--proxy-cells", "Cells for the proxies.", most=200, show_default="--cells"
+        ),
+    ] = None,
+    proxy_channels: Annotated[
+        int | None,
+        options.number_option(
+            "--proxy-channels", "Channels for the proxies.", most=4096, show_default="--channels"
+        ),
+    ] = None,
+    image_size: ImageSize = None,
+    score_images: Annotated[
+        int, options.number_option("--score-images", "Validation images for the GHN's scores.")
+    ] = SCORE_IMAGES,
+    proxy_images: Annotated[
+        int, options.number_option("--proxy-images", "Training images for the proxies.", least=2)
+    ] = PROXY_IMAGES,
+    workers: Workers = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="The folder to write.",
+            show_default="rank-SPACE-DATA",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Compare rankings with trained accuracies: which one can be trusted on this data set?
+
+    Scores the architectures of a CSV file by every method and shows rank correlations, the
+    accuracy that is lost by each method's first choice, and seconds a candidate on one core. Run
+    the same command again to go on after an interruption; other methods add to the same folder.
+    """
+    from ghnas.data import evaluation_batches, random_batches
+    from ghnas.device import cores
+    from ghnas.methods import ScoreJob, base_methods, check_methods, score_all
+    from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
+
+    names = _listed(methods)
+    check_methods(names or [])
+    out = console(json)
+    known = subset(read_truth(truth, column), split, count, seed)
+    chosen, images = _load(out, truth, space, data, cells, channels, image_size, ghn)
+    names, predictor = _with_hypernetwork(out, names, ghn, chosen, images, space, data)
+    info = predictor.info if predictor else None
+    for_proxies = _for_proxies(chosen, proxy_cells, proxy_channels)
+    output = output or Path(f"rank-{chosen.name}-{images.name}")
+    job = ScoreJob(
+        space=chosen,
+        proxy_space=for_proxies,
+        data=images.without_test(),
+        architectures=known.architectures,
+        methods=base_methods(names),
+        ghn=predictor.ghn if predictor else None,
+        ghn_name=_describe(info, chosen, score_images) if info else "",
+        checks=evaluation_batches(
+            images.validation.take(score_images), EVALUATION_BATCH, device="cpu",
+            mean=(info and info.mean) or images.mean, std=(info and info.std) or images.std,
+        ),
+        batch=next(
+            random_batches(
+                images.train, proxy_images, seed=seed, device="cpu", mean=images.mean,
+                std=images.std,
+            )
+        ),
+        seed=seed,
+        output=output / "scores.csv",
+        workers=workers or cores(),
+    )  # fmt: skip
+    settings = {
+        "space": chosen.name,
+        "proxy_skeleton": dict(for_proxies.skeleton),
+        "data": images.name,
+        "data_fingerprint": images.fingerprint,
+        "image_size": images.image_shape[-1],
+        "proxy_images": proxy_images,
+    }
+    say(out, f"scoring {len(known.architectures):,} architectures by {', '.join(names)}")
+    began = time.monotonic()
+    try:
+        with meter(out, "architectures") as shown:
+            pace = Pace()
+            scored = score_all(
+                job, settings, lambda done, total: shown.update(done, total, "", pace.rate(done))
+            )
+    except KeyboardInterrupt:
+        say(out, f"\ninterrupted; finished scores are in {output}: run the same command again")
+        raise
+    took = time.monotonic() - began
+    comparison = compare(known, names, scored)
+    notes = _notes(comparison, settings, split, seed, job.ghn_name)
+    write_comparison(output, comparison, [*notes, _made_by(took, job.workers)])
+    _print(out, comparison, notes, output)
+    if json:
+        content = as_dict(comparison)
+        print_json({"output": str(output), "split": split, "seed": seed, **settings, **content})
+
+
+def _listed(methods: str | None) -> list[str] | None:
+    if methods is None:
+        return None
+    return [name.strip() for name in methods.split(",") if name.strip()]
+
+
+def _load(
+    out: Console,
+    truth: Path,
+    space: str,
+    data: str,
+    cells: int | None,
+    channels: int | None,
+    image_size: int | None,
+    ghn: Path | None,
+) -> tuple[Space, DataSet]:
+    """The space and the images; what is not given is as in the trainings, if they say it."""
+    from ghnas.cli.loading import load_images, load_skeleton
+    from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.rows import read_settings
+
+    trained = read_settings(truth) or {}
+    if trained.get("space", None) == load_skeleton(space, None, None).name:
+        cells = cells or trained["skeleton"].get("cells")
+        channels = channels or trained["skeleton"].get("channels")
+    image_size = image_size or trained.get("image_size")
+    if image_size is None and ghn is not None:
+        shape = load_ghn(ghn)[1].image_shape
+        image_size = shape[-1] if shape else None
+    images = load_images(out, data, image_size)
+    if trained.get("data_fingerprint") not in (None, images.fingerprint):
+        say(out, f"note: the trainings in {truth} were on other images than {data}")
+    return load_skeleton(space, cells, channels), images
+
+
+def _for_proxies(space: Space, cells: int | None, channels: int | None) -> Space:
+    changes = {"cells": cells, "channels": channels}
+    given = {key: value for key, value in changes.items() if value is not None}
+    return space.with_skeleton(**given) if given else space
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    ghn: GHN
+    info: GHNInfo
+
+
+def _with_hypernetwork(
+    out: Console,
+    names: list[str] | None,
+    path: Path | None,
+    space: Space,
+    images: DataSet,
+    space_name: str,
+    data: str,
+) -> tuple[list[str], _Predictor | None]:
+    """The methods to compare, and the hypernetwork that they need.
+
+    Where no methods were named and no hypernetwork ships, those that need one are left out.
+    """
+    from ghnas.ghn.checkpoint import check_ghn, find_ghn, load_ghn, train_command
+    from ghnas.methods import DEFAULT, needs_ghn
+
+    methods = list(DEFAULT) if names is None else names
+    if not any(map(needs_ghn, methods)):
+        return methods, None
+    train = train_command(space_name, data)
+    try:
+        model, info = load_ghn(path or find_ghn(space.name, images.name, train))
+        check_ghn(info, space, images, train)
+    except UserError as error:
+        if names is not None or path is not None:
+            raise
+        say(out, f"note: {error}; leaving out what needs one")
+        return [name for name in methods if not needs_ghn(name)], None
+    return methods, _Predictor(model, info)
+
+
+def _notes(
+    comparison: Comparison, settings: dict[str, Any], split: str, seed: int, ghn_name: str
+) -> list[str]:
+    """Sentences on how the figures were made."""
+    truth, size = comparison.truth, settings["image_size"]
+    notes = [
+        f"{len(truth.architectures):,} architectures of {settings['space']}, part {split}, seed "
+        f"{seed}; {settings['data']} at {size}x{size}; against {truth.column}, mean of "
+        f"{len(truth.by_seed)}",
+        f"proxies: {_size(settings['proxy_skeleton'])}; {settings['proxy_images']} training "
+        f"images, Kaiming initialisation, seed {seed}",
+    ]
+    if ghn_name:
+        notes.append(f"hypernetwork: {ghn_name}")
+    notes += [
+        "95 % intervals: percentile bootstrap over architectures, 1,000 samples",
+        "lost: accuracy in points below the best one here; seconds: a candidate on one core",
+    ]
+    if comparison.ceiling is not None:
+        agreement = describe_estimate(comparison.ceiling)
+        notes.append(f"ceiling: the seeds of the trainings agree with Spearman {agreement}")
+    notes += [f"left out: {name} {reason}" for name, reason in comparison.left_out.items()]
+    return notes
+
+
+def _describe(info: GHNInfo, space: Space, score_images: int) -> str:
+    """Which hypernetwork, for which skeleton, on how many validation images."""
+    size = _size(dict(space.skeleton))
+    return f"{info.sha256[:12]}; {size}; {score_images} validation images"
+
+
+def _size(skeleton: dict[str, Any]) -> str:
+    known = [key for key in ("cells", "channels") if key in skeleton]
+    return ", ".join(f"{skeleton[key]} {key}" for key in known)
+
+
+def _made_by(seconds: float, workers: int) -> str:
+    from ghnas.report import format_seconds
+
+    return (
+        f"made by `{shlex.join(['ghnas', *sys.argv[1:]])}` on {time.strftime('%Y-%m-%d')}, "
+        f"{format_seconds(seconds)} on {workers} processes, {platform.machine()}"
+    )
+
+
+def _print(out: Console, comparison: Comparison, notes: list[str], output: Path) -> None:
+    from ghnas.report import table
+
+    shown = {
+        "spearman": "Spear-\nman",
+        "kendall": "Ken-\ndall",
+        "spearman_best_tenth": "in best\ntenth",
+        "regret_1": "lost,\nfirst",
+        "regret_5": "lost,\nof 5",
+    }
+    rows = []
+    for ranking in comparison.rankings:
+        cells = [_cell(name, ranking.figures[name]) for name in shown]
+        rows.append((ranking.method, *cells, f"{ranking.seconds:.3f}"))
+    out.print(table("Rankings against trained accuracy", ("method", *shown.values(), "s"), rows))
+    for note in notes:
+        say(out, note)
+    say(out, f"wrote {output}: ranking.md, ranking.csv, scores.csv, plots")
+
+
+def _cell(name: str, estimate: Estimate) -> str:
+    """The figure, and below it its interval."""
+    if estimate.value != estimate.value:
+        return "-"
+    scale, digits = (100, 1) if name.startswith("regret") else (1, 2)
+    value, low, high = (
+        f"{scale * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high)
+    )
+    return value if name == "kendall" else f"{value}\n{low} {high}"

@@ -1,0 +1,178 @@
+"""`ghnas truth`: train architectures from scratch, to know what a ranking is worth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ghnas.cli import options
+from ghnas.cli.terminal import Pace, console, meter, print_json, say
+
+if TYPE_CHECKING:
+    from ghnas.correlation import Estimate
+    from ghnas.truth import TruthSummary
+
+EXAMPLE = (
+    "Example: ghnas truth --space darts --data ./my-images --count 20 --seeds 2 --steps 500, "
+    "then ghnas rank --truth truth-darts-my-images.csv --data ./my-images"
+)
+ImageSize = Annotated[
+    int | None,
+    options.number_option("--image-size", "Resize images to so many pixels each way."),
+]
+Workers = Annotated[
+    int | None,
+    options.number_option("--workers", "Processes.", show_default="one for each core"),
+]
+
+
+def truth(
+    space: options.Space = "darts",
+    data: options.Data = "embedded",
+    count: Annotated[
+        int, options.number_option("--count", "Random architectures, no two the same.", least=2)
+    ] = 20,
+    seeds: Annotated[
+        int, options.number_option("--seeds", "Trainings of each; 2 or more show the noise.")
+    ] = 2,
+    steps: Annotated[int, options.number_option("--steps", "SGD steps of each training.")] = 500,
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            "--learning-rate",
+            metavar="X",
+            parser=options.positive_number("--learning-rate"),
+            help="At the first step; it falls to zero as a cosine.",
+        ),
+    ] = 0.1,
+    batch_size: Annotated[
+        int, options.number_option("--batch-size", "Images in a step.", least=2)
+    ] = 64,
+    cells: options.Cells = None,
+    channels: options.Channels = None,
+    image_size: ImageSize = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Measure on the test images too, for final figures.")
+    ] = False,
+    seed: Annotated[
+        int, options.number_option("--seed", "Which architectures are drawn.", least=0)
+    ] = 0,
+    workers: Workers = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="The CSV file to write.",
+            show_default="truth-SPACE-DATA.csv",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Train random architectures of a space, each from several seeds.
+
+    Tells how far two trainings of the same architectures agree: no ranking can be better than
+    that. `ghnas rank --truth` compares rankings with what is written here. Run the same command
+    again to go on after an interruption; a larger --count or --seeds adds to the file.
+    """
+    from ghnas.cli.loading import load_images, load_skeleton
+    from ghnas.device import cores
+    from ghnas.network_training import Recipe
+    from ghnas.truth import (
+        TruthJob,
+        accuracies_by_seed,
+        draw_architectures,
+        make_truth,
+        summarise_truth,
+    )
+
+    out = console(json)
+    chosen = load_skeleton(space, cells, channels)
+    images = load_images(out, data, image_size)
+    names = draw_architectures(chosen, images.image_shape, images.num_classes, count, seed)
+    output = output or Path(f"truth-{chosen.name}-{images.name}.csv")
+    job = TruthJob(
+        space=chosen,
+        data=images.without_test(),
+        test=images.load_test() if test else None,
+        architectures=names,
+        seeds=seeds,
+        recipe=Recipe(steps, learning_rate, batch_size),
+        drawn=f"seed {seed}",
+        output=output,
+        workers=workers or cores(),
+    )
+    say(
+        out,
+        f"training {count} architectures of {chosen.name} from {seeds} seeds on {images.name} "
+        f"at {images.image_shape[-1]}x{images.image_shape[-1]}, {steps} steps each, into {output}",
+    )
+    try:
+        with meter(out, "trainings") as shown:
+            pace = Pace()
+            rows = make_truth(
+                job,
+                lambda p: shown.update(
+                    p.done, p.total, _describe(p.seconds, p.accuracy), pace.rate(p.done)
+                ),
+            )
+    except KeyboardInterrupt:
+        say(out, f"\ninterrupted; finished trainings are in {output}: run the same command again")
+        raise
+    column = "test_accuracy" if test else "validation_accuracy"
+    summary = summarise_truth(accuracies_by_seed(rows, column)[1])
+    _print(out, summary, column, output, space, data)
+    if json:
+        print_json({"output": str(output), "column": column, **asdict(summary)})
+
+
+def _describe(seconds: float, accuracy: float) -> str:
+    from ghnas.report import format_percent, format_seconds
+
+    known = accuracy == accuracy
+    return f"last {format_percent(accuracy)} in {format_seconds(seconds)}" if known else ""
+
+
+def _print(
+    out: Console, summary: TruthSummary, column: str, output: Path, space: str, data: str
+) -> None:
+    from ghnas.report import format_percent, table
+
+    measured = "test" if column == "test_accuracy" else "validation"
+    rows: list[tuple[str, str]] = [
+        ("mean accuracy", format_percent(summary.mean)),
+        ("worst to best", f"{format_percent(summary.worst)} to {format_percent(summary.best)}"),
+        ("standard deviation between architectures", format_percent(summary.between_architectures)),
+    ]
+    if summary.seeds > 1:
+        rows += [
+            ("standard deviation between seeds", format_percent(summary.between_seeds)),
+            ("Spearman of one seed with another", describe_estimate(summary.ceiling)),
+            ("the most that a score can reach", f"{summary.ceiling_of_mean:.2f}"),
+        ]
+    out.print(
+        table(
+            f"{summary.architectures} architectures, {summary.seeds} seeds",
+            ("", "value"),
+            rows,
+            caption=f"{measured} accuracy, running statistics; 95 % bootstrap interval",
+        )
+    )
+    say(out, f"wrote {output}")
+    say(out, f"next: ghnas rank --truth {output} --space {space} --data {data}")
+
+
+def describe_estimate(estimate: Estimate, digits: int = 2, scale: float = 1.0) -> str:
+    """As `0.87 (0.75 to 0.93)`, or a dash where it is not defined."""
+    values: list[Any] = [
+        f"{scale * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high)
+    ]
+    if estimate.value != estimate.value:
+        return "-"
+    return (
+        values[0] if estimate.low != estimate.low else f"{values[0]} ({values[1]} to {values[2]})"
+    )

@@ -1,0 +1,162 @@
+"""How well a score orders architectures: correlations, regret, and how sure they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import kendalltau, rankdata
+
+Values = npt.NDArray[np.float64]
+Statistic = Callable[[Values, Values], float]
+
+RESAMPLES = 1000
+BEST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its bootstrap 95 % interval; not a number where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+def spearman(scores: Values, truth: Values) -> float:
+    """Spearman's rank correlation; nan where one side is constant or fewer than three are given."""
+    if not _varied(scores, truth):
+        return float("nan")
+    return float(np.corrcoef(rankdata(scores), rankdata(truth))[0, 1])
+
+
+def kendall(scores: Values, truth: Values) -> float:
+    """Kendall's tau-b; nan as for `spearman`."""
+    if not _varied(scores, truth):
+        return float("nan")
+    # ranks, for a score may be minus infinity; the exact p-value, which takes long, is not read
+    return float(kendalltau(rankdata(scores), rankdata(truth), method="asymptotic").statistic)
+
+
+def _varied(scores: Values, truth: Values) -> bool:
+    return len(scores) > 2 and bool((scores != scores[0]).any() and (truth != truth[0]).any())
+
+
+def within_best(statistic: Statistic, share: float = BEST_SHARE) -> Statistic:
+    """The statistic among the share of architectures that are truly the best."""
+
+    def among(scores: Values, truth: Values) -> float:
+        best = np.argsort(-truth, kind="stable")[: max(round(share * len(truth)), 1)]
+        return statistic(scores[best], truth[best])
+
+    return among
+
+
+def regret(first: int) -> Statistic:
+    """Accuracy that is lost by taking the best of a score's `first` choices, of all."""
+
+    def lost(scores: Values, truth: Values) -> float:
+        chosen = np.argsort(-scores, kind="stable")[:first]
+        return float(np.max(truth) - np.max(truth[chosen]))
+
+    return lost
+
+
+STATISTICS: dict[str, Statistic] = {
+    "spearman": spearman,
+    "kendall": kendall,
+    "spearman_best_tenth": within_best(spearman),
+    "kendall_best_tenth": within_best(kendall),
+    "regret_1": regret(1),
+    "regret_5": regret(5),
+}
+"""What is told of every score. Equal scores are in the order in which they are given."""
+
+
+def evaluate(
+    scores: Values, truth: Values, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Estimate]:
+    """Every statistic with its interval.
+
+    The interval is the percentile bootstrap's (Efron, 1979) over architectures, drawn with
+    replacement; samples for which a statistic is not defined are left out.
+
+    Args:
+        scores: Higher is better (N,); minus infinity is the lowest.
+        truth: Accuracies (N,).
+        seed: Of the samples.
+        resamples: How many.
+    """
+    picks = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
+    return {
+        name: _estimate(statistic, scores, truth, picks) for name, statistic in STATISTICS.items()
+    }
+
+
+def _estimate(
+    statistic: Statistic, scores: Values, truth: Values, picks: npt.NDArray[np.int64]
+) -> Estimate:
+    return _with_interval(
+        statistic(scores, truth), [statistic(scores[pick], truth[pick]) for pick in picks]
+    )
+
+
+def _with_interval(value: float, samples: Sequence[float]) -> Estimate:
+    finite = np.array([x for x in samples if np.isfinite(x)])
+    if not len(finite) or not np.isfinite(value):
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = np.quantile(finite, (0.025, 0.975))
+    return Estimate(value, float(low), float(high))
+
+
+def ceiling(by_seed: Values, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """How well trainings from different seeds agree: the mean Spearman of all pairs of seeds.
+
+    Args:
+        by_seed: Accuracies (seeds, architectures).
+        seed: Of the bootstrap samples of architectures.
+        resamples: How many.
+    """
+    count, architectures = by_seed.shape
+
+    def agreement(values: Values) -> float:
+        pairs = [spearman(values[i], values[j]) for i in range(count) for j in range(i)]
+        return float(np.mean(pairs)) if pairs else float("nan")
+
+    picks = np.random.default_rng(seed).integers(0, architectures, (resamples, architectures))
+    return _with_interval(agreement(by_seed), [agreement(by_seed[:, pick]) for pick in picks])
+
+
+def ceiling_of_mean(agreement: float, seeds: int) -> float:
+    """The most that a score can correlate with the mean of several seeds.
+
+    The reliability of a mean is n r / (1 + (n - 1) r) (Spearman, 1910; Brown, 1910), and a
+    correlation is at most its square root (Spearman, 1904).
+
+    Args:
+        agreement: Correlation of two seeds.
+        seeds: How many trainings are averaged.
+    """
+    if not agreement > 0:
+        return float("nan")
+    return float(np.sqrt(seeds * agreement / (1 + (seeds - 1) * agreement)))
+
+
+def seed_noise(by_seed: Values) -> float:
+    """Standard deviation between trainings of one architecture; see `ceiling` for the shape."""
+    if len(by_seed) < 2:
+        return float("nan")
+    return float(np.sqrt(by_seed.var(axis=0, ddof=1).mean()))
+
+
+def part_of(architecture: str) -> str:
+    """`tune` for a quarter of all architectures, `test` for the others.
+
+    Decided by the text alone: the first two hexadecimal digits of its BLAKE2b digest (RFC 7693)
+    of 8 bytes are below 40 (64 of 256) for `tune`.
+    """
+    digits = hashlib.blake2b(architecture.strip().encode(), digest_size=8).hexdigest()[:2]
+    return "tune" if int(digits, 16) < 64 else "test"

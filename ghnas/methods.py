@@ -1,0 +1,225 @@
+"""Ways to score an architecture, by name, and the processes that compute them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ghnas.data import DataSet
+from ghnas.errors import UserError
+from ghnas.ghn.model import GHN
+from ghnas.graph import Graph
+from ghnas.processes import as_completed
+from ghnas.proxies import PROXIES, VOTERS, reaches_output, score_graph
+from ghnas.proxies.table import LOWEST
+from ghnas.rows import RowFile
+from ghnas.scoring import Batch, evaluate_one
+from ghnas.space import Space
+
+COLUMNS = ("architecture", "method", "weights", "score", "seconds")
+"""Of a file of scores; higher is better, seconds of one processor core."""
+
+GHN_METHODS = ("ghn-accuracy", "ghn-loss")
+DERIVED = {"vote": VOTERS}
+"""Methods that follow from others' scores, and which."""
+ENSEMBLE = "ensemble"
+DEFAULT = (*GHN_METHODS, *PROXIES, "vote", ENSEMBLE)
+
+CHUNK = 4
+"""Architectures whose weights are predicted together."""
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """What to score.
+
+    Args:
+        space: With the skeleton that weights are predicted for.
+        proxy_space: With the skeleton that the proxies see.
+        data: Training and validation images.
+        architectures: In the space's notation.
+        methods: What `base_methods` returned.
+        ghn: The hypernetwork, if a method needs one.
+        ghn_name: What its scores are of: hypernetwork, skeleton, images.
+        checks: Validation batches for predicted weights.
+        batch: Training images and labels for the proxies.
+        seed: Of the proxies' initialisation.
+        output: The CSV file of scores.
+        workers: Processes, one torch thread each.
+    """
+
+    space: Space
+    proxy_space: Space
+    data: DataSet
+    architectures: Sequence[str]
+    methods: Sequence[str]
+    ghn: GHN | None
+    ghn_name: str
+    checks: Sequence[Batch]
+    batch: Batch
+    seed: int
+    output: Path
+    workers: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A score and the seconds that it took on one core."""
+
+    score: float
+    seconds: float
+
+
+def check_methods(names: Sequence[str]) -> None:
+    """Make sure that all names are of methods.
+
+    Raises:
+        UserError: Naming the one that is not, and all that there are.
+    """
+    known = [*GHN_METHODS, *PROXIES, *DERIVED, ENSEMBLE]
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown method {name!r}: use {', '.join(known)}")
+
+
+def base_methods(names: Sequence[str]) -> list[str]:
+    """What must be computed for the methods named: themselves, or what they follow from."""
+    result: dict[str, None] = {}
+    for name in names:
+        result |= dict.fromkeys(DERIVED.get(name, () if name == ENSEMBLE else (name,)))
+    return list(result)
+
+
+def needs_ghn(method: str) -> bool:
+    """Whether a method predicts weights."""
+    return method.startswith("ghn-")
+
+
+def score_all(
+    job: ScoreJob, settings: dict[str, Any], report: Callable[[int, int], None]
+) -> dict[str, dict[str, Scored]]:
+    """Compute what the file of scores does not have yet; rows are written as they are finished.
+
+    Args:
+        job: What to score.
+        settings: What rows in one file must agree in.
+        report: Called with the architectures done and their number.
+
+    Returns:
+        For each method the scores by architecture.
+
+    Raises:
+        UserError: If the file was made with other settings, or a process was ended from outside.
+    """
+    file = RowFile(job.output, COLUMNS, settings)
+    known = {(row["architecture"], row["method"], row["weights"]) for row in file.rows}
+    missing: list[tuple[str, tuple[str, ...]]] = []
+    for name in job.architectures:
+        lacking = tuple(m for m in job.methods if (name, m, weights(job, m)) not in known)
+        if lacking:
+            missing.append((name, lacking))
+    done, total = len(job.architectures) - len(missing), len(job.architectures)
+    report(done, total)
+    tasks = list(_chunks(missing))
+    with closing(as_completed(_score_chunk, tasks, job.workers, _start_worker, job)) as results:
+        for rows in results:
+            file.append(rows)
+            done += len({row["architecture"] for row in rows})
+            report(done, total)
+    return _by_method(job, file)
+
+
+def weights(job: ScoreJob, method: str) -> str:
+    """Which weights a method's scores are of."""
+    return job.ghn_name if needs_ghn(method) else f"Kaiming, seed {job.seed}"
+
+
+def _by_method(job: ScoreJob, file: RowFile) -> dict[str, dict[str, Scored]]:
+    result: dict[str, dict[str, Scored]] = {method: {} for method in job.methods}
+    for row in file.rows:
+        method = row["method"]
+        if method in result and row["weights"] == weights(job, method):
+            scored = Scored(float(row["score"]), float(row["seconds"]))
+            result[method][row["architecture"]] = scored
+    return result
+
+
+def _chunks(
+    missing: Sequence[tuple[str, tuple[str, ...]]],
+) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    """Neighbours that lack the same methods, up to CHUNK together."""
+    chunk: list[str] = []
+    for index, (name, methods) in enumerate(missing):
+        chunk.append(name)
+        last = index + 1 == len(missing) or missing[index + 1][1] != methods
+        if last or len(chunk) == CHUNK:
+            yield chunk, methods
+            chunk = []
+
+
+_worker: ScoreJob | None = None
+"""What a worker process scores with; None in every other process."""
+
+
+def _start_worker(job: ScoreJob) -> None:
+    global _worker
+    _worker = job
+
+
+def _score_chunk(names: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each architecture and method."""
+    assert _worker is not None
+    job = _worker
+    predicting = [method for method in methods if needs_ghn(method)]
+    scores = _with_predicted(job, _graphs(job, job.space, names), predicting)
+    graphs = _graphs(job, job.proxy_space, names)
+    for method in methods:
+        if not needs_ghn(method):
+            scores[method] = [_with_proxy(job, method, graph) for graph in graphs]
+    return [
+        {
+            "architecture": name,
+            "method": method,
+            "weights": weights(job, method),
+            "score": repr(scores[method][index].score),
+            "seconds": f"{scores[method][index].seconds:.4f}",
+        }
+        for index, name in enumerate(names)
+        for method in methods
+    ]
+
+
+def _graphs(job: ScoreJob, space: Space, names: Sequence[str]) -> list[Graph]:
+    shape, classes = job.data.image_shape, job.data.num_classes
+    return [space.graph(space.decode(name), shape, classes) for name in names]
+
+
+def _with_proxy(job: ScoreJob, method: str, graph: Graph) -> Scored:
+    began = time.process_time()
+    score = score_graph(PROXIES[method], graph, *job.batch, job.seed)
+    return Scored(score, time.process_time() - began)
+
+
+def _with_predicted(
+    job: ScoreJob, graphs: Sequence[Graph], methods: Sequence[str]
+) -> dict[str, list[Scored]]:
+    if not methods:
+        return {}
+    assert job.ghn is not None
+    began = time.process_time()
+    predicted = job.ghn.predict_graphs(graphs)
+    shared = (time.process_time() - began) / len(graphs)
+    result: dict[str, list[Scored]] = {method: [] for method in methods}
+    for graph, parameters in zip(graphs, predicted, strict=True):
+        began = time.process_time()
+        score = evaluate_one(graph, parameters, job.checks)
+        seconds = shared + time.process_time() - began
+        reached = reaches_output(graph)
+        for method in methods:
+            value = score.accuracy if method == "ghn-accuracy" else -score.loss
+            result[method].append(Scored(value if reached else LOWEST, seconds))
+    return result
