@@ -113,7 +113,7 @@ def refine_one(
             break
         losses[step] = float(loss.detach())
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(leaves, settings.gradient_clip)
         optimizer.step()
     trained = {name: value.detach() for name, value in weights.items()}
