@@ -115,22 +115,27 @@ def score_all(
     Raises:
         UserError: If the file was made with other settings, or a process was ended from outside.
     """
-    file = RowFile(job.output, COLUMNS, settings)
+    with RowFile(job.output, COLUMNS, settings) as file:
+        missing = _missing(job, file)
+        done, total = len(job.architectures) - len(missing), len(job.architectures)
+        report(done, total)
+        tasks = list(_chunks(missing))
+        with closing(as_completed(_score_chunk, tasks, job.workers, _start_worker, job)) as results:
+            for rows in results:
+                file.append(rows)
+                done += len({row["architecture"] for row in rows})
+                report(done, total)
+        return _by_method(job, file)
+
+
+def _missing(job: ScoreJob, file: RowFile) -> list[tuple[str, tuple[str, ...]]]:
+    """Architectures with the methods that the file has no score of."""
     known = {(row["architecture"], row["method"], row["weights"]) for row in file.rows}
-    missing: list[tuple[str, tuple[str, ...]]] = []
-    for name in job.architectures:
-        lacking = tuple(m for m in job.methods if (name, m, weights(job, m)) not in known)
-        if lacking:
-            missing.append((name, lacking))
-    done, total = len(job.architectures) - len(missing), len(job.architectures)
-    report(done, total)
-    tasks = list(_chunks(missing))
-    with closing(as_completed(_score_chunk, tasks, job.workers, _start_worker, job)) as results:
-        for rows in results:
-            file.append(rows)
-            done += len({row["architecture"] for row in rows})
-            report(done, total)
-    return _by_method(job, file)
+    return [
+        (name, lacking)
+        for name in job.architectures
+        if (lacking := tuple(m for m in job.methods if (name, m, weights(job, m)) not in known))
+    ]
 
 
 def weights(job: ScoreJob, method: str) -> str:

@@ -108,16 +108,19 @@ def test_the_ensemble_finds_what_matters() -> None:
 
 
 def test_rows_go_on_after_half_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    file = RowFile(path, ("name", "value"), {"steps": 3})
-    file.append([{"name": 'a,"b"', "value": 1}, {"name": "c", "value": 2}])
+    path, columns, settings = tmp_path / "rows.csv", ("name", "value"), {"steps": 3}
+    with RowFile(path, columns, settings) as file:
+        file.append([{"name": 'a,"b"', "value": 1}, {"name": "c", "value": 2}])
+        with pytest.raises(UserError, match="another process"), RowFile(path, columns, settings):
+            pass
     whole = path.read_bytes()
     path.write_bytes(whole + b"d,")
-    again = RowFile(path, ("name", "value"), {"steps": 3})
-    assert path.read_bytes() == whole
-    assert again.rows == file.rows == [{"name": 'a,"b"', "value": "1"}, {"name": "c", "value": "2"}]
+    with RowFile(path, columns, settings) as again:
+        assert path.read_bytes() == whole
+        assert again.rows == file.rows
+        assert again.rows == [{"name": 'a,"b"', "value": "1"}, {"name": "c", "value": "2"}]
     with pytest.raises(UserError, match="made with steps 3, not 4"):
-        RowFile(path, ("name", "value"), {"steps": 4})
+        RowFile(path, columns, {"steps": 4})
     (tmp_path / "other.csv").write_text("name\n")
     with pytest.raises(UserError, match=r"without its other\.csv\.json"):
         RowFile(tmp_path / "other.csv", ("name",), {})
