@@ -313,7 +313,7 @@ def _made_by(seconds: float, workers: int) -> str:
 
     return (
         f"made by `{shlex.join(['ghnas', *sys.argv[1:]])}` on {time.strftime('%Y-%m-%d')}, "
-        f"{format_seconds(seconds)} on {workers} processes, {platform.machine()}"
+        f"{format_seconds(seconds)} in this call on {workers} processes, {platform.machine()}"
     )
 
 
