@@ -155,8 +155,8 @@ def seed_noise(by_seed: Values) -> float:
 def part_of(architecture: str) -> str:
     """`tune` for a quarter of all architectures, `test` for the others.
 
-    Decided by the text alone: the first two hexadecimal digits of its BLAKE2b digest (RFC 7693)
-    of 8 bytes are below 40 (64 of 256) for `tune`.
+    Decided by the text alone: for `tune` the first byte of its SHA-256 digest is a multiple of
+    four.
     """
-    digits = hashlib.blake2b(architecture.strip().encode(), digest_size=8).hexdigest()[:2]
-    return "tune" if int(digits, 16) < 64 else "test"
+    digest = hashlib.sha256(architecture.strip().encode()).digest()
+    return "tune" if digest[0] % 4 == 0 else "test"

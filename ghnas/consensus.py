@@ -1,0 +1,134 @@
+"""A score made of three that need no training and err in different ways.
+
+The loss with predicted weights tells how well an architecture fits the images, but favours what a
+hypernetwork finds easy to predict; the separability of the rectified features tells whether
+images stay apart on the way through the network; size tells what a long training can use. Each is
+measured in the spread that it has among random architectures of the space, and the three are
+added. `results/ordering.md` shows what that is worth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from ghnas.graph import Graph
+from ghnas.network import Network, load_parameters
+from ghnas.population import Parameters
+from ghnas.proxies import LOWEST, reaches_output
+from ghnas.proxies.separation import naswot
+from ghnas.scoring import Batch, Score, evaluate_one
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What predicted weights and the graph tell of an architecture; higher is better.
+
+    Args:
+        fit: Minus the zero-shot loss, in nats.
+        separability: Log-determinant of the kernel of the images' ReLU codes (naswot, Mellor et
+            al., ICML 2021, section 3) with predicted weights.
+        size: Natural logarithm of the number of parameters.
+    """
+
+    fit: float
+    separability: float
+    size: float
+
+
+PARTS = ("fit", "separability", "size")
+
+
+def gather(
+    graph: Graph, parameters: Parameters, batches: Sequence[Batch]
+) -> tuple[Evidence, Score]:
+    """The evidence for one architecture, and its zero-shot score.
+
+    Args:
+        graph: The architecture.
+        parameters: Its predicted weights.
+        batches: Images (B, C, H, W) and labels (B,); separability is measured on the first.
+
+    Returns:
+        The evidence; all of it is `LOWEST` where the image does not reach the output.
+    """
+    score = evaluate_one(graph, parameters, batches)
+    return Evidence(*_measure(graph, parameters, batches[0], score)), score
+
+
+@torch.no_grad()
+def _measure(
+    graph: Graph, parameters: Parameters, batch: Batch, score: Score
+) -> tuple[float, float, float]:
+    if not reaches_output(graph) or not math.isfinite(score.loss):
+        return LOWEST, LOWEST, LOWEST
+    network = Network(graph)
+    load_parameters(network, parameters)
+    network.to(batch[0].device)
+    return -score.loss, naswot(network, *batch), math.log(graph.parameter_count)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Median and interquartile range of a part among random architectures."""
+
+    middle: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The scales of all parts: what a space's random architectures are like.
+
+    Args:
+        scales: By the part's name. A part that does not vary counts for nothing.
+    """
+
+    scales: Mapping[str, Scale]
+
+    @staticmethod
+    def of(evidence: Sequence[Evidence]) -> Reference:
+        """The scales among architectures; those that are `LOWEST` do not count.
+
+        Args:
+            evidence: Of random architectures of the space, a hundred or more.
+
+        Raises:
+            ValueError: If the image reaches the output of none.
+        """
+        scales = {}
+        for part in PARTS:
+            values = np.array([getattr(item, part) for item in evidence])
+            values = values[np.isfinite(values)]
+            if not len(values):
+                raise ValueError("no architecture connects image and output")
+            low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+            scales[part] = Scale(float(middle), float(high - low))
+        return Reference(scales)
+
+    def score(self, evidence: Evidence, parts: Sequence[str] = PARTS) -> float:
+        """How good an architecture looks: the sum of its parts in units of their spread.
+
+        Unlike a vote of ranks it does not depend on what else is scored.
+
+        Args:
+            evidence: Of the architecture.
+            parts: Those to add.
+
+        Returns:
+            About 0 for a middling architecture of the space; higher is better; minus infinity
+            where a part is.
+        """
+        values = asdict(evidence)
+        if not all(math.isfinite(values[part]) for part in parts):
+            return LOWEST
+        total = 0.0
+        for part in parts:
+            scale = self.scales[part]
+            if scale.spread > 0:
+                total += (values[part] - scale.middle) / scale.spread
+        return total

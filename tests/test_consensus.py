@@ -1,0 +1,149 @@
+"""Evidence and short trainings: hand-worked sums, invariance, disconnected architectures."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghnas.consensus import PARTS, Evidence, Reference, Scale, gather
+from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.network import kaiming
+from ghnas.refine import Refined, Refiner, RefineSettings, learning_rate, refine_one
+from ghnas.scoring import Score, evaluate_one
+from ghnas.space import load_space
+
+SPACE = load_space("nasbench201").with_skeleton(channels=4, cells=1)
+SHAPE, CPU = (3, 8, 8), torch.device("cpu")
+finite = st.floats(-100, 100)
+evidence = st.builds(Evidence, finite, finite, finite)
+
+
+def batches(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Two classes that differ in brightness."""
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for _ in range(count):
+        labels = torch.arange(16) % 2
+        noise = torch.randn(16, *SHAPE, generator=generator)
+        result.append((noise + labels.view(-1, 1, 1, 1), labels))
+    return result
+
+
+def graphs(count: int) -> list:
+    rng = random.Random(0)
+    return [SPACE.graph(SPACE.sample(rng), SHAPE, 2) for _ in range(count)]
+
+
+def test_a_score_is_the_sum_in_units_of_spread() -> None:
+    reference = Reference({"fit": Scale(1, 2), "separability": Scale(10, 5), "size": Scale(0, 0)})
+    item = Evidence(fit=2, separability=20, size=7)
+    assert reference.score(item) == pytest.approx(1 / 2 + 10 / 5)
+    assert reference.score(item, ["fit"]) == pytest.approx(1 / 2)
+    assert reference.score(Evidence(-math.inf, 20, 7)) == -math.inf
+
+
+@given(st.lists(evidence, min_size=4, max_size=12), st.floats(0.1, 10), finite)
+def test_units_do_not_matter(items: list[Evidence], factor: float, offset: float) -> None:
+    """Another unit for a part, or another zero, changes no score."""
+    others = [Evidence(item.fit * factor + offset, item.separability, item.size) for item in items]
+    first, second = Reference.of(items), Reference.of(others)
+    if min(scale.spread for scale in first.scales.values()) < 1e-3:
+        return
+    for one, other in zip(items, others, strict=True):
+        expected = pytest.approx(first.score(one), rel=1e-4, abs=1e-4)
+        assert second.score(other) == expected
+
+
+def test_disconnected_architectures_come_last() -> None:
+    nothing = {choice.name: "none" for choice in SPACE.choices}
+    candidates = [*graphs(6), SPACE.graph(nothing, SHAPE, 2)]
+    ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
+    found = [
+        gather(graph, parameters, batches(2))
+        for graph, parameters in zip(candidates, ghn.predict_graphs(candidates), strict=True)
+    ]
+    reference = Reference.of([item for item, _ in found])
+    scores = [reference.score(item) for item, _ in found]
+    assert scores[-1] == -math.inf
+    assert all(math.isfinite(score) for score in scores[:-1])
+    for graph, (item, score) in zip(candidates[:-1], found, strict=False):
+        assert item.fit == -score.loss
+        assert item.size == pytest.approx(math.log(graph.parameter_count))
+    with pytest.raises(ValueError, match="no architecture"):
+        Reference.of([found[-1][0]])
+
+
+def test_a_short_training_equals_plain_sgd() -> None:
+    """One step without momentum, worked out with autograd."""
+    (graph,) = graphs(1)
+    parameters = kaiming(graph, torch.Generator().manual_seed(1))
+    settings = RefineSettings(learning_rate=0.1, warm_up=1, momentum=0, gradient_clip=math.inf)
+    data, checks = batches(1), batches(2, seed=5)
+    found = refine_one(graph, parameters, data, checks, settings)
+    start = evaluate_one(graph, parameters, data)
+    assert found.losses == pytest.approx((start.loss,), rel=1e-5)
+    from ghnas.network import Network, load_parameters
+
+    network = Network(graph)
+    load_parameters(network, parameters)
+    images, labels = data[0]
+    torch.nn.functional.cross_entropy(network(images), labels).backward()
+    stepped = {name: (p - 0.1 * p.grad).detach() for name, p in network.named_parameters()}
+    expected = evaluate_one(graph, stepped, checks)
+    assert found.score.loss == pytest.approx(expected.loss, rel=1e-3)
+
+
+def test_training_lowers_the_loss_and_changes_no_input() -> None:
+    (graph,) = graphs(1)
+    parameters = kaiming(graph, torch.Generator().manual_seed(1))
+    before = {name: value.clone() for name, value in parameters.items()}
+    found = refine_one(graph, parameters, batches(30), batches(2, seed=5), RefineSettings())
+    assert found.losses[-1] < found.losses[0]
+    assert found.score.loss < evaluate_one(graph, parameters, batches(2, seed=5)).loss
+    for name, value in parameters.items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_what_diverges_is_last_and_stops() -> None:
+    (graph,) = graphs(1)
+    parameters = {name: value * math.nan for name, value in kaiming(graph).items()}
+    found = refine_one(graph, parameters, batches(3), batches(1), RefineSettings())
+    assert found.losses == (math.inf,) * 3
+    assert found.summed_loss() == math.inf
+    assert found.score.accuracy == 0
+
+
+def test_summed_losses() -> None:
+    refined = Refined((8.0, 4.0, 2.0, 1.0), Score(0.5, 1.0))
+    assert refined.summed_loss(0) == 15 / 4
+    assert refined.summed_loss(0.5) == 3 / 2
+    assert Refined((), Score(0.5, 1.0)).summed_loss() == math.inf
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    settings = RefineSettings(learning_rate=1.0, warm_up=4)
+    rates = [learning_rate(settings, step, 20) for step in range(20)]
+    assert rates[0] == pytest.approx(0.25)
+    assert max(rates) == rates[3]
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+@pytest.mark.parametrize("predicted", [True, False])
+def test_results_do_not_depend_on_the_number_of_processes(predicted: bool) -> None:
+    ghn = GHN(GHNConfig(num_classes=2, hid=8)) if predicted else None
+    items = graphs(3)
+    one, two = (
+        Refiner(ghn, batches(3), batches(1), RefineSettings(), CPU, workers).refine(items)
+        for workers in (1, 2)
+    )
+    assert one == two
+
+
+def test_parts_are_the_fields() -> None:
+    assert set(PARTS) == set(Evidence.__dataclass_fields__)
