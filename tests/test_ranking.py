@@ -76,7 +76,7 @@ def test_the_ceiling_of_seeds() -> None:
 def test_a_quarter_is_for_tuning() -> None:
     parts = [correlation.part_of(f"|{number}~0|") for number in range(4000)]
     assert parts.count("tune") == pytest.approx(1000, abs=120)
-    # RFC 7693, BLAKE2b of 8 bytes: of "abc" d8bb14d833d59559, whose first byte is not below 64
+    # SHA-256 of "abc" begins with ba (FIPS 180-4), which is no multiple of four
     assert correlation.part_of("abc") == correlation.part_of(" abc\n") == "test"
 
 
@@ -266,11 +266,13 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     common = ("rank", "--truth", path, "--space", "darts", "--workers", 2, "--score-images", 64)
     code, out, err = ghnas(
         *common, "--ghn", tiny_ghn, "--output", tmp_path / "out", "--json",
-        "--methods", "ghn-accuracy,ghn-loss,flops,ensemble",
+        "--methods", "ghn-accuracy,ghn-loss,flops,consensus,ghn-steps-2,tse-1,ensemble",
     )  # fmt: skip
     assert code == 0, err
     content = json.loads(out)
-    assert {m["method"] for m in content["methods"]} == {"ghn-accuracy", "ghn-loss", "flops"}
+    assert {m["method"] for m in content["methods"]} == {
+        "ghn-accuracy", "ghn-loss", "flops", "consensus", "ghn-steps-2", "tse-1",
+    }  # fmt: skip
     assert content["left_out"] == {"ensemble": "needs 20 trained architectures"}
     assert content["ceiling"] is None
 

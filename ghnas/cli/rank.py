@@ -6,7 +6,9 @@ import platform
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
+    from ghnas.methods import Scored, ScoreJob
     from ghnas.ranking import Comparison
     from ghnas.space import Space
 
@@ -30,7 +33,7 @@ EXAMPLE = (
     "Example: ghnas rank --truth truth-darts-my-images.csv --space darts --data ./my-images "
     "--ghn mine.safetensors"
 )
-SCORE_IMAGES, PROXY_IMAGES, EVALUATION_BATCH = 512, 64, 128
+SCORE_IMAGES, PROXY_IMAGES, STEP_IMAGES, EVALUATION_BATCH = 512, 64, 64, 128
 
 
 def rank(
@@ -58,9 +61,11 @@ def rank(
         typer.Option(
             "--methods",
             metavar="LIST",
-            help="ghn-accuracy, ghn-loss, params, flops, synflow, naswot, jacov, snip, grasp, "
-            "grad-norm, fisher, zen, vote, ensemble.",
-            show_default="all",
+            help="ghn-accuracy, ghn-loss, ghn-naswot, consensus, params, flops, synflow, naswot, "
+            "jacov, snip, grasp, grad-norm, fisher, zen, vote, ensemble; ghn-steps-K and steps-K: "
+            "accuracy after K SGD steps from predicted or random weights; ghn-tse-K and tse-K: "
+            "their training loss.",
+            show_default="all without training",
         ),
     ] = None,
     ghn: Annotated[
@@ -131,7 +136,7 @@ def rank(
     """
     from ghnas.data import evaluation_batches, random_batches
     from ghnas.device import cores
-    from ghnas.methods import ScoreJob, base_methods, check_methods, score_all
+    from ghnas.methods import ScoreJob, base_methods, check_methods, steps_of
     from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
 
     names = _listed(methods)
@@ -143,6 +148,9 @@ def rank(
     info = predictor.info if predictor else None
     for_proxies = _for_proxies(chosen, proxy_cells, proxy_channels)
     output = output or Path(f"rank-{chosen.name}-{images.name}")
+    training = partial(
+        random_batches, images.train, seed=seed, device="cpu", mean=images.mean, std=images.std
+    )
     job = ScoreJob(
         space=chosen,
         proxy_space=for_proxies,
@@ -155,12 +163,8 @@ def rank(
             images.validation.take(score_images), EVALUATION_BATCH, device="cpu",
             mean=(info and info.mean) or images.mean, std=(info and info.std) or images.std,
         ),
-        batch=next(
-            random_batches(
-                images.train, proxy_images, seed=seed, device="cpu", mean=images.mean,
-                std=images.std,
-            )
-        ),
+        batch=next(training(proxy_images)),
+        steps=list(islice(training(STEP_IMAGES), max(map(steps_of, names)))),
         seed=seed,
         output=output / "scores.csv",
         workers=workers or cores(),
@@ -176,11 +180,7 @@ def rank(
     say(out, f"scoring {len(known.architectures):,} architectures by {', '.join(names)}")
     began = time.monotonic()
     try:
-        with meter(out, "architectures") as shown:
-            pace = Pace()
-            scored = score_all(
-                job, settings, lambda done, total: shown.update(done, total, "", pace.rate(done))
-            )
+        scored = _score(out, job, settings, names)
     except KeyboardInterrupt:
         say(out, f"\ninterrupted; finished scores are in {output}: run the same command again")
         raise
@@ -192,6 +192,36 @@ def rank(
     if json:
         content = as_dict(comparison)
         print_json({"output": str(output), "split": split, "seed": seed, **settings, **content})
+
+
+def _score(
+    out: Console, job: ScoreJob, settings: dict[str, Any], names: list[str]
+) -> dict[str, dict[str, Scored]]:
+    """Scores by all methods but those that follow from the whole list, with meters."""
+    from ghnas.methods import (
+        CONSENSUS,
+        CONSENSUS_PARTS,
+        consensus,
+        reference_architectures,
+        score_all,
+    )
+
+    def run(job: ScoreJob, unit: str) -> dict[str, dict[str, Scored]]:
+        with meter(out, unit) as shown:
+            pace = Pace()
+            return score_all(
+                job, settings, lambda done, total: shown.update(done, total, "", pace.rate(done))
+            )
+
+    scored = run(job, "architectures")
+    if CONSENSUS in names:
+        others = reference_architectures(job.space)
+        parts = tuple(CONSENSUS_PARTS.values())
+        reference = run(replace(job, architectures=others, methods=parts), "for comparison")
+        of_job = {m: {n: scored[m][n] for n in job.architectures} for m in parts}
+        of_reference = {m: {n: reference[m][n] for n in others} for m in parts}
+        scored[CONSENSUS] = consensus(of_job, of_reference)
+    return scored
 
 
 def _listed(methods: str | None) -> list[str] | None:
