@@ -252,6 +252,7 @@ def test_truth_is_resumed_and_ranked(ghnas: Ghnas, pictures: Path, tmp_path: Pat
         "params", "synflow", "vote", "naswot"
     }  # fmt: skip
     assert content["architectures"] == 5
+    assert json.loads((out_folder / "ranking.json").read_text()) == content
 
 
 def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.terminal import Pace, console, meter, print_json, say
+from ghnas.cli.terminal import Pace, as_json, console, meter, print_json, say
 from ghnas.cli.truth import ImageSize, Workers, describe_estimate
 from ghnas.errors import UserError
+from ghnas.files import write_atomically
 
 if TYPE_CHECKING:
     from ghnas.correlation import Estimate
@@ -187,11 +188,13 @@ def rank(
     took = time.monotonic() - began
     comparison = compare(known, names, scored)
     notes = _notes(comparison, settings, split, seed, job.ghn_name)
+    content = {"output": str(output), "split": split, "seed": seed, "hypernetwork": job.ghn_name}
+    content |= {**settings, **as_dict(comparison)}
     write_comparison(output, comparison, [*notes, _made_by(took, job.workers)])
+    write_atomically(output / "ranking.json", as_json(content))
     _print(out, comparison, notes, output)
     if json:
-        content = as_dict(comparison)
-        print_json({"output": str(output), "split": split, "seed": seed, **settings, **content})
+        print_json(content)
 
 
 def _score(
@@ -240,19 +243,25 @@ def _load(
     image_size: int | None,
     ghn: Path | None,
 ) -> tuple[Space, DataSet]:
-    """The space and the images; what is not given is as in the trainings, if they say it."""
+    """The space and the images.
+
+    What is not given is as in the trainings, if they say it, or as the hypernetwork was trained.
+    """
     from ghnas.cli.loading import load_images, load_skeleton
     from ghnas.ghn.checkpoint import load_ghn
     from ghnas.rows import read_settings
 
-    trained = read_settings(truth) or {}
-    if trained.get("space", None) == load_skeleton(space, None, None).name:
-        cells = cells or trained["skeleton"].get("cells")
-        channels = channels or trained["skeleton"].get("channels")
+    trained, info = read_settings(truth) or {}, load_ghn(ghn)[1] if ghn else None
+    name = load_skeleton(space, None, None).name
+    for known, skeleton in (
+        (trained.get("space"), trained.get("skeleton", {})),
+        (info and info.space, info.skeleton if info else {}),
+    ):
+        if known == name:
+            cells, channels = cells or skeleton.get("cells"), channels or skeleton.get("channels")
     image_size = image_size or trained.get("image_size")
-    if image_size is None and ghn is not None:
-        shape = load_ghn(ghn)[1].image_shape
-        image_size = shape[-1] if shape else None
+    if image_size is None and info and info.image_shape:
+        image_size = info.image_shape[-1]
     images = load_images(out, data, image_size)
     if trained.get("data_fingerprint") not in (None, images.fingerprint):
         say(out, f"note: the trainings in {truth} were on other images than {data}")
@@ -364,7 +373,7 @@ def _print(out: Console, comparison: Comparison, notes: list[str], output: Path)
     out.print(table("Rankings against trained accuracy", ("method", *shown.values(), "s"), rows))
     for note in notes:
         say(out, note)
-    say(out, f"wrote {output}: ranking.md, ranking.csv, scores.csv, plots")
+    say(out, f"wrote {output}: ranking.md, .csv and .json, scores.csv, plots")
 
 
 def _cell(name: str, estimate: Estimate) -> str:
