@@ -1,0 +1,389 @@
+"""What makes an order good? Many ways to score, against accuracies that are known.
+
+On the tuning part of the architectures (`--part tune`) all of them, to choose by; on the test
+part the ones chosen, beside every proxy. Measurements are kept in a CSV file: the same command
+goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import CPU, write_table
+
+from ghnas.consensus import Evidence, Reference, gather
+from ghnas.correlation import Estimate, Values, evaluate
+from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
+from ghnas.ghn.model import GHN
+from ghnas.network import kaiming
+from ghnas.processes import as_completed
+from ghnas.proxies import PROXIES, rank_vote, score_graph
+from ghnas.ranking import Truth, read_truth, subset
+from ghnas.refine import RefineSettings, refine_one
+from ghnas.rows import RowFile
+from ghnas.scoring import evaluate_one
+from ghnas.space import load_space
+
+COLUMNS = ("architecture", "measure", "key", "value", "seconds")
+REFERENCE, REFERENCE_SEED = 200, "ordering:reference"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One way to look at an architecture.
+
+    Args:
+        name: Of its rows.
+        kind: `zero-shot` (loss and accuracy), `evidence`, `short` (a short training), or `proxy`.
+        ghn: The hypernetwork's file; empty: Kaiming initialisation.
+        cells: Of each stage; None: as the hypernetwork was trained.
+        split: Images that the score is measured on.
+        images: How many.
+        batch: Whose statistics batch-norm sees.
+        steps: Of a short training.
+        rate: Of a short training.
+        distinct: Batches that a short training goes round in; 0: all different.
+    """
+
+    name: str
+    kind: str
+    ghn: str = ""
+    cells: int | None = None
+    split: str = "validation"
+    images: int = 512
+    batch: int = 128
+    steps: int = 0
+    rate: float = 0.0
+    distinct: int = 0
+
+
+def zero_shot_measures(ghn: str, checkpoints: Sequence[str]) -> list[Measure]:
+    base = Measure("zero-shot", "zero-shot", ghn)
+    return [
+        base,
+        *(replace(base, name=f"{n:,} images", images=n) for n in (128, 2048)),
+        *(replace(base, name=f"batches of {n}", batch=n) for n in (64, 512)),
+        replace(base, name="training images", split="train"),
+        *(replace(base, name=f"{n} cells a stage", cells=n) for n in (2, 5)),
+        *(replace(base, name=f"checkpoint {Path(p).stem}", ghn=p) for p in checkpoints),
+    ]
+
+
+def short_measures(ghn: str) -> list[Measure]:
+    base = Measure("", "short", images=512)
+    return [
+        *(
+            replace(base, name=f"{k} steps from the GHN, rate {r}", ghn=ghn, steps=k, rate=r)
+            for k, r in ((1, 0.01), (5, 0.01), (20, 0.01), (20, 0.05), (50, 0.05), (100, 0.05))
+        ),
+        *(
+            replace(base, name=f"{k} steps from Kaiming, rate 0.1", steps=k, rate=0.1)
+            for k in (20, 100)
+        ),
+        replace(
+            base, name="100 steps from Kaiming on 10 batches", steps=100, rate=0.1, distinct=10
+        ),
+    ]
+
+
+def main() -> None:
+    options = _options()
+    truth = subset(read_truth(options.truth, options.column), options.part, options.count, 0)
+    ghn = str(options.ghn)
+    measures = [Measure("evidence", "evidence", ghn)]
+    measures += [Measure(name, "proxy") for name in PROXIES]
+    if options.part == "tune":
+        measures += zero_shot_measures(ghn, options.checkpoints)
+        measures += short_measures(ghn) if options.short else []
+    else:
+        measures.append(Measure("zero-shot", "zero-shot", ghn))
+    work = Work(
+        options.data, options.space, options.channels, options.cells, options.image_size, ghn
+    )
+    file = RowFile(options.rows, COLUMNS, asdict(work))
+    reference_texts = _reference_texts(work)
+    _measure(work, file, measures[:1], reference_texts, options.workers)
+    _measure(work, file, measures, truth.architectures, options.workers)
+    rows = _scores(file, truth, reference_texts)
+    survivors = options.survivors
+    if survivors:
+        best, begun = "consensus", Measure(
+            f"{options.steps} steps from Kaiming, {options.deep_cells} cells a stage", "short",
+            cells=options.deep_cells, steps=options.steps, rate=0.1,
+        )  # fmt: skip
+        order = np.argsort(-rows[best][0], kind="stable")
+        texts = [truth.architectures[i] for i in order[:survivors]]
+        _measure(work, file, [begun], texts, options.workers)
+        rows |= _two_stage(file, truth, rows[best], order[:survivors], begun.name)
+    _write(rows, truth, options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("truth", type=Path, help="CSV of architectures and accuracies")
+    parser.add_argument("data", help="a folder of parquet files or images, or cifar10")
+    parser.add_argument("--ghn", type=Path, required=True)
+    parser.add_argument("--checkpoints", nargs="*", default=[], help="earlier ones of the same")
+    parser.add_argument("--column", default="cifar10_test_accuracy_200ep")
+    parser.add_argument("--space", default="nasbench201")
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--cells", type=int, default=1)
+    parser.add_argument("--image-size", type=int, default=16)
+    parser.add_argument("--part", choices=("tune", "test"), default="tune")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--short", action="store_true", help="short trainings of all, too")
+    parser.add_argument("--survivors", type=int, default=0, help="trained for a short time")
+    parser.add_argument("--steps", type=int, default=150, help="of the survivors' training")
+    parser.add_argument("--deep-cells", type=int, default=5, help="of the survivors")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--rows", type=Path, default=Path("ordering.csv"), help="measurements")
+    parser.add_argument("--name", default="ordering", help="of the table in results/")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all measurements of a file share."""
+
+    data: str
+    space: str
+    channels: int
+    cells: int
+    image_size: int
+    ghn: str
+
+
+def _reference_texts(work: Work) -> list[str]:
+    """Random architectures, of which nothing but the graph is known."""
+    space, rng = load_space(work.space), random.Random(REFERENCE_SEED)
+    return [space.encode(space.sample(rng)) for _ in range(REFERENCE)]
+
+
+def _measure(
+    work: Work, file: RowFile, measures: Sequence[Measure], texts: Sequence[str], workers: int
+) -> None:
+    """Add what the file does not have yet."""
+    known = {(row["architecture"], row["measure"]) for row in file.rows}
+    tasks = [(m, text) for m in measures for text in texts if (text, m.name) not in known]
+    began = time.monotonic()
+    images = load_data(work.data, image_size=work.image_size).without_test() if tasks else None
+    results = as_completed(_measure_one, tasks, workers, _start_worker, work, images)
+    for done, rows in enumerate(results, start=1):
+        file.append(rows)
+        if done % 100 == 0 or done == len(tasks):
+            spent = time.monotonic() - began
+            print(f"{done}/{len(tasks)} in {spent:.0f} s", file=sys.stderr, flush=True)
+
+
+_worker: tuple[Work, DataSet] | None = None
+
+
+def _start_worker(work: Work, data: DataSet) -> None:
+    global _worker
+    _worker = (work, data)
+
+
+@functools.cache
+def _ghn(path: str) -> GHN:
+    return GHN.load(path).eval()
+
+
+@functools.cache
+def _checks(split: str, images: int, batch: int) -> list[Any]:
+    assert _worker is not None
+    data = _worker[1]
+    part = data.train if split == "train" else data.validation
+    return evaluation_batches(part.take(images), batch, device=CPU, mean=data.mean, std=data.std)
+
+
+@functools.cache
+def _training_batches(steps: int, distinct: int) -> list[Any]:
+    assert _worker is not None
+    data = _worker[1]
+    endless = random_batches(
+        data.train, 64, seed=0, device=CPU, mean=data.mean, std=data.std, mirror=data.mirror,
+        shift=1,
+    )  # fmt: skip
+    drawn = list(islice(endless, distinct or steps))
+    return [drawn[step % len(drawn)] for step in range(steps)]
+
+
+def _measure_one(measure: Measure, text: str) -> list[dict[str, object]]:
+    assert _worker is not None
+    work, data = _worker
+    if measure.ghn:
+        _ghn(measure.ghn)  # what is read once does not count
+    batches = _training_batches(max(measure.steps, 1), measure.distinct)
+    checks = _checks(measure.split, measure.images, measure.batch)
+    began = time.process_time()
+    space = load_space(work.space).with_skeleton(
+        channels=work.channels, cells=measure.cells or work.cells
+    )
+    graph = space.graph(space.decode(text), data.image_shape, data.num_classes)
+    found: Mapping[str, float]
+    if measure.kind == "proxy":
+        found = {"score": score_graph(PROXIES[measure.name], graph, *batches[0], 0)}
+    else:
+        if measure.ghn:
+            parameters = _ghn(measure.ghn).predict_graphs([graph])[0]
+        else:
+            parameters = kaiming(graph, torch.Generator().manual_seed(0))
+        if measure.kind == "short":
+            settings = RefineSettings(learning_rate=measure.rate)
+            refined = refine_one(graph, parameters, batches, checks, settings)
+            found = {
+                "accuracy": refined.score.accuracy,
+                "loss": -refined.score.loss,
+                "training loss": -refined.summed_loss(0.0),
+                "training loss, 2nd half": -refined.summed_loss(0.5),
+            }
+        elif measure.kind == "zero-shot":
+            score = evaluate_one(graph, parameters, checks)
+            found = {"accuracy": score.accuracy, "loss": -score.loss}
+        else:
+            found = asdict(gather(graph, parameters, checks)[0])
+    seconds = time.process_time() - began
+    return [
+        {
+            "architecture": text,
+            "measure": measure.name,
+            "key": key,
+            "value": repr(value),
+            "seconds": f"{seconds:.4f}",
+        }
+        for key, value in found.items()
+    ]
+
+
+Scores = dict[str, tuple[Values, float]]
+"""By name: a score for each architecture, higher is better, and seconds of one core for each."""
+
+
+def _scores(file: RowFile, truth: Truth, reference_texts: Sequence[str]) -> Scores:
+    """What follows from the measurements."""
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    seconds: dict[str, list[float]] = {}
+    for row in file.rows:
+        key = row["measure"], row["key"]
+        values.setdefault(key, {})[row["architecture"]] = float(row["value"])
+        seconds.setdefault(row["measure"], []).append(float(row["seconds"]))
+    rows: Scores = {}
+    for (name, key), found in values.items():
+        if name != "evidence" and all(text in found for text in truth.architectures):
+            label = name if key == "score" else f"{name}: {key}"
+            array = np.array([found[text] for text in truth.architectures])
+            rows[label] = array, float(np.mean(seconds[name]))
+
+    def evidence(text: str) -> Evidence:
+        return Evidence(*(values["evidence", key][text] for key in Evidence.__dataclass_fields__))
+
+    reference = Reference.of([evidence(text) for text in reference_texts])
+    items = [evidence(text) for text in truth.architectures]
+    cost = float(np.mean(seconds["evidence"]))
+    for label, parts in CONSENSUS.items():
+        rows[label] = np.array([reference.score(item, parts) for item in items]), cost
+    rows["vote of synflow, jacov, snip"] = _vote(rows, ("synflow", "jacov", "snip"))
+    rows["vote of params, naswot"] = _vote(rows, ("params", "naswot"))
+    rows["vote of params, naswot, synflow"] = _vote(rows, ("params", "naswot", "synflow"))
+    return rows
+
+
+CONSENSUS = {
+    "consensus": ("fit", "separability", "size"),
+    "fit + size": ("fit", "size"),
+    "fit + separability": ("fit", "separability"),
+    "separability + size": ("separability", "size"),
+    "separability with predicted weights": ("separability",),
+}
+
+
+def _vote(rows: Scores, names: Sequence[str]) -> tuple[Values, float]:
+    return rank_vote({n: rows[n][0] for n in names}), sum(rows[n][1] for n in names)
+
+
+def _two_stage(
+    file: RowFile,
+    truth: Truth,
+    first: tuple[Values, float],
+    survivors: Sequence[int],
+    name: str,
+) -> Scores:
+    """The first stage's order, its best reordered by a short training."""
+    found = [row for row in file.rows if row["measure"] == name]
+    result: Scores = {}
+    for key in dict.fromkeys(row["key"] for row in found):
+        value = {r["architecture"]: float(r["value"]) for r in found if r["key"] == key}
+        again = np.array([value[truth.architectures[i]] for i in survivors])
+        scores = first[0].copy()
+        places = np.empty(len(again))
+        places[np.argsort(again, kind="stable")] = np.arange(1, len(again) + 1)
+        scores[list(survivors)] = np.max(first[0]) + places
+        spent = sum(float(r["seconds"]) for r in found if r["key"] == key)
+        label = f"consensus, its {len(again)} best by {key} after {name}"
+        result[label] = scores, first[1] + spent / len(truth.architectures)
+    return result
+
+
+def _write(rows: Scores, truth: Truth, options: argparse.Namespace) -> None:
+    accuracy = truth.by_seed.mean(0)
+    figures = {name: evaluate(scores, accuracy) for name, (scores, _) in rows.items()}
+    order = sorted(rows, key=lambda name: -figures[name]["spearman"].value)
+    table = [
+        (
+            name,
+            _interval(figures[name]["spearman"], 1),
+            _interval(figures[name]["kendall"], 1),
+            f"{figures[name]['spearman_best_tenth'].value:.2f}",
+            _interval(figures[name]["regret_1"], 100),
+            f"{100 * figures[name]['regret_5'].value:.2f}",
+            f"{rows[name][1]:.3f}",
+        )
+        for name in order
+    ]
+    write_table(
+        options.name,
+        f"What makes an order good: {len(accuracy):,} architectures of {options.space}, "
+        f"part {options.part}",
+        ("order by", "Spearman", "Kendall", "in the best tenth", "regret of 1, %",
+         "regret of 5, %", "seconds"),
+        table,
+        list(_notes(truth, options)),
+    )  # fmt: skip
+
+
+def _interval(estimate: Estimate, factor: float) -> str:
+    value, low, high = (factor * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _notes(truth: Truth, options: argparse.Namespace) -> Iterator[str]:
+    yield (
+        f"Against {truth.column}, {len(truth.architectures):,} architectures of the part "
+        f"`{options.part}` (`ghnas.correlation.part_of`: by the SHA-256 of the architecture's "
+        "text), drawn with seed 0; in brackets bootstrap 95 % intervals over architectures, 1,000 "
+        "samples. Networks have "
+        f"{options.channels} channels and {options.cells} cells a stage unless said otherwise, "
+        f"images {options.image_size}x{options.image_size} of CIFAR-10 (JPEG): 512 validation "
+        "images in batches of 128 for predicted weights, 64 training images for proxies, Kaiming "
+        "initialisation with seed 0, batches of 64 in short trainings. A constant plus the sum of "
+        "what follows is the consensus: minus the zero-shot loss, the log-determinant of the ReLU "
+        "codes' kernel with predicted weights, the logarithm of the number of parameters, each in "
+        f"units of its interquartile range among {REFERENCE} random architectures of the space "
+        "(their accuracies unknown). Regret: accuracy lost by taking the first choice, or the best "
+        "of the first five. Seconds: of one busy core, for each architecture."
+    )
+
+
+if __name__ == "__main__":
+    main()
