@@ -96,9 +96,11 @@ def check_methods(names: Sequence[str]) -> None:
     """Make sure that all names are of methods.
 
     Raises:
-        UserError: Naming the one that is not, and all that there are.
+        UserError: If there is none; naming the one that is not, and all that there are.
     """
     known = [*GHN_METHODS, *PROXIES, *DERIVED, ENSEMBLE]
+    if not names:
+        raise UserError(f"no method is named: use {', '.join(known)}")
     for name in names:
         if name not in known and not SHORT.fullmatch(name):
             raise UserError(

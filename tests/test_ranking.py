@@ -302,6 +302,7 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     [
         (("--truth", "nowhere.csv"), "nowhere.csv cannot be read"),
         (("--truth", "truth.csv", "--methods", "magic"), "unknown method 'magic'"),
+        (("--truth", "truth.csv", "--methods", ","), "no method is named"),
         (("--truth", "truth.csv", "--split", "half"), "unknown part 'half'"),
         (("--truth", "truth.csv", "--column", "none"), "no column 'none'"),
         (("--truth", "truth.csv", "--space", "nasbench201"), "not one of this space's"),

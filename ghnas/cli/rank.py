@@ -141,7 +141,8 @@ def rank(
     from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
 
     names = _listed(methods)
-    check_methods(names or [])
+    if names is not None:
+        check_methods(names)
     out = console(json)
     known = subset(read_truth(truth, column), split, count, seed)
     chosen, images = _load(out, truth, space, data, cells, channels, image_size, ghn)
@@ -186,6 +187,7 @@ def rank(
         say(out, f"\ninterrupted; finished scores are in {output}: run the same command again")
         raise
     took = time.monotonic() - began
+    say(out, "computing correlations and their intervals")
     comparison = compare(known, names, scored)
     notes = _notes(comparison, settings, split, seed, job.ghn_name)
     content = {"output": str(output), "split": split, "seed": seed, "hypernetwork": job.ghn_name}
