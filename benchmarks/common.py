@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
@@ -20,6 +19,7 @@ from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
 from ghnas.metatrain import sample_graphs
 from ghnas.network import Network, kaiming, load_parameters
+from ghnas.network_training import train_steps
 from ghnas.scoring import Batch, evaluate_one
 from ghnas.space import load_space
 
@@ -79,24 +79,13 @@ def _train(task: Training) -> tuple[list[tuple[int, float]], dict[str, torch.Ten
     data, network = embedded(), Network(task.graph).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(task.seed)
     load_parameters(network, task.predicted or kaiming(task.graph, generator))
-    optimizer = torch.optim.SGD(
-        network.parameters(), task.rate, momentum=0.9, nesterov=True, weight_decay=3e-4
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.steps)
     batches = random_batches(
         data.train, 64, seed=1000 + task.seed, device=CPU, mean=data.mean, std=data.std, shift=1
     )
     checks = _checks(data.validation.take(task.images))
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     curve = []
-    for step in range(1, task.steps + 1):
-        images, labels = next(batches)
-        loss = F.cross_entropy(network(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
+    for step in train_steps(network, batches, task.steps, task.rate):
         if step == task.steps or (task.check_every and step % task.check_every == 0):
             curve.append((step, evaluate_one(task.graph, parameters, checks).accuracy))
     return curve, parameters

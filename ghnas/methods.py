@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ghnas.consensus import Evidence, Reference, gather
 from ghnas.data import DataSet
 from ghnas.errors import UserError
 from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
+from ghnas.network import kaiming
+from ghnas.population import Parameters
 from ghnas.processes import as_completed
 from ghnas.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.proxies.table import LOWEST
+from ghnas.refine import RefineSettings, refine_one
 from ghnas.rows import RowFile
-from ghnas.scoring import Batch, evaluate_one
+from ghnas.scoring import Batch, Score, evaluate_one
 from ghnas.space import Space
 
 COLUMNS = ("architecture", "method", "weights", "score", "seconds")
 """Of a file of scores; higher is better, seconds of one processor core."""
 
-GHN_METHODS = ("ghn-accuracy", "ghn-loss")
-DERIVED = {"vote": VOTERS}
+GHN_METHODS = ("ghn-accuracy", "ghn-loss", "ghn-naswot")
+CONSENSUS = "consensus"
+CONSENSUS_PARTS = {"fit": "ghn-loss", "separability": "ghn-naswot", "size": "ghn-size"}
+"""The base method of each part of `ghnas.consensus.Evidence`."""
+DERIVED = {"vote": VOTERS, CONSENSUS: tuple(CONSENSUS_PARTS.values())}
 """Methods that follow from others' scores, and which."""
 ENSEMBLE = "ensemble"
-DEFAULT = (*GHN_METHODS, *PROXIES, "vote", ENSEMBLE)
+SHORT = re.compile(r"(ghn-)?(steps|tse)-([1-9][0-9]{0,3})")
+"""A short training: from which weights, what is looked at, and for how many steps."""
+DEFAULT = ("ghn-accuracy", "ghn-loss", CONSENSUS, *PROXIES, "vote", ENSEMBLE)
+
+REFERENCE = 200
+"""Random architectures that tell what the parts of the consensus are like in a space."""
 
 CHUNK = 4
 """Architectures whose weights are predicted together."""
@@ -47,6 +63,7 @@ class ScoreJob:
         ghn_name: What its scores are of: hypernetwork, skeleton, images.
         checks: Validation batches for predicted weights.
         batch: Training images and labels for the proxies.
+        steps: Training batches for short trainings, as many as the longest has steps.
         seed: Of the proxies' initialisation.
         output: The CSV file of scores.
         workers: Processes, one torch thread each.
@@ -61,6 +78,7 @@ class ScoreJob:
     ghn_name: str
     checks: Sequence[Batch]
     batch: Batch
+    steps: Sequence[Batch]
     seed: int
     output: Path
     workers: int
@@ -78,12 +96,23 @@ def check_methods(names: Sequence[str]) -> None:
     """Make sure that all names are of methods.
 
     Raises:
-        UserError: Naming the one that is not, and all that there are.
+        UserError: If there is none; naming the one that is not, and all that there are.
     """
     known = [*GHN_METHODS, *PROXIES, *DERIVED, ENSEMBLE]
+    if not names:
+        raise UserError(f"no method is named: use {', '.join(known)}")
     for name in names:
-        if name not in known:
-            raise UserError(f"unknown method {name!r}: use {', '.join(known)}")
+        if name not in known and not SHORT.fullmatch(name):
+            raise UserError(
+                f"unknown method {name!r}: use {', '.join(known)}, or steps-K, tse-K, "
+                "ghn-steps-K, ghn-tse-K for K SGD steps"
+            )
+
+
+def steps_of(method: str) -> int:
+    """SGD steps that a method takes."""
+    match = SHORT.fullmatch(method)
+    return int(match[3]) if match else 0
 
 
 def base_methods(names: Sequence[str]) -> list[str]:
@@ -96,7 +125,7 @@ def base_methods(names: Sequence[str]) -> list[str]:
 
 def needs_ghn(method: str) -> bool:
     """Whether a method predicts weights."""
-    return method.startswith("ghn-")
+    return method.startswith("ghn-") or method == CONSENSUS
 
 
 def score_all(
@@ -115,22 +144,27 @@ def score_all(
     Raises:
         UserError: If the file was made with other settings, or a process was ended from outside.
     """
-    file = RowFile(job.output, COLUMNS, settings)
+    with RowFile(job.output, COLUMNS, settings) as file:
+        missing = _missing(job, file)
+        done, total = len(job.architectures) - len(missing), len(job.architectures)
+        report(done, total)
+        tasks = list(_chunks(missing))
+        with closing(as_completed(_score_chunk, tasks, job.workers, _start_worker, job)) as results:
+            for rows in results:
+                file.append(rows)
+                done += len({row["architecture"] for row in rows})
+                report(done, total)
+        return _by_method(job, file)
+
+
+def _missing(job: ScoreJob, file: RowFile) -> list[tuple[str, tuple[str, ...]]]:
+    """Architectures with the methods that the file has no score of."""
     known = {(row["architecture"], row["method"], row["weights"]) for row in file.rows}
-    missing: list[tuple[str, tuple[str, ...]]] = []
-    for name in job.architectures:
-        lacking = tuple(m for m in job.methods if (name, m, weights(job, m)) not in known)
-        if lacking:
-            missing.append((name, lacking))
-    done, total = len(job.architectures) - len(missing), len(job.architectures)
-    report(done, total)
-    tasks = list(_chunks(missing))
-    with closing(as_completed(_score_chunk, tasks, job.workers, _start_worker, job)) as results:
-        for rows in results:
-            file.append(rows)
-            done += len({row["architecture"] for row in rows})
-            report(done, total)
-    return _by_method(job, file)
+    return [
+        (name, lacking)
+        for name in job.architectures
+        if (lacking := tuple(m for m in job.methods if (name, m, weights(job, m)) not in known))
+    ]
 
 
 def weights(job: ScoreJob, method: str) -> str:
@@ -175,11 +209,16 @@ def _score_chunk(names: Sequence[str], methods: Sequence[str]) -> list[dict[str,
     assert _worker is not None
     job = _worker
     predicting = [method for method in methods if needs_ghn(method)]
-    scores = _with_predicted(job, _graphs(job, job.space, names), predicting)
-    graphs = _graphs(job, job.proxy_space, names)
+    graphs = _graphs(job, job.space, names)
+    scores = _with_predicted(job, graphs, predicting)
     for method in methods:
-        if not needs_ghn(method):
-            scores[method] = [_with_proxy(job, method, graph) for graph in graphs]
+        if method in PROXIES:
+            proxy_graphs = _graphs(job, job.proxy_space, names)
+            scores[method] = [_with_proxy(job, method, graph) for graph in proxy_graphs]
+        elif not needs_ghn(method):
+            initial = [kaiming(g, torch.Generator().manual_seed(job.seed)) for g in graphs]
+            pairs = zip(graphs, initial, strict=True)
+            scores[method] = [_trained(job, method, g, parameters, 0.0) for g, parameters in pairs]
     return [
         {
             "architecture": name,
@@ -215,11 +254,77 @@ def _with_predicted(
     shared = (time.process_time() - began) / len(graphs)
     result: dict[str, list[Scored]] = {method: [] for method in methods}
     for graph, parameters in zip(graphs, predicted, strict=True):
-        began = time.process_time()
-        score = evaluate_one(graph, parameters, job.checks)
-        seconds = shared + time.process_time() - began
-        reached = reaches_output(graph)
+        scores = _at_once(job, graph, parameters, methods, shared)
         for method in methods:
-            value = score.accuracy if method == "ghn-accuracy" else -score.loss
-            result[method].append(Scored(value if reached else LOWEST, seconds))
+            if method not in scores:
+                scores[method] = _trained(job, method, graph, parameters, shared)
+            result[method].append(scores[method])
     return result
+
+
+def _at_once(
+    job: ScoreJob, graph: Graph, parameters: Parameters, methods: Sequence[str], shared: float
+) -> dict[str, Scored]:
+    """What predicted weights tell without a gradient step."""
+    began = time.process_time()
+    score = evaluate_one(graph, parameters, job.checks)
+    evaluated = shared + time.process_time() - began
+    if not reaches_output(graph):
+        score = Score(LOWEST, -LOWEST)
+    result = {
+        "ghn-accuracy": Scored(score.accuracy, evaluated),
+        "ghn-loss": Scored(-score.loss, evaluated),
+    }
+    if {"ghn-naswot", "ghn-size"} & set(methods):
+        began = time.process_time()
+        evidence, _ = gather(graph, parameters, job.checks)
+        gathered = shared + time.process_time() - began
+        result["ghn-naswot"] = Scored(evidence.separability, gathered)
+        result["ghn-size"] = Scored(evidence.size, gathered)
+    return result
+
+
+def _trained(
+    job: ScoreJob, method: str, graph: Graph, parameters: Parameters, shared: float
+) -> Scored:
+    """A short training: the accuracy after it, or minus the mean loss of its second half."""
+    if not reaches_output(graph):
+        return Scored(LOWEST, shared)
+    began = time.process_time()
+    batches = job.steps[: steps_of(method)]
+    checks = job.checks if "steps" in method else job.checks[:1]
+    refined = refine_one(graph, parameters, batches, checks, RefineSettings())
+    score = refined.score.accuracy if "steps" in method else -refined.summed_loss()
+    return Scored(score, shared + time.process_time() - began)
+
+
+def reference_architectures(space: Space) -> list[str]:
+    """Random architectures whose accuracy nobody asks for."""
+    rng = random.Random("rank:reference")
+    return list(dict.fromkeys(space.encode(space.sample(rng)) for _ in range(REFERENCE)))
+
+
+def consensus(
+    scored: Mapping[str, Mapping[str, Scored]], reference: Mapping[str, Mapping[str, Scored]]
+) -> dict[str, Scored]:
+    """`ghnas.consensus` of every architecture.
+
+    Its seconds are those of its most costly part, which makes the others too.
+
+    Args:
+        scored: For each of `CONSENSUS_PARTS` a score for each architecture.
+        reference: The same for the reference architectures.
+    """
+
+    def evidence(of: Mapping[str, Mapping[str, Scored]], name: str) -> Evidence:
+        return Evidence(**{part: of[m][name].score for part, m in CONSENSUS_PARTS.items()})
+
+    names = next(iter(reference.values()))
+    scales = Reference.of([evidence(reference, name) for name in names])
+    return {
+        name: Scored(
+            scales.score(evidence(scored, name)),
+            max(scored[method][name].seconds for method in CONSENSUS_PARTS.values()),
+        )
+        for name in scored["ghn-loss"]
+    }

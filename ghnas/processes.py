@@ -121,6 +121,8 @@ def as_completed(
         pool.shutdown(wait=False, cancel_futures=True)
         for child in own:
             child.kill()  # or the program would wait for work that nobody wants
+        for child in own:
+            child.join()
 
 
 def _start(setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:

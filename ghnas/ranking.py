@@ -16,8 +16,8 @@ from ghnas.correlation import Estimate, Values, ceiling, evaluate, part_of
 from ghnas.ensemble import LEAST, out_of_fold
 from ghnas.errors import UserError
 from ghnas.files import write_atomically
-from ghnas.methods import DERIVED, ENSEMBLE, Scored, base_methods
-from ghnas.proxies import rank_vote
+from ghnas.methods import ENSEMBLE, Scored, base_methods, needs_ghn
+from ghnas.proxies import VOTERS, rank_vote
 from ghnas.rows import read_rows
 from ghnas.scatter import scatter
 from ghnas.truth import accuracies_by_seed
@@ -158,7 +158,8 @@ def compare(
     Args:
         truth: What is known.
         methods: Which to compare.
-        scored: For each of `base_methods(methods)` a score for each architecture.
+        scored: For each of `base_methods(methods)`, and for the consensus, a score for each
+            architecture.
         ensemble_seed: Of what the ensemble is fitted on.
     """
     scores = {
@@ -171,9 +172,9 @@ def compare(
     }
     left_out: dict[str, str] = {}
     for method in methods:
-        if method in DERIVED:
-            scores[method] = rank_vote({m: scores[m] for m in DERIVED[method]})
-            seconds[method] = sum(seconds[m] for m in DERIVED[method])
+        if method == "vote":
+            scores[method] = rank_vote({m: scores[m] for m in VOTERS})
+            seconds[method] = sum(seconds[m] for m in VOTERS)
     if ENSEMBLE in methods:
         members = base_methods(methods)
         if len(truth.architectures) < LEAST:
@@ -184,7 +185,7 @@ def compare(
             scores[ENSEMBLE] = out_of_fold(
                 [scores[m] for m in members], truth.mean, seed=ensemble_seed
             )
-            seconds[ENSEMBLE] = sum(seconds[m] for m in members)
+            seconds[ENSEMBLE] = _together(members, seconds)
     rankings = [
         Ranking(m, scores[m], evaluate(scores[m], truth.mean), seconds[m])
         for m in dict.fromkeys(methods)
@@ -193,6 +194,12 @@ def compare(
     rankings.sort(key=lambda item: -np.nan_to_num(item.figures["spearman"].value, nan=-2))
     agreement = ceiling(truth.by_seed) if len(truth.by_seed) > 1 else None
     return Comparison(truth, tuple(rankings), agreement, left_out)
+
+
+def _together(members: Sequence[str], seconds: Mapping[str, float]) -> float:
+    """Seconds of several methods; those with predicted weights share the prediction."""
+    predicted = [seconds[m] for m in members if needs_ghn(m)]
+    return sum(seconds[m] for m in members if not needs_ghn(m)) + max(predicted, default=0.0)
 
 
 FIGURES = {

@@ -7,10 +7,10 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ghnas.errors import UserError
-from ghnas.files import write_atomically
+from ghnas.files import try_lock, write_atomically
 
 Row = dict[str, str]
 
@@ -18,27 +18,39 @@ Row = dict[str, str]
 class RowFile:
     """Rows under a fixed header, and beside them, as JSON, the settings that they were made with.
 
+    Use it with `with`: no other process can write to it meanwhile.
+
     Args:
         path: The CSV file; `truth.csv` keeps its settings in `truth.csv.json`.
         columns: The header.
         settings: What must be the same for rows to stand in one file; plain data.
 
     Raises:
-        UserError: If the file is there and is not such a file, or was made with other settings.
+        UserError: If the file is there and is not such a file, was made with other settings,
+            or another process writes to it.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], settings: Mapping[str, Any]) -> None:
         self.path, self.columns = path, tuple(columns)
-        beside = settings_path(path)
+        self.rows: list[Row] = []
         wanted = json.loads(json.dumps(settings))
         if path.exists():
             self._check(read_settings(path), wanted)
-            self._mend()
-            self.rows = read_rows(path, self.columns)
         else:
-            self.rows = []
-            write_atomically(beside, json.dumps(wanted, indent=1))
+            write_atomically(settings_path(path), json.dumps(wanted, indent=1))
             write_atomically(path, ",".join(self.columns) + "\n")
+
+    def __enter__(self) -> Self:
+        self._lock = settings_path(self.path).open("rb")
+        if not try_lock(self._lock.fileno()):
+            self._lock.close()
+            raise UserError(f"another process writes to {self.path}: wait until it has ended")
+        self._mend()
+        self.rows = read_rows(self.path, self.columns)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows behind those there, all in one piece.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghnas.errors import UserError
-from ghnas.files import write_atomically
+from ghnas.files import try_lock, write_atomically
 from ghnas.graph import Graph
 from ghnas.manifest import OBJECTIVES, Manifest
 from ghnas.record import Ranked, Record, TrialFormat
@@ -193,7 +192,7 @@ class Run:
         with writing(self.path):
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _try_lock(handle):
+            if not try_lock(handle):
                 raise UserError(f"run {self.name} is being searched by another process")
             if self.manifest.storage is None and self.study_path.is_file():
                 repair_journal(self.study_path)
@@ -207,18 +206,6 @@ class Run:
             write_atomically(
                 self.path / PROGRESS, json.dumps({"done": done, "best_accuracy": best_accuracy})
             )
-
-
-def _try_lock(handle: int) -> bool:
-    if sys.platform == "win32":  # no advisory locks of this kind: the user must take care
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _front(study: optuna.Study, records: Sequence[Record]) -> set[int]:

@@ -128,19 +128,19 @@ def make_truth(job: TruthJob, report: Callable[[TruthProgress], None]) -> list[R
     Raises:
         UserError: If the file was made with other settings, or a process was ended from outside.
     """
-    file = RowFile(job.output, COLUMNS, settings(job))
     wanted = [(name, seed) for name in job.architectures for seed in range(1, job.seeds + 1)]
-    known = {_key(row): row for row in file.rows}
-    missing = [key for key in wanted if key not in known]
-    done, total = len(wanted) - len(missing), len(wanted)
-    report(TruthProgress(done, total, 0.0, float("nan")))
-    with closing(as_completed(_train_one, missing, job.workers, _start_worker, job)) as rows:
-        for row in rows:
-            file.append([row])
-            done += 1
-            report(TruthProgress(done, total, row["seconds"], row["validation_accuracy"]))
-    known = {_key(row): row for row in file.rows}
-    return [known[key] for key in wanted]
+    with RowFile(job.output, COLUMNS, settings(job)) as file:
+        known = {_key(row) for row in file.rows}
+        missing = [key for key in wanted if key not in known]
+        done, total = len(wanted) - len(missing), len(wanted)
+        report(TruthProgress(done, total, 0.0, float("nan")))
+        with closing(as_completed(_train_one, missing, job.workers, _start_worker, job)) as rows:
+            for row in rows:
+                file.append([row])
+                done += 1
+                report(TruthProgress(done, total, row["seconds"], row["validation_accuracy"]))
+        by_key = {_key(row): row for row in file.rows}
+    return [by_key[key] for key in wanted]
 
 
 def settings(job: TruthJob) -> dict[str, Any]:

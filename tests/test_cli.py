@@ -19,7 +19,7 @@ from ghnas.errors import UserError
 Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
     "search", "finetune", "dashboard", "train", "predict", "convert", "generate", "spaces", "show",
-    "runs",
+    "runs", "truth", "rank",
 )  # fmt: skip
 
 

@@ -230,6 +230,19 @@ def test_zeros_beside_a_connection_do_not_cut_it() -> None:
 
 
 @pytest.mark.parametrize("name", PROXIES)
+def test_weights_that_nothing_depends_on(name: str) -> None:
+    """A convolution that is read for the size of its result alone."""
+    graph = GraphBuilder()
+    image = graph.add(Input(3, 4, 4), name="input")
+    x = graph.add(Activation(), graph.add(BatchNorm(), image, name="bn"))
+    idle = graph.add(Zeros(3), graph.add(Conv(3, 3), image, name="idle"))
+    x = graph.add(Sum(), graph.add(Conv(3, 3), x, name="a"), idle)
+    graph.add(Linear(2), graph.add(GlobalAveragePool(), x), name="b")
+    batch = torch.randn(4, 3, 4, 4), torch.arange(4) % 2
+    assert math.isfinite(score_graph(PROXIES[name], graph.build(), *batch, seed=0))
+
+
+@pytest.mark.parametrize("name", PROXIES)
 @pytest.mark.parametrize("space_name", ["darts", "nasbench201", "mobile"])
 def test_proxies_are_pure_finite_and_repeatable(name: str, space_name: str) -> None:
     space = load_space(space_name)

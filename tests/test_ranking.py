@@ -76,7 +76,7 @@ def test_the_ceiling_of_seeds() -> None:
 def test_a_quarter_is_for_tuning() -> None:
     parts = [correlation.part_of(f"|{number}~0|") for number in range(4000)]
     assert parts.count("tune") == pytest.approx(1000, abs=120)
-    # RFC 7693, BLAKE2b of 8 bytes: of "abc" d8bb14d833d59559, whose first byte is not below 64
+    # SHA-256 of "abc" begins with ba (FIPS 180-4), which is no multiple of four
     assert correlation.part_of("abc") == correlation.part_of(" abc\n") == "test"
 
 
@@ -108,16 +108,19 @@ def test_the_ensemble_finds_what_matters() -> None:
 
 
 def test_rows_go_on_after_half_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    file = RowFile(path, ("name", "value"), {"steps": 3})
-    file.append([{"name": 'a,"b"', "value": 1}, {"name": "c", "value": 2}])
+    path, columns, settings = tmp_path / "rows.csv", ("name", "value"), {"steps": 3}
+    with RowFile(path, columns, settings) as file:
+        file.append([{"name": 'a,"b"', "value": 1}, {"name": "c", "value": 2}])
+        with pytest.raises(UserError, match="another process"), RowFile(path, columns, settings):
+            pass
     whole = path.read_bytes()
     path.write_bytes(whole + b"d,")
-    again = RowFile(path, ("name", "value"), {"steps": 3})
-    assert path.read_bytes() == whole
-    assert again.rows == file.rows == [{"name": 'a,"b"', "value": "1"}, {"name": "c", "value": "2"}]
+    with RowFile(path, columns, settings) as again:
+        assert path.read_bytes() == whole
+        assert again.rows == file.rows
+        assert again.rows == [{"name": 'a,"b"', "value": "1"}, {"name": "c", "value": "2"}]
     with pytest.raises(UserError, match="made with steps 3, not 4"):
-        RowFile(path, ("name", "value"), {"steps": 4})
+        RowFile(path, columns, {"steps": 4})
     (tmp_path / "other.csv").write_text("name\n")
     with pytest.raises(UserError, match=r"without its other\.csv\.json"):
         RowFile(tmp_path / "other.csv", ("name",), {})
@@ -249,6 +252,7 @@ def test_truth_is_resumed_and_ranked(ghnas: Ghnas, pictures: Path, tmp_path: Pat
         "params", "synflow", "vote", "naswot"
     }  # fmt: skip
     assert content["architectures"] == 5
+    assert json.loads((out_folder / "ranking.json").read_text()) == content
 
 
 def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
@@ -263,11 +267,13 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     common = ("rank", "--truth", path, "--space", "darts", "--workers", 2, "--score-images", 64)
     code, out, err = ghnas(
         *common, "--ghn", tiny_ghn, "--output", tmp_path / "out", "--json",
-        "--methods", "ghn-accuracy,ghn-loss,flops,ensemble",
+        "--methods", "ghn-accuracy,ghn-loss,flops,consensus,ghn-steps-2,tse-1,ensemble",
     )  # fmt: skip
     assert code == 0, err
     content = json.loads(out)
-    assert {m["method"] for m in content["methods"]} == {"ghn-accuracy", "ghn-loss", "flops"}
+    assert {m["method"] for m in content["methods"]} == {
+        "ghn-accuracy", "ghn-loss", "flops", "consensus", "ghn-steps-2", "tse-1",
+    }  # fmt: skip
     assert content["left_out"] == {"ensemble": "needs 20 trained architectures"}
     assert content["ceiling"] is None
 
@@ -296,6 +302,7 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     [
         (("--truth", "nowhere.csv"), "nowhere.csv cannot be read"),
         (("--truth", "truth.csv", "--methods", "magic"), "unknown method 'magic'"),
+        (("--truth", "truth.csv", "--methods", ","), "no method is named"),
         (("--truth", "truth.csv", "--split", "half"), "unknown part 'half'"),
         (("--truth", "truth.csv", "--column", "none"), "no column 'none'"),
         (("--truth", "truth.csv", "--space", "nasbench201"), "not one of this space's"),

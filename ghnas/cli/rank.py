@@ -6,7 +6,9 @@ import platform
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +16,17 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.terminal import Pace, console, meter, print_json, say
+from ghnas.cli.terminal import Pace, as_json, console, meter, print_json, say
 from ghnas.cli.truth import ImageSize, Workers, describe_estimate
 from ghnas.errors import UserError
+from ghnas.files import write_atomically
 
 if TYPE_CHECKING:
     from ghnas.correlation import Estimate
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
+    from ghnas.methods import Scored, ScoreJob
     from ghnas.ranking import Comparison
     from ghnas.space import Space
 
@@ -30,7 +34,7 @@ EXAMPLE = (
     "Example: ghnas rank --truth truth-darts-my-images.csv --space darts --data ./my-images "
     "--ghn mine.safetensors"
 )
-SCORE_IMAGES, PROXY_IMAGES, EVALUATION_BATCH = 512, 64, 128
+SCORE_IMAGES, PROXY_IMAGES, STEP_IMAGES, EVALUATION_BATCH = 512, 64, 64, 128
 
 
 def rank(
@@ -58,9 +62,11 @@ def rank(
         typer.Option(
             "--methods",
             metavar="LIST",
-            help="ghn-accuracy, ghn-loss, params, flops, synflow, naswot, jacov, snip, grasp, "
-            "grad-norm, fisher, zen, vote, ensemble.",
-            show_default="all",
+            help="ghn-accuracy, ghn-loss, ghn-naswot, consensus, params, flops, synflow, naswot, "
+            "jacov, snip, grasp, grad-norm, fisher, zen, vote, ensemble; ghn-steps-K and steps-K: "
+            "accuracy after K SGD steps from predicted or random weights; ghn-tse-K and tse-K: "
+            "their training loss.",
+            show_default="all without training",
         ),
     ] = None,
     ghn: Annotated[
@@ -131,11 +137,12 @@ def rank(
     """
     from ghnas.data import evaluation_batches, random_batches
     from ghnas.device import cores
-    from ghnas.methods import ScoreJob, base_methods, check_methods, score_all
+    from ghnas.methods import ScoreJob, base_methods, check_methods, steps_of
     from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
 
     names = _listed(methods)
-    check_methods(names or [])
+    if names is not None:
+        check_methods(names)
     out = console(json)
     known = subset(read_truth(truth, column), split, count, seed)
     chosen, images = _load(out, truth, space, data, cells, channels, image_size, ghn)
@@ -143,6 +150,9 @@ def rank(
     info = predictor.info if predictor else None
     for_proxies = _for_proxies(chosen, proxy_cells, proxy_channels)
     output = output or Path(f"rank-{chosen.name}-{images.name}")
+    training = partial(
+        random_batches, images.train, seed=seed, device="cpu", mean=images.mean, std=images.std
+    )
     job = ScoreJob(
         space=chosen,
         proxy_space=for_proxies,
@@ -155,12 +165,8 @@ def rank(
             images.validation.take(score_images), EVALUATION_BATCH, device="cpu",
             mean=(info and info.mean) or images.mean, std=(info and info.std) or images.std,
         ),
-        batch=next(
-            random_batches(
-                images.train, proxy_images, seed=seed, device="cpu", mean=images.mean,
-                std=images.std,
-            )
-        ),
+        batch=next(training(proxy_images)),
+        steps=list(islice(training(STEP_IMAGES), max(map(steps_of, names)))),
         seed=seed,
         output=output / "scores.csv",
         workers=workers or cores(),
@@ -176,22 +182,51 @@ def rank(
     say(out, f"scoring {len(known.architectures):,} architectures by {', '.join(names)}")
     began = time.monotonic()
     try:
-        with meter(out, "architectures") as shown:
-            pace = Pace()
-            scored = score_all(
-                job, settings, lambda done, total: shown.update(done, total, "", pace.rate(done))
-            )
+        scored = _score(out, job, settings, names)
     except KeyboardInterrupt:
         say(out, f"\ninterrupted; finished scores are in {output}: run the same command again")
         raise
     took = time.monotonic() - began
+    say(out, "computing correlations and their intervals")
     comparison = compare(known, names, scored)
     notes = _notes(comparison, settings, split, seed, job.ghn_name)
+    content = {"output": str(output), "split": split, "seed": seed, "hypernetwork": job.ghn_name}
+    content |= {**settings, **as_dict(comparison)}
     write_comparison(output, comparison, [*notes, _made_by(took, job.workers)])
+    write_atomically(output / "ranking.json", as_json(content))
     _print(out, comparison, notes, output)
     if json:
-        content = as_dict(comparison)
-        print_json({"output": str(output), "split": split, "seed": seed, **settings, **content})
+        print_json(content)
+
+
+def _score(
+    out: Console, job: ScoreJob, settings: dict[str, Any], names: list[str]
+) -> dict[str, dict[str, Scored]]:
+    """Scores by all methods but those that follow from the whole list, with meters."""
+    from ghnas.methods import (
+        CONSENSUS,
+        CONSENSUS_PARTS,
+        consensus,
+        reference_architectures,
+        score_all,
+    )
+
+    def run(job: ScoreJob, unit: str) -> dict[str, dict[str, Scored]]:
+        with meter(out, unit) as shown:
+            pace = Pace()
+            return score_all(
+                job, settings, lambda done, total: shown.update(done, total, "", pace.rate(done))
+            )
+
+    scored = run(job, "architectures")
+    if CONSENSUS in names:
+        others = reference_architectures(job.space)
+        parts = tuple(CONSENSUS_PARTS.values())
+        reference = run(replace(job, architectures=others, methods=parts), "for comparison")
+        of_job = {m: {n: scored[m][n] for n in job.architectures} for m in parts}
+        of_reference = {m: {n: reference[m][n] for n in others} for m in parts}
+        scored[CONSENSUS] = consensus(of_job, of_reference)
+    return scored
 
 
 def _listed(methods: str | None) -> list[str] | None:
@@ -210,19 +245,25 @@ def _load(
     image_size: int | None,
     ghn: Path | None,
 ) -> tuple[Space, DataSet]:
-    """The space and the images; what is not given is as in the trainings, if they say it."""
+    """The space and the images.
+
+    What is not given is as in the trainings, if they say it, or as the hypernetwork was trained.
+    """
     from ghnas.cli.loading import load_images, load_skeleton
     from ghnas.ghn.checkpoint import load_ghn
     from ghnas.rows import read_settings
 
-    trained = read_settings(truth) or {}
-    if trained.get("space", None) == load_skeleton(space, None, None).name:
-        cells = cells or trained["skeleton"].get("cells")
-        channels = channels or trained["skeleton"].get("channels")
+    trained, info = read_settings(truth) or {}, load_ghn(ghn)[1] if ghn else None
+    name = load_skeleton(space, None, None).name
+    for known, skeleton in (
+        (trained.get("space"), trained.get("skeleton", {})),
+        (info and info.space, info.skeleton if info else {}),
+    ):
+        if known == name:
+            cells, channels = cells or skeleton.get("cells"), channels or skeleton.get("channels")
     image_size = image_size or trained.get("image_size")
-    if image_size is None and ghn is not None:
-        shape = load_ghn(ghn)[1].image_shape
-        image_size = shape[-1] if shape else None
+    if image_size is None and info and info.image_shape:
+        image_size = info.image_shape[-1]
     images = load_images(out, data, image_size)
     if trained.get("data_fingerprint") not in (None, images.fingerprint):
         say(out, f"note: the trainings in {truth} were on other images than {data}")
@@ -313,7 +354,7 @@ def _made_by(seconds: float, workers: int) -> str:
 
     return (
         f"made by `{shlex.join(['ghnas', *sys.argv[1:]])}` on {time.strftime('%Y-%m-%d')}, "
-        f"{format_seconds(seconds)} on {workers} processes, {platform.machine()}"
+        f"{format_seconds(seconds)} in this call on {workers} processes, {platform.machine()}"
     )
 
 
@@ -334,7 +375,7 @@ def _print(out: Console, comparison: Comparison, notes: list[str], output: Path)
     out.print(table("Rankings against trained accuracy", ("method", *shown.values(), "s"), rows))
     for note in notes:
         say(out, note)
-    say(out, f"wrote {output}: ranking.md, ranking.csv, scores.csv, plots")
+    say(out, f"wrote {output}: ranking.md, .csv and .json, scores.csv, plots")
 
 
 def _cell(name: str, estimate: Estimate) -> str:

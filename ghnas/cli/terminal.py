@@ -23,7 +23,12 @@ def console(json_wanted: bool = False) -> Console:
 
 def print_json(content: Any) -> None:
     """The result for programs, on stdout."""
-    print(json.dumps(_without_nan(content), indent=2, default=str))
+    print(as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """The same as text."""
+    return json.dumps(_without_nan(content), indent=2, default=str)
 
 
 def _without_nan(content: Any) -> Any:

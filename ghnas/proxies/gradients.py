@@ -36,8 +36,8 @@ def grasp(network: Network, images: Tensor, labels: Tensor) -> float:
     """Sum of -(Hessian x gradient) x weight (Wang, Zhang and Grosse, ICLR 2020, arXiv 2002.07376,
     eq. 8, temperature 1)."""
     weights, loss = _loss(network, images, labels)
-    gradients = torch.autograd.grad(loss, weights, create_graph=True)
-    product = sum((g.detach() * g).sum() for g in gradients)
+    gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+    product = sum((g.detach() * g).sum() for g in gradients if g is not None)
     assert isinstance(product, Tensor)
     curved = torch.autograd.grad(product, weights, allow_unused=True)
     return -sum(float((w * h).sum()) for w, h in zip(weights, curved, strict=True) if h is not None)
@@ -53,7 +53,10 @@ def fisher(network: Network, images: Tensor, labels: Tensor) -> float:
     activations = [values[index] for index in weighted_nodes(network.graph)]
     loss = F.cross_entropy(values[-1], labels)
     total = 0.0
-    for a, g in zip(activations, torch.autograd.grad(loss, activations), strict=True):
+    gradients = torch.autograd.grad(loss, activations, allow_unused=True)
+    for a, g in zip(activations, gradients, strict=True):
+        if g is None:  # read for its size alone
+            continue
         by_channel = (a * g).flatten(2).sum(2) if a.dim() > 2 else a * g
         total += float(by_channel.square().mean(0).sum() / 2)
     return total
