@@ -171,6 +171,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--deep-cells", type=int, default=5, help="of the survivors")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rows", type=Path, default=Path("ordering.csv"), help="measurements")
+    parser.add_argument("--note", default="", help="such as how the hypernetwork was made")
     parser.add_argument("--name", default="ordering", help="of the table in results/")
     return parser.parse_args()
 
@@ -387,7 +388,7 @@ def _write(rows: Scores, truth: Truth, options: argparse.Namespace) -> None:
         ("order by", "Spearman", "Kendall", "in the best tenth", "regret of 1, %",
          "regret of 5, %", "seconds"),
         table,
-        list(_notes(truth, options)),
+        [*_notes(truth, options), "", options.note],
     )  # fmt: skip
 
 
@@ -403,14 +404,17 @@ def _notes(truth: Truth, options: argparse.Namespace) -> Iterator[str]:
         "text), drawn with seed 0; in brackets bootstrap 95 % intervals over architectures, 1,000 "
         "samples. Networks have "
         f"{options.channels} channels and {options.cells} cells a stage unless said otherwise, "
-        f"images {options.image_size}x{options.image_size} of CIFAR-10 (JPEG): 512 validation "
+        f"images {options.image_size}x{options.image_size}: 512 validation "
         "images in batches of 128 for predicted weights, 64 training images for proxies, Kaiming "
-        "initialisation with seed 0, batches of 64 in short trainings. A constant plus the sum of "
-        "what follows is the consensus: minus the zero-shot loss, the log-determinant of the ReLU "
+        "initialisation with seed 0, batches of 64 in short trainings. The consensus is the sum of: "
+        "minus the zero-shot loss, the log-determinant of the ReLU "
         "codes' kernel with predicted weights, the logarithm of the number of parameters, each in "
         f"units of its interquartile range among {REFERENCE} random architectures of the space "
         "(their accuracies unknown). Regret: accuracy lost by taking the first choice, or the best "
-        "of the first five. Seconds: of one busy core, for each architecture."
+        "of the first five; its interval is wide, for it hangs on a handful of architectures. Seconds: "
+        "of one core of a busy machine, for each architecture. Rows that end in 12ep reorder the "
+        "consensus's best by the published accuracy after 12 epochs of training: what a short list "
+        "gains from being trained, not counted in the seconds."
     )
 
 
