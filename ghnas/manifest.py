@@ -18,6 +18,9 @@ from ghnas.space import Space, explain, read_space_file
 FORMAT_VERSION = 1
 """Of the run folder; raised when an older ghnas could not read it."""
 
+SCORE_BATCH = 64
+"""Images that batch-norm sees at a time: as many as in a hypernetwork's training."""
+
 Direction = Literal["maximize", "minimize"]
 
 OBJECTIVES: dict[str, Direction] = {
@@ -41,6 +44,9 @@ class Manifest(BaseModel):
         budget: Number of candidates.
         batch_size: Candidates that are proposed together.
         score_images: Validation images that a candidate is scored on.
+        score_batch: Of these, images that batch-norm sees at a time.
+        keep: The best that racing means to keep (see `ghnas.racing`); None: all candidates are
+            scored on all images.
         storage: URL of Optuna's database, None for a journal in the run's folder.
         versions: Of the packages that the result depends on.
     """
@@ -64,6 +70,8 @@ class Manifest(BaseModel):
     budget: int
     batch_size: int
     score_images: int
+    score_batch: int = 128
+    keep: int | None = None
     max_params: int | None = None
     max_flops: int | None = None
     storage: str | None = None
@@ -81,7 +89,7 @@ class Manifest(BaseModel):
         entries = self.model_dump(
             include={
                 "space", "data", "ghn", "strategy", "seed", "budget", "batch_size",
-                "score_images", "max_params", "max_flops", "device",
+                "score_images", "score_batch", "keep", "max_params", "max_flops", "device",
             },
             exclude_none=True,
         )  # fmt: skip
@@ -105,6 +113,8 @@ def new_manifest(
     objectives: Sequence[str] = ("accuracy",),
     seed: int = 0,
     batch_size: int = 128,
+    score_batch: int = SCORE_BATCH,
+    keep: int | None = None,
     max_params: int | None = None,
     max_flops: int | None = None,
     storage: str | None = None,
@@ -146,6 +156,8 @@ def new_manifest(
         budget=budget,
         batch_size=batch_size,
         score_images=score_images,
+        score_batch=score_batch,
+        keep=keep,
         max_params=max_params,
         max_flops=max_flops,
         storage=storage,
