@@ -84,7 +84,9 @@ class Race:
         return expected if expected + stage.margin < self.bar else None
 
 
-def fit_stages(early: Sequence[Early], accuracies: Sequence[float]) -> tuple[Stage, ...]:
+def fit_stages(
+    early: Sequence[Early], accuracies: Sequence[float], margin: float = MARGIN
+) -> tuple[Stage, ...]:
     """Learn what to expect.
 
     Fitted twice, the second time to the half that the first fit expects more of: the errors of
@@ -93,6 +95,7 @@ def fit_stages(early: Sequence[Early], accuracies: Sequence[float]) -> tuple[Sta
     Args:
         early: Of candidates that were scored on everything.
         accuracies: Theirs on all images.
+        margin: See `MARGIN`.
     """
     target = np.asarray(accuracies, dtype=np.float64)
     table = np.nan_to_num(np.asarray(early, dtype=np.float64), nan=LARGEST_LOSS)
@@ -106,7 +109,7 @@ def fit_stages(early: Sequence[Early], accuracies: Sequence[float]) -> tuple[Sta
         weights, *_ = np.linalg.lstsq(seen[better], target[better], rcond=None)
         errors = target[better] - seen[better] @ weights
         intercept, accuracy, loss = map(float, weights)
-        stages.append(Stage(intercept, accuracy, loss, float(MARGIN * errors.std())))
+        stages.append(Stage(intercept, accuracy, loss, float(margin * errors.std())))
     return tuple(stages)
 
 

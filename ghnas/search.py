@@ -167,7 +167,8 @@ class _Search:
                     graphs = [batch.members[i][1] for i in batch.fresh]
                     began = time.perf_counter()
                     scoring = beside.submit(self._scores, graphs, wanted, batch.start)
-                    unwritten = self._write(writer, unwritten)
+                    pending, unwritten = unwritten, []  # a failed write is not tried again
+                    self._write(writer, pending)
                     early = following is not None and not self.strategy.learns
                     ahead = self._propose(following) if early and following is not None else None
                     scores = scoring.result()
@@ -175,20 +176,19 @@ class _Search:
                     unwritten = self._records(batch, known, scores, seconds)
                     self.records += unwritten
                     self._finish(self.records[batch.start :])
-                    for record in unwritten:
-                        self.meter.count(record)
-                    self.meter.show()
                     if following is not None:
                         batch = ahead or self._propose(following)
             finally:  # also when interrupted: what is scored is kept
                 self._write(writer, unwritten)
 
-    def _write(self, writer: TrialWriter, records: list[Record]) -> list[Record]:
-        """Write records; none are left."""
+    def _write(self, writer: TrialWriter, records: Sequence[Record]) -> None:
+        """Write records and report them."""
         if records:
             writer.write([self.format.trial(record) for record in records])
-            self.run.note_progress(len(self.records), self.meter.best_accuracy)
-        return []
+            for record in records:
+                self.meter.count(record)
+            self.run.note_progress(self.meter.done, self.meter.best_accuracy)
+            self.meter.show()
 
     def _finish(self, records: Sequence[Record]) -> None:
         """A whole batch is scored."""

@@ -21,7 +21,6 @@ from ghnas.fused.program import (
     DEFAULTS,
     DENSE,
     DEPTHWISE,
-    FIELDS,
     FILL,
     MAX_POOL,
     MEAN,
@@ -150,8 +149,8 @@ class _Lowering:
         for step in self.steps:
             for field in ("source", "second", "target"):
                 step[field] = places[step[field]]
-            step["target"] += step.pop("shift", 0)
-        table = np.array([tuple(step[f] for f in FIELDS) for step in self.steps], STEP)
+            step["target"] += step.pop("shift")
+        table = np.array([tuple(step.values()) for step in self.steps], STEP)
         return Program(
             steps=table,
             parameters=tuple(self.offsets),
@@ -198,6 +197,7 @@ class _Lowering:
         self.steps.append(
             DEFAULTS
             | {
+                "shift": 0,
                 "code": code,
                 "source": source.tensor,
                 "second": source.tensor,
