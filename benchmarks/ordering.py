@@ -109,7 +109,20 @@ def main() -> None:
     work = Work(
         options.data, options.space, options.channels, options.cells, options.image_size, ghn
     )
-    file = RowFile(options.rows, COLUMNS, asdict(work))
+    with RowFile(options.rows, COLUMNS, asdict(work)) as file:
+        rows = _all_scores(file, work, measures, evidence, truth, options)
+    _write(rows, truth, options)
+
+
+def _all_scores(
+    file: RowFile,
+    work: Work,
+    measures: Sequence[Measure],
+    evidence: Measure,
+    truth: Truth,
+    options: argparse.Namespace,
+) -> Scores:
+    """Measure what is missing, and what follows from it."""
     reference_texts = _reference_texts(work)
     _measure(work, file, measures, truth.architectures, options.workers)
     _measure(work, file, [evidence], reference_texts, options.workers)
@@ -131,7 +144,7 @@ def main() -> None:
         for count in SHORT_LISTS:
             label = f"consensus, its {count} best by {options.short_column}"
             rows[label] = _reordered(first[0], best[:count], again[best[:count]]), first[1]
-    _write(rows, truth, options)
+    return rows
 
 
 def _options() -> argparse.Namespace:

@@ -10,18 +10,21 @@ added. `results/ordering.md` shows what that is worth.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from ghnas.graph import Graph
+from ghnas.ghn.model import GHN
+from ghnas.graph import Graph, Shape
 from ghnas.network import Network, load_parameters
 from ghnas.population import Parameters
 from ghnas.proxies import LOWEST, reaches_output
 from ghnas.proxies.separation import naswot
-from ghnas.scoring import Batch, Score, evaluate_one
+from ghnas.scoring import CHUNK, Batch, Score, evaluate_one
+from ghnas.space import Space
 
 
 @dataclass(frozen=True)
@@ -132,3 +135,32 @@ class Reference:
             if scale.spread > 0:
                 total += (values[part] - scale.middle) / scale.spread
         return total
+
+
+def reference_for(
+    space: Space,
+    ghn: GHN,
+    image_shape: Shape,
+    batches: Sequence[Batch],
+    count: int = 200,
+    seed: int = 0,
+) -> Reference:
+    """The scales of a space, from random architectures with predicted weights.
+
+    Args:
+        space: With the skeleton that is scored.
+        ghn: Its hypernetwork, on the batches' device.
+        image_shape: (C, H, W).
+        batches: As for `gather`; the same that candidates are scored on.
+        count: Architectures to draw; takes as long as scoring so many candidates.
+        seed: Of the draw.
+    """
+    rng, found = random.Random(f"reference:{seed}"), []
+    for start in range(0, count, CHUNK):
+        graphs = [
+            space.graph(space.sample(rng), image_shape, ghn.config.num_classes)
+            for _ in range(min(CHUNK, count - start))
+        ]
+        for graph, parameters in zip(graphs, ghn.predict_graphs(graphs), strict=True):
+            found.append(gather(graph, parameters, batches)[0])
+    return Reference.of(found)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghnas.consensus import PARTS, Evidence, Reference, Scale, gather
+from ghnas.consensus import PARTS, Evidence, Reference, Scale, gather, reference_for
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.network import kaiming
 from ghnas.refine import Refined, Refiner, RefineSettings, learning_rate, refine_one
@@ -76,6 +76,15 @@ def test_disconnected_architectures_come_last() -> None:
         assert item.size == pytest.approx(math.log(graph.parameter_count))
     with pytest.raises(ValueError, match="no architecture"):
         Reference.of([found[-1][0]])
+
+
+def test_the_reference_of_a_space_repeats_by_seed() -> None:
+    ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
+    first, again, other = (
+        reference_for(SPACE, ghn, SHAPE, batches(1), count=12, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert set(first.scales) == set(PARTS)
 
 
 def test_a_short_training_equals_plain_sgd() -> None:
