@@ -308,13 +308,15 @@ def _trained(
 
 
 def reference_architectures(space: Space) -> list[str]:
-    """Random architectures whose accuracy nobody asks for."""
-    rng = random.Random("rank:reference")
-    return list(dict.fromkeys(space.encode(space.sample(rng)) for _ in range(REFERENCE)))
+    """The random architectures of `ghnas.consensus.reference_for`; a few may be equal."""
+    rng = random.Random("reference:0")
+    return [space.encode(space.sample(rng)) for _ in range(REFERENCE)]
 
 
 def consensus(
-    scored: Mapping[str, Mapping[str, Scored]], reference: Mapping[str, Mapping[str, Scored]]
+    scored: Mapping[str, Mapping[str, Scored]],
+    reference: Mapping[str, Mapping[str, Scored]],
+    names: Sequence[str],
 ) -> dict[str, Scored]:
     """`ghnas.consensus` of every architecture.
 
@@ -323,12 +325,12 @@ def consensus(
     Args:
         scored: For each of `CONSENSUS_PARTS` a score for each architecture.
         reference: The same for the reference architectures.
+        names: The reference architectures.
     """
 
     def evidence(of: Mapping[str, Mapping[str, Scored]], name: str) -> Evidence:
         return Evidence(**{part: of[m][name].score for part, m in CONSENSUS_PARTS.items()})
 
-    names = next(iter(reference.values()))
     scales = Reference.of([evidence(reference, name) for name in names])
     return {
         name: Scored(
