@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 Shape = tuple[int, ...]
 
@@ -75,6 +75,10 @@ class Specification:
         """A stable digest of the operation and its shapes."""
         text = f"{self.op!r}|{self.input_shapes!r}"
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+    def __reduce__(self) -> tuple[Callable[..., Specification], tuple[Any, ...]]:
+        """Small when sent to another process, and shared there as here."""
+        return specify, (self.op, self.input_shapes)
 
 
 @lru_cache(maxsize=100_000)
@@ -144,6 +148,10 @@ class Graph:
 
     nodes: tuple[Node, ...]
 
+    def __reduce__(self) -> tuple[Callable[..., Graph], tuple[Any, ...]]:
+        """Without what is worked out on demand."""
+        return _restore, tuple(zip(*self.nodes, strict=True))
+
     @cached_property
     def parameters(self) -> dict[str, Shape]:
         """Parameter names and shapes, in the order of the nodes."""
@@ -207,6 +215,15 @@ class Graph:
                     edges.append((source, position))
             sources.append((position,))
         return PrimitiveGraph(tuple(kept), tuple(edges))
+
+
+def _restore(
+    specs: Sequence[Specification],
+    inputs: Sequence[tuple[int, ...]],
+    names: Sequence[str],
+    cells: Sequence[int],
+) -> Graph:
+    return Graph(tuple(map(Node, specs, inputs, names, cells)))
 
 
 def _combine(label: bytes, others: list[bytes]) -> bytes:

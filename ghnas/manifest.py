@@ -18,6 +18,11 @@ from ghnas.space import Space, explain, read_space_file
 FORMAT_VERSION = 1
 """Of the run folder; raised when an older ghnas could not read it."""
 
+BATCH, LEARNING_BATCH = 256, 128
+"""Candidates that are proposed together; fewer if the strategy learns from each batch."""
+SCORE_BATCH = 64
+"""Images that batch-norm sees at a time: as many as in a hypernetwork's training."""
+
 Direction = Literal["maximize", "minimize"]
 
 OBJECTIVES: dict[str, Direction] = {
@@ -41,6 +46,9 @@ class Manifest(BaseModel):
         budget: Number of candidates.
         batch_size: Candidates that are proposed together.
         score_images: Validation images that a candidate is scored on.
+        score_batch: Of these, images that batch-norm sees at a time.
+        keep: The best that racing means to keep (see `ghnas.racing`); None: all candidates are
+            scored on all images.
         storage: URL of Optuna's database, None for a journal in the run's folder.
         versions: Of the packages that the result depends on.
     """
@@ -64,6 +72,8 @@ class Manifest(BaseModel):
     budget: int
     batch_size: int
     score_images: int
+    score_batch: int = 128
+    keep: int | None = None
     max_params: int | None = None
     max_flops: int | None = None
     storage: str | None = None
@@ -81,7 +91,7 @@ class Manifest(BaseModel):
         entries = self.model_dump(
             include={
                 "space", "data", "ghn", "strategy", "seed", "budget", "batch_size",
-                "score_images", "max_params", "max_flops", "device",
+                "score_images", "score_batch", "keep", "max_params", "max_flops", "device",
             },
             exclude_none=True,
         )  # fmt: skip
@@ -104,7 +114,9 @@ def new_manifest(
     strategy: str = "random",
     objectives: Sequence[str] = ("accuracy",),
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
+    score_batch: int = SCORE_BATCH,
+    keep: int | None = None,
     max_params: int | None = None,
     max_flops: int | None = None,
     storage: str | None = None,
@@ -115,15 +127,18 @@ def new_manifest(
     Args:
         space: The space with its skeleton.
         space_name: What `load_space` was given; its file is copied into the manifest.
+        batch_size: Default: `LEARNING_BATCH` or `BATCH`.
 
     Others as in `Manifest`.
 
     Raises:
         UserError: For an unknown strategy or objective, or a number out of range.
     """
-    from ghnas.strategies import check_strategy
+    from ghnas.strategies import create_strategy
 
-    check_strategy(strategy)
+    directions = tuple(OBJECTIVES[name] for name in check_objectives(objectives))
+    learns = create_strategy(strategy, space, directions).learns
+    batch_size = batch_size or (LEARNING_BATCH if learns else BATCH)
     limits = {"max-params": max_params, "max-flops": max_flops}
     numbers = {"budget": budget, "batch size": batch_size, "number of images": score_images}
     for name, value in (numbers | limits).items():
@@ -146,6 +161,8 @@ def new_manifest(
         budget=budget,
         batch_size=batch_size,
         score_images=score_images,
+        score_batch=score_batch,
+        keep=keep,
         max_params=max_params,
         max_flops=max_flops,
         storage=storage,

@@ -16,6 +16,7 @@ import torch
 from ghnas.consensus import Evidence, Reference, gather
 from ghnas.data import DataSet
 from ghnas.errors import UserError
+from ghnas.fused import compile_kernels
 from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
 from ghnas.network import kaiming
@@ -25,7 +26,7 @@ from ghnas.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.proxies.table import LOWEST
 from ghnas.refine import RefineSettings, refine_one
 from ghnas.rows import RowFile
-from ghnas.scoring import Batch, Score, evaluate_one
+from ghnas.scoring import Batch, Evaluator, Score
 from ghnas.space import Space
 
 COLUMNS = ("architecture", "method", "weights", "score", "seconds")
@@ -149,6 +150,8 @@ def score_all(
         done, total = len(job.architectures) - len(missing), len(job.architectures)
         report(done, total)
         tasks = list(_chunks(missing))
+        if any(map(needs_ghn, job.methods)):
+            compile_kernels()  # once, before the processes start
         with closing(as_completed(_score_chunk, tasks, job.workers, _start_worker, job)) as results:
             for rows in results:
                 file.append(rows)
@@ -195,22 +198,22 @@ def _chunks(
             chunk = []
 
 
-_worker: ScoreJob | None = None
+_worker: tuple[ScoreJob, Evaluator] | None = None
 """What a worker process scores with; None in every other process."""
 
 
 def _start_worker(job: ScoreJob) -> None:
     global _worker
-    _worker = job
+    _worker = (job, Evaluator(job.checks))
 
 
 def _score_chunk(names: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each architecture and method."""
     assert _worker is not None
-    job = _worker
+    job, evaluator = _worker
     predicting = [method for method in methods if needs_ghn(method)]
     graphs = _graphs(job, job.space, names)
-    scores = _with_predicted(job, graphs, predicting)
+    scores = _with_predicted(job, evaluator, graphs, predicting)
     for method in methods:
         if method in PROXIES:
             proxy_graphs = _graphs(job, job.proxy_space, names)
@@ -244,7 +247,7 @@ def _with_proxy(job: ScoreJob, method: str, graph: Graph) -> Scored:
 
 
 def _with_predicted(
-    job: ScoreJob, graphs: Sequence[Graph], methods: Sequence[str]
+    job: ScoreJob, evaluator: Evaluator, graphs: Sequence[Graph], methods: Sequence[str]
 ) -> dict[str, list[Scored]]:
     if not methods:
         return {}
@@ -254,7 +257,7 @@ def _with_predicted(
     shared = (time.process_time() - began) / len(graphs)
     result: dict[str, list[Scored]] = {method: [] for method in methods}
     for graph, parameters in zip(graphs, predicted, strict=True):
-        scores = _at_once(job, graph, parameters, methods, shared)
+        scores = _at_once(job, evaluator, graph, parameters, methods, shared)
         for method in methods:
             if method not in scores:
                 scores[method] = _trained(job, method, graph, parameters, shared)
@@ -262,12 +265,18 @@ def _with_predicted(
     return result
 
 
+@torch.no_grad()
 def _at_once(
-    job: ScoreJob, graph: Graph, parameters: Parameters, methods: Sequence[str], shared: float
+    job: ScoreJob,
+    evaluator: Evaluator,
+    graph: Graph,
+    parameters: Parameters,
+    methods: Sequence[str],
+    shared: float,
 ) -> dict[str, Scored]:
     """What predicted weights tell without a gradient step."""
     began = time.process_time()
-    score = evaluate_one(graph, parameters, job.checks)
+    score = evaluator.evaluate(graph, parameters)
     evaluated = shared + time.process_time() - began
     if not reaches_output(graph):
         score = Score(LOWEST, -LOWEST)
@@ -299,13 +308,15 @@ def _trained(
 
 
 def reference_architectures(space: Space) -> list[str]:
-    """Random architectures whose accuracy nobody asks for."""
-    rng = random.Random("rank:reference")
-    return list(dict.fromkeys(space.encode(space.sample(rng)) for _ in range(REFERENCE)))
+    """The random architectures of `ghnas.consensus.reference_for`; a few may be equal."""
+    rng = random.Random("reference:0")
+    return [space.encode(space.sample(rng)) for _ in range(REFERENCE)]
 
 
 def consensus(
-    scored: Mapping[str, Mapping[str, Scored]], reference: Mapping[str, Mapping[str, Scored]]
+    scored: Mapping[str, Mapping[str, Scored]],
+    reference: Mapping[str, Mapping[str, Scored]],
+    names: Sequence[str],
 ) -> dict[str, Scored]:
     """`ghnas.consensus` of every architecture.
 
@@ -314,12 +325,12 @@ def consensus(
     Args:
         scored: For each of `CONSENSUS_PARTS` a score for each architecture.
         reference: The same for the reference architectures.
+        names: The reference architectures.
     """
 
     def evidence(of: Mapping[str, Mapping[str, Scored]], name: str) -> Evidence:
         return Evidence(**{part: of[m][name].score for part, m in CONSENSUS_PARTS.items()})
 
-    names = next(iter(reference.values()))
     scales = Reference.of([evidence(reference, name) for name in names])
     return {
         name: Scored(

@@ -30,6 +30,8 @@ class OptunaSearch:
     search, which has results but never asked, has the same study.
     """
 
+    learns = True
+
     def __init__(self, space: Space, directions: Directions) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from optuna.distributions import CategoricalDistribution
     from optuna.trial import FrozenTrial
 
+    from ghnas.racing import Early
+
 MAX_OPTIONS = 64
 """Options of all parameters together that a journal spells out for each trial.
 
@@ -36,6 +38,9 @@ class Record:
         hash: Start of the graph's hash; equal for isomorphic architectures.
         duplicate_of: Number of the first candidate with the same architecture, if not this one.
         seconds: Time of scoring: its share of the time of its batch, 0 for a duplicate.
+        images: Validation images that it was scored on, if it was stopped before the last: the
+            accuracy is then what is to be expected of all.
+        early: Of a candidate that a race learns from: see `ghnas.racing`.
     """
 
     number: int
@@ -46,6 +51,8 @@ class Record:
     hash: str
     duplicate_of: int | None = None
     seconds: float = 0.0
+    images: int | None = None
+    early: Early = ()
 
     def values(self, objectives: Sequence[str]) -> tuple[float, ...]:
         """The objectives' values, in their order."""
@@ -105,6 +112,10 @@ class TrialFormat:
         }
         if record.duplicate_of is not None:
             attributes["same_as"] = record.duplicate_of
+        if record.images is not None:
+            attributes["images"] = record.images
+        if record.early:
+            attributes["early"] = record.early
         now = datetime.now()
         return FrozenTrial(
             number=-1,  # the storage numbers it
@@ -143,6 +154,8 @@ class TrialFormat:
                 hash=str(attributes["hash"]),
                 duplicate_of=attributes.get("same_as"),
                 seconds=duration.total_seconds(),
+                images=attributes.get("images"),
+                early=tuple((float(a), float(b)) for a, b in attributes.get("early", ())),
             )
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(

@@ -3,6 +3,9 @@
 The proposals of batch k depend on the seed, on k and on the results of earlier batches alone. A
 search that was interrupted therefore goes on as if nothing had happened: recorded batches are
 told again, and of a batch that is recorded in part only the rest is scored.
+
+While a batch is scored, the one before it is written, and the next one is proposed if the
+strategy does not learn.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +28,7 @@ from ghnas.strategies import Evaluated, Strategy, create_strategy
 from ghnas.study import Run
 
 if TYPE_CHECKING:
+    from ghnas.racing import Early, Race, Stage
     from ghnas.scoring import Score
 
 HASH_LENGTH = 16
@@ -40,7 +45,10 @@ class ScorerLike(Protocol):
     """What a search asks of a scorer; see `ghnas.scoring.Scorer`."""
 
     def score(
-        self, graphs: Sequence[Graph], wanted: Sequence[int] | None = None
+        self,
+        graphs: Sequence[Graph],
+        wanted: Sequence[int] | None = None,
+        race: Race | None = None,
     ) -> list[Score | None]:
         """A score for each graph that is wanted."""
 
@@ -91,6 +99,25 @@ def search(run: Run, scorer: ScorerLike, report: Report = ignore) -> None:
         _Search(run, scorer, report).run_batches()
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Candidates that are proposed together.
+
+    Args:
+        start: Number of the first.
+        members: With their graphs.
+        hashes: Of the graphs.
+        fresh: Places of the architectures that are new to the run: all of them go to the scorer,
+            also those that are recorded already, for a score may depend on what it was predicted
+            with.
+    """
+
+    start: int
+    members: Sequence[tuple[Candidate, Graph]]
+    hashes: Sequence[str]
+    fresh: Sequence[int]
+
+
 class _Search:
     def __init__(self, run: Run, scorer: ScorerLike, report: Report) -> None:
         manifest = run.manifest
@@ -101,8 +128,12 @@ class _Search:
         self.records = run.recorded()
         self.strategy = create_strategy(manifest.strategy, run.space, manifest.directions)
         self.format = run.trial_format
+        self.seen: set[str] = set()
+        """Hashes of the architectures of all batches that were proposed."""
         self.first: dict[str, Record] = {}
         """The first record of each architecture, by hash."""
+        self.racing = manifest.keep is not None and len(manifest.objectives) == 1
+        self.stages: tuple[Stage, ...] = ()
         self.meter = _Meter(report, manifest.budget)
 
     def run_batches(self) -> None:
@@ -115,76 +146,144 @@ class _Search:
             require_feasible(self.run.space, self.run.graph, self.limits, rng)
         if len(self.records) >= budget:
             return
-        writer = self.run.writer()
-        for number, start in enumerate(range(0, budget, size)):
-            stop = min(start + size, budget)
-            if len(self.records) < stop:
-                self._score_batch(number, start, stop, writer)
-            batch = self.records[start:stop]
-            for record in batch:
-                self.first.setdefault(record.hash, record)
-            objectives = self.manifest.objectives
-            self.strategy.tell([Evaluated(r.candidate, r.values(objectives)) for r in batch])
+        starts = list(range(0, budget, size))
+        recorded = [start for start in starts if min(start + size, budget) <= len(self.records)]
+        for start in recorded:
+            self._finish(self.records[start : start + size])
+        self.seen.update(self.first)
+        self._score_batches(starts[len(recorded) :])
 
-    def _score_batch(self, number: int, start: int, stop: int, writer: TrialWriter) -> None:
-        """Propose a batch, score what is not recorded of it, and record it."""
-        rng = random.Random(f"{self.manifest.seed}:{number}")
-        batch = propose_within(
-            self.strategy, self.run, self.limits, self.first, count=stop - start, rng=rng
-        )
-        known = self.records[start:]
-        if [record.candidate for record in known] != [item[0] for item in batch[: len(known)]]:
+    def _score_batches(self, starts: Sequence[int]) -> None:
+        """Score, record and tell what is left, a batch at a time."""
+        writer = self.run.writer()
+        unwritten: list[Record] = []
+        batch = self._propose(starts[0])
+        with ThreadPoolExecutor(1) as beside:
+            try:
+                for following in [*starts[1:], None]:
+                    known = self.records[batch.start :]
+                    self._check(batch, known)
+                    wanted = [place for place, i in enumerate(batch.fresh) if i >= len(known)]
+                    graphs = [batch.members[i][1] for i in batch.fresh]
+                    began = time.perf_counter()
+                    scoring = beside.submit(self._scores, graphs, wanted, batch.start)
+                    pending, unwritten = unwritten, []  # a failed write is not tried again
+                    self._write(writer, pending)
+                    early = following is not None and not self.strategy.learns
+                    ahead = self._propose(following) if early and following is not None else None
+                    scores = scoring.result()
+                    seconds = (time.perf_counter() - began) / max(len(wanted), 1)
+                    unwritten = self._records(batch, known, scores, seconds)
+                    self.records += unwritten
+                    self._finish(self.records[batch.start :])
+                    if following is not None:
+                        batch = ahead or self._propose(following)
+            finally:  # also when interrupted: what is scored is kept
+                self._write(writer, unwritten)
+
+    def _write(self, writer: TrialWriter, records: Sequence[Record]) -> None:
+        """Write records and report them."""
+        if records:
+            writer.write([self.format.trial(record) for record in records])
+            for record in records:
+                self.meter.count(record)
+            self.run.note_progress(self.meter.done, self.meter.best_accuracy)
+            self.meter.show()
+
+    def _finish(self, records: Sequence[Record]) -> None:
+        """A whole batch is scored."""
+        for record in records:
+            self.first.setdefault(record.hash, record)
+        objectives = self.manifest.objectives
+        self.strategy.tell([Evaluated(r.candidate, r.values(objectives)) for r in records])
+
+    def _propose(self, start: int) -> _Batch:
+        size = self.manifest.batch_size
+        count = min(size, self.manifest.budget - start)
+        rng = random.Random(f"{self.manifest.seed}:{start // size}")
+        members = propose_within(self.strategy, self.run, self.limits, self.seen, count, rng)
+        hashes = [graph.hash[:HASH_LENGTH] for _, graph in members]
+        fresh = [
+            i for i, key in enumerate(hashes) if key not in self.seen and key not in hashes[:i]
+        ]
+        self.seen.update(hashes)
+        return _Batch(start, members, hashes, fresh)
+
+    def _check(self, batch: _Batch, known: Sequence[Record]) -> None:
+        """What is recorded of a batch must be what it proposes."""
+        proposed = [candidate for candidate, _ in batch.members[: len(known)]]
+        if [record.candidate for record in known] != proposed:
+            number = batch.start // self.manifest.batch_size
             raise UserError(
                 f"run {self.run.name} cannot be resumed: batch {number} is not what this version "
                 f"proposes (the run was started with {self.manifest.versions}); start a new search"
             )
-        new = self._score(batch, start, known)
-        writer.write([self.format.trial(record) for record in new])
-        self.records += new
-        for record in new:
-            self.meter.count(record)
-        self.run.note_progress(len(self.records), self.meter.best_accuracy)
-        self.meter.show()
 
-    def _score(
-        self, batch: Sequence[tuple[Candidate, Graph]], start: int, known: Sequence[Record]
-    ) -> list[Record]:
-        """Records of the candidates after the known ones.
+    def _scores(
+        self, graphs: Sequence[Graph], wanted: Sequence[int], start: int
+    ) -> list[Score | None]:
+        if not wanted:
+            return [None] * len(graphs)
+        return self.scorer.score(graphs, wanted, self._race(start))
 
-        All architectures that are new to the run go to the scorer, also those that are recorded
-        already: a score may depend on what it was predicted with.
-        """
-        hashes = [graph.hash[:HASH_LENGTH] for _, graph in batch]
-        fresh = [
-            i for i, key in enumerate(hashes) if key not in self.first and key not in hashes[:i]
+    def _race(self, start: int) -> Race | None:
+        """When the candidates of a batch stop: it depends on the earlier batches alone."""
+        keep = self.manifest.keep
+        if keep is None or not self.racing:
+            return None
+        from ghnas.racing import WARM_UP, Race, bar_of, fit_stages
+
+        if not self.stages:
+            teachers = [r for r in self.records[:start] if r.early][:WARM_UP]
+            if len(teachers) < WARM_UP:
+                return None
+            self.stages = fit_stages([r.early for r in teachers], [r.accuracy for r in teachers])
+        complete = [
+            record.accuracy
+            for record in self.records[:start]
+            if record.images is None and record.duplicate_of is None
         ]
-        wanted = [place for place, i in enumerate(fresh) if i >= len(known)]
-        began = time.perf_counter()
-        scores = self.scorer.score([batch[i][1] for i in fresh], wanted) if wanted else []
-        seconds = (time.perf_counter() - began) / max(len(wanted), 1)
-        self.meter.scored += len(wanted)
-        accuracies = {fresh[place]: _accuracy(scores[place]) for place in wanted}
+        return Race(self.stages, bar_of(complete, keep))
 
+    def _records(
+        self, batch: _Batch, known: Sequence[Record], scores: Sequence[Score | None], seconds: float
+    ) -> list[Record]:
+        """Records of a batch's candidates after the known ones."""
+        self.meter.scored += sum(score is not None for score in scores)
+        found = dict(zip(batch.fresh, scores, strict=True))
         first = dict(self.first)
         for record in known:
             first.setdefault(record.hash, record)
         records = []
-        for i in range(len(known), len(batch)):
-            candidate, graph = batch[i]
-            earlier = first.get(hashes[i])
+        for i in range(len(known), len(batch.members)):
+            candidate, graph = batch.members[i]
+            score, earlier = found.get(i), first.get(batch.hashes[i])
             record = Record(
-                number=start + i,
+                number=batch.start + i,
                 candidate=candidate,
-                accuracy=earlier.accuracy if earlier else accuracies[i],
+                accuracy=earlier.accuracy if earlier else _accuracy(score),
                 params=graph.parameter_count,
                 flops=graph.flops,
-                hash=hashes[i],
+                hash=batch.hashes[i],
                 duplicate_of=earlier.number if earlier else None,
                 seconds=0.0 if earlier else seconds,
+                images=earlier.images if earlier else _images(score),
+                early=self._lesson(batch.start, score),
             )
             first.setdefault(record.hash, record)
             records.append(record)
         return records
+
+    def _lesson(self, start: int, score: Score | None) -> Early:
+        """What the race learns from a candidate; nothing once it has learned."""
+        if score is None or self.stages or not self.racing:
+            return ()
+        return tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
+
+
+def _images(score: Score | None) -> int | None:
+    """How many images a candidate saw, if it was stopped before the last."""
+    return score.images if score is not None and score.stopped else None
 
 
 def _accuracy(score: Score | None) -> float:

@@ -31,6 +31,10 @@ class Evaluated:
 class Strategy(Protocol):
     """Proposes candidates and learns from their results."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether proposals depend on results; if not, they are made while others are scored."""
+
     def propose(self, count: int, rng: random.Random) -> list[Candidate]:
         """So many candidates that connect image and output.
 
@@ -84,6 +88,8 @@ def create_strategy(name: str, space: Space, directions: Directions) -> Strategy
 class RandomSearch:
     """Uniform over each choice."""
 
+    learns = False
+
     def __init__(self, space: Space, directions: Directions) -> None:
         self.space = space
 
@@ -102,6 +108,7 @@ class Evolution:
     random ones with one choice changed. The oldest die, not the worst.
     """
 
+    learns = True
     population = 64
     tournament = 16
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ghnas.graph import Graph
 from ghnas.manifest import Manifest, new_manifest
+from ghnas.racing import Race
 from ghnas.scoring import Score
 from ghnas.search import HASH_LENGTH
 from ghnas.space import load_space
@@ -50,7 +51,10 @@ class FakeScorer:
         """Of each call the hashes of the graphs, and the wanted ones."""
 
     def score(
-        self, graphs: Sequence[Graph], wanted: Sequence[int] | None = None
+        self,
+        graphs: Sequence[Graph],
+        wanted: Sequence[int] | None = None,
+        race: Race | None = None,
     ) -> list[Score | None]:
         hashes = [graph.hash[:HASH_LENGTH] for graph in graphs]
         chosen = list(range(len(graphs)) if wanted is None else wanted)

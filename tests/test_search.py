@@ -53,11 +53,11 @@ class StoppingScorer(FakeScorer):
         super().__init__()
         self.left = calls
 
-    def score(self, graphs: Any, wanted: Any = None) -> list[Score | None]:
+    def score(self, graphs: Any, wanted: Any = None, race: Any = None) -> list[Score | None]:
         self.left -= 1
         if self.left < 0:
             raise Stop
-        return super().score(graphs, wanted)
+        return super().score(graphs, wanted, race)
 
 
 # ---------------------------------------------------------------- repeating
@@ -144,7 +144,7 @@ def test_pareto_front(tmp_path: Path) -> None:
 
 def test_score_that_is_not_a_number(tmp_path: Path) -> None:
     class Broken(FakeScorer):
-        def score(self, graphs: Any, wanted: Any = None) -> list[Score | None]:
+        def score(self, graphs: Any, wanted: Any = None, race: Any = None) -> list[Score | None]:
             return [Score(float("nan"), float("nan")) for _ in graphs]
 
     run = create_run(tmp_path, make_manifest())

@@ -139,6 +139,8 @@ def test_a_new_strategy_is_one_function(space: Space, monkeypatch: pytest.Monkey
 
     @register("same")
     class Same:
+        learns = False
+
         def __init__(self, space: Space, directions: Directions) -> None:
             self.space = space
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ghnas.space import Space
 
 READY_MADE = ("embedded", "digitscapes", "cifar10")
-EVALUATION_BATCH = 128
-"""Images whose statistics batch-norm sees at once."""
 
 
 def load_skeleton(name: str, cells: int | None, channels: int | None) -> Space:
@@ -66,14 +64,14 @@ class Prepared:
     info: GHNInfo
     ghn_path: Path
 
-    def scorer(self, score_images: int, device: torch.device) -> Scorer:
-        """Scores candidates on so many validation images, mixed by class."""
+    def scorer(self, score_images: int, score_batch: int, device: torch.device) -> Scorer:
+        """Scores candidates on so many validation images, mixed by class, a batch at a time."""
         from ghnas.data import evaluation_batches
         from ghnas.scoring import Scorer
 
         batches = evaluation_batches(
             self.data.validation.take(score_images),
-            EVALUATION_BATCH,
+            score_batch,
             device=device,
             mean=self.info.mean or self.data.mean,
             std=self.info.std or self.data.std,

@@ -222,10 +222,10 @@ def _score(
     if CONSENSUS in names:
         others = reference_architectures(job.space)
         parts = tuple(CONSENSUS_PARTS.values())
-        reference = run(replace(job, architectures=others, methods=parts), "for comparison")
+        distinct = tuple(dict.fromkeys(others))
+        reference = run(replace(job, architectures=distinct, methods=parts), "for comparison")
         of_job = {m: {n: scored[m][n] for n in job.architectures} for m in parts}
-        of_reference = {m: {n: reference[m][n] for n in others} for m in parts}
-        scored[CONSENSUS] = consensus(of_job, of_reference)
+        scored[CONSENSUS] = consensus(of_job, reference, others)
     return scored
 
 

@@ -47,6 +47,7 @@ class Request:
     channels: int | None
     storage: str | None
     score_images: int | None
+    exact: bool | None
 
 
 def search(
@@ -133,6 +134,12 @@ def search(
             "--score-images", "Validation images for a score.", show_default=str(SCORE_IMAGES)
         ),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Score every candidate on all images; default: drop poor ones early."
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with RUN, or with the latest run.")
     ] = False,
@@ -155,6 +162,7 @@ def search(
         channels,
         storage,
         score_images,
+        exact or None,
     )
     out = console(json)
     place = pick_device(device)
@@ -175,6 +183,7 @@ def _start(
 ) -> tuple[Run, Scorer]:
     """A new run for what was asked."""
     from ghnas.cli.loading import data_source, load_skeleton, prepare
+    from ghnas.racing import KEEP
     from ghnas.strategies import check_strategy
     from ghnas.study import create_run, new_manifest, parse_objectives
 
@@ -196,6 +205,7 @@ def _start(
         ghn_sha256=prepared.info.sha256,
         budget=request.budget or BUDGET,
         score_images=score_images,
+        keep=None if request.exact else KEEP,
         strategy=strategy,
         objectives=objectives,
         seed=request.seed or 0,
@@ -205,7 +215,9 @@ def _start(
         device=device.type,
     )
     _require_feasible(space, manifest)  # or a run without candidates would stay behind
-    return create_run(results, manifest), prepared.scorer(score_images, device)
+    return create_run(results, manifest), prepared.scorer(
+        score_images, manifest.score_batch, device
+    )
 
 
 def _require_feasible(space: Space, manifest: Manifest) -> None:
@@ -234,7 +246,7 @@ def _continue(
     ghn_used = None if shipped else ghn
     prepared = prepare(out, run.space, manifest.space, manifest.data, ghn_used)
     run.check_inputs(ghn_sha256=prepared.info.sha256, data_fingerprint=prepared.data.fingerprint)
-    return run, prepared.scorer(manifest.score_images, device)
+    return run, prepared.scorer(manifest.score_images, manifest.score_batch, device)
 
 
 def _check_same(name: str, manifest: Manifest, request: Request) -> None:
@@ -260,6 +272,7 @@ def _check_same(name: str, manifest: Manifest, request: Request) -> None:
         "channels": skeleton.get("channels"),
         "storage": manifest.storage,
         "score_images": manifest.score_images,
+        "exact": manifest.keep is None,
     }
     for key, value in started.items():
         asked = getattr(request, key)

@@ -1,0 +1,352 @@
+"""Kernels of the fused executor, compiled by numba: images innermost, vectors along them.
+
+A tensor of N images stands as (C, H, W, N), flat. Neighbours along a row are then N apart, so
+that a convolution's taps are a few long streams whatever the number of channels, the size of the
+images, the kernel or its dilation; PyTorch's own kernels fill their vectors with channels, of
+which the networks of a search have few.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+RELU, RELU6, HARDSWISH = 1, 2, 3
+"""Codes of the activations that kernels apply as they read; 0 is none."""
+BLOCK = 512
+"""Values of a row that one matrix product takes at a time: all its rows stay in the cache."""
+
+
+def _cache_folder() -> Path:
+    """Where compiled kernels are kept: a folder for each state of this package's sources.
+
+    numba itself would look at the file of the function alone, not at what the function calls.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.blake2b(b"".join(path.read_bytes() for path in sources), digest_size=8)
+    root = Path(os.environ.get("GHNAS_CACHE") or Path.home() / ".cache" / "ghnas")
+    return root / f"kernels-{digest.hexdigest()}"
+
+
+_FOLDER = _cache_folder()
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile on first use and keep the result on disk; sums may be taken in any order."""
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+    }
+    result: Any = numba.njit(**options)(function)
+    settings: Any = numba.config
+    before = settings.CACHE_DIR
+    settings.CACHE_DIR = str(_FOLDER)  # read by the next line alone
+    try:
+        result.enable_caching()
+    except RuntimeError:  # the folder is not writable: compile in each process
+        pass
+    finally:
+        settings.CACHE_DIR = before
+    return cast(_Function, result)
+
+
+@compiled
+def activate(
+    source: Floats, target: Floats, scale: np.float32, shift: np.float32, activation: int
+) -> None:
+    """target = activation(scale * source + shift); what is not a number stays so.
+
+    Comparisons are written out: numba's `max` and `min` do not become vector instructions.
+    """
+    if activation == RELU:
+        for i in range(len(target)):
+            value = source[i] * scale + shift
+            target[i] = np.float32(0) if value < np.float32(0) else value
+    elif activation == RELU6:
+        for i in range(len(target)):
+            value = source[i] * scale + shift
+            value = np.float32(0) if value < np.float32(0) else value
+            target[i] = np.float32(6) if value > np.float32(6) else value
+    elif activation == HARDSWISH:
+        for i in range(len(target)):
+            value = source[i] * scale + shift
+            gate = value + np.float32(3)
+            gate = np.float32(0) if gate < np.float32(0) else gate
+            gate = np.float32(6) if gate > np.float32(6) else gate
+            target[i] = value * gate * np.float32(1 / 6)
+    else:
+        for i in range(len(target)):
+            target[i] = source[i] * scale + shift
+
+
+@compiled
+def pad_plane(
+    source: Floats,
+    height: int,
+    row: int,
+    border: int,
+    margin: int,
+    fill: np.float32,
+    target: Floats,
+    scale: np.float32,
+    shift: np.float32,
+    activation: int,
+) -> None:
+    """A channel with a border around it, activated.
+
+    Args:
+        source: height * row values.
+        height: Rows.
+        row: Values of a row, images included.
+        border: Rows of the border above and below.
+        margin: Values of the border left and right, images included.
+        fill: What the border holds.
+        target: (height + 2 * border) * (row + 2 * margin) values.
+        scale: See `activate`, as the two others.
+    """
+    pitch = row + 2 * margin
+    target[: border * pitch] = fill
+    target[(height + border) * pitch : (height + 2 * border) * pitch] = fill
+    for i in range(height):
+        line = target[(i + border) * pitch : (i + border + 1) * pitch]
+        line[:margin] = fill
+        line[margin + row :] = fill
+        inner = line[margin : margin + row]
+        activate(source[i * row : (i + 1) * row], inner, scale, shift, activation)
+
+
+@compiled
+def _taps_3x3(a: Floats, b: Floats, c: Floats, step: int, w: Floats, out: Floats) -> None:
+    w0, w1, w2, w3, w4, w5, w6, w7, w8 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8]
+    a1, b1, c1 = a[step:], b[step:], c[step:]
+    a2, b2, c2 = a[2 * step :], b[2 * step :], c[2 * step :]
+    for i in range(len(out)):
+        above = w0 * a[i] + w1 * a1[i] + w2 * a2[i]
+        level = w3 * b[i] + w4 * b1[i] + w5 * b2[i]
+        out[i] = above + level + (w6 * c[i] + w7 * c1[i] + w8 * c2[i])
+
+
+@compiled
+def _taps_of_5(a: Floats, step: int, w: Floats, out: Floats, first: bool) -> None:
+    w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
+    b, c, d, e = a[step:], a[2 * step :], a[3 * step :], a[4 * step :]
+    if first:
+        for i in range(len(out)):
+            out[i] = w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i] + w4 * e[i]
+    else:
+        for i in range(len(out)):
+            out[i] += w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i] + w4 * e[i]
+
+
+@compiled
+def _tap(a: Floats, w: np.float32, out: Floats, first: bool) -> None:
+    if first:
+        for i in range(len(out)):
+            out[i] = w * a[i]
+    else:
+        for i in range(len(out)):
+            out[i] += w * a[i]
+
+
+@compiled
+def _correlate(x: Floats, pitch: int, step: int, kernel: int, weight: Floats, out: Floats) -> None:
+    """out[i] = sum of weight[r, s] * x[r * pitch + s * step + i] over a square kernel."""
+    if kernel == 3:
+        _taps_3x3(x, x[pitch:], x[2 * pitch :], step, weight, out)
+        return
+    for r in range(kernel):
+        line, row = x[r * pitch :], weight[r * kernel : (r + 1) * kernel]
+        if kernel == 5:
+            _taps_of_5(line, step, row, out, r == 0)
+            continue
+        for s in range(kernel):
+            _tap(line[s * step :], row[s], out, r + s == 0)
+
+
+@compiled
+def depthwise(
+    plane: Floats,
+    pitch: int,
+    images: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    weight: Floats,
+    height: int,
+    width: int,
+    out: Floats,
+) -> None:
+    """Depthwise convolution of one padded channel.
+
+    Args:
+        plane: From `pad_plane`.
+        pitch: Values of a padded row.
+        images: N.
+        kernel: Taps along each side.
+        stride: Rows and columns from one output to the next.
+        dilation: Rows and columns from one tap to the next.
+        weight: kernel * kernel taps.
+        height: Rows of the output.
+        width: Columns of the output.
+        out: height * width * images values.
+    """
+    step, row = dilation * images, width * images
+    for i in range(height):
+        lines = plane[i * stride * pitch :]
+        if stride == 1:
+            line = out[i * row : (i + 1) * row]
+            _correlate(lines, dilation * pitch, step, kernel, weight, line)
+            continue
+        for j in range(width):
+            start = i * row + j * images
+            part = out[start : start + images]
+            begin = lines[j * stride * images :]
+            _correlate(begin, dilation * pitch, step, kernel, weight, part)
+
+
+@compiled
+def _combine(x: Floats, out: Floats, maximum: bool) -> None:
+    if maximum:
+        for i in range(len(out)):
+            out[i] = np.maximum(out[i], x[i])
+    else:
+        for i in range(len(out)):
+            out[i] += x[i]
+
+
+@compiled
+def pool(
+    plane: Floats,
+    pitch: int,
+    images: int,
+    kernel: int,
+    stride: int,
+    maximum: bool,
+    height: int,
+    width: int,
+    line: Floats,
+    out: Floats,
+) -> None:
+    """Maximum or sum of each window of one padded channel: over rows, then over columns.
+
+    Args:
+        plane: From `pad_plane`.
+        line: Room for one padded row.
+
+    Others as in `depthwise`.
+    """
+    row = width * images
+    for i in range(height):
+        first = i * stride * pitch
+        line[:] = plane[first : first + pitch]
+        for r in range(1, kernel):
+            _combine(plane[first + r * pitch :], line, maximum)
+        target = out[i * row : (i + 1) * row]
+        if stride == 1:
+            target[:] = line[:row]
+            for s in range(1, kernel):
+                _combine(line[s * images :], target, maximum)
+            continue
+        for j in range(width):
+            part = target[j * images : (j + 1) * images]
+            begin = line[j * stride * images :]
+            part[:] = begin[:images]
+            for s in range(1, kernel):
+                _combine(begin[s * images :], part, maximum)
+
+
+@compiled
+def _multiply_4x4(
+    x0: Floats,
+    x1: Floats,
+    x2: Floats,
+    x3: Floats,
+    w: Floats,
+    y0: Floats,
+    y1: Floats,
+    y2: Floats,
+    y3: Floats,
+    first: bool,
+) -> None:
+    """Four rows of the result from four rows of the operand; w is 4x4."""
+    w00, w01, w02, w03 = w[0, 0], w[0, 1], w[0, 2], w[0, 3]
+    w10, w11, w12, w13 = w[1, 0], w[1, 1], w[1, 2], w[1, 3]
+    w20, w21, w22, w23 = w[2, 0], w[2, 1], w[2, 2], w[2, 3]
+    w30, w31, w32, w33 = w[3, 0], w[3, 1], w[3, 2], w[3, 3]
+    if first:
+        for i in range(len(y0)):
+            y0[i] = w00 * x0[i] + w01 * x1[i] + w02 * x2[i] + w03 * x3[i]
+            y1[i] = w10 * x0[i] + w11 * x1[i] + w12 * x2[i] + w13 * x3[i]
+            y2[i] = w20 * x0[i] + w21 * x1[i] + w22 * x2[i] + w23 * x3[i]
+            y3[i] = w30 * x0[i] + w31 * x1[i] + w32 * x2[i] + w33 * x3[i]
+    else:
+        for i in range(len(y0)):
+            y0[i] += w00 * x0[i] + w01 * x1[i] + w02 * x2[i] + w03 * x3[i]
+            y1[i] += w10 * x0[i] + w11 * x1[i] + w12 * x2[i] + w13 * x3[i]
+            y2[i] += w20 * x0[i] + w21 * x1[i] + w22 * x2[i] + w23 * x3[i]
+            y3[i] += w30 * x0[i] + w31 * x1[i] + w32 * x2[i] + w33 * x3[i]
+
+
+@compiled
+def multiply(x: Floats, rows: Integers, size: int, weight: Floats, out: Floats) -> None:
+    """Matrix product with rows that stand anywhere.
+
+    Args:
+        x: Holds the operand's rows.
+        rows: Where each of them begins, a multiple of four of them.
+        size: Their length.
+        weight: (outputs, rows), both multiples of four.
+        out: outputs * size values.
+    """
+    for o in range(0, len(weight), 4):
+        y0 = out[o * size : (o + 1) * size]
+        y1 = out[(o + 1) * size : (o + 2) * size]
+        y2 = out[(o + 2) * size : (o + 3) * size]
+        y3 = out[(o + 3) * size : (o + 4) * size]
+        for i in range(0, len(rows), 4):
+            x0 = x[rows[i] : rows[i] + size]
+            x1 = x[rows[i + 1] : rows[i + 1] + size]
+            x2 = x[rows[i + 2] : rows[i + 2] + size]
+            x3 = x[rows[i + 3] : rows[i + 3] + size]
+            _multiply_4x4(x0, x1, x2, x3, weight[o : o + 4, i : i + 4], y0, y1, y2, y3, i == 0)
+
+
+@compiled
+def moments(x: Floats, channel: int, sums: Doubles, squares: Doubles) -> None:
+    """Add a row's sum and sum of squares to those of its channel."""
+    for start in range(0, len(x), BLOCK):
+        part = x[start : start + BLOCK]
+        total, square = np.float32(0), np.float32(0)
+        for i in range(len(part)):
+            total += part[i]
+            square += part[i] * part[i]
+        sums[channel] += total
+        squares[channel] += square
+
+
+@compiled
+def copy_with_moments(
+    x: Floats, out: Floats, channel: int, sums: Doubles, squares: Doubles
+) -> None:
+    """Copy a row of at most `BLOCK` values and add its moments to its channel's."""
+    total, square = np.float32(0), np.float32(0)
+    for i in range(len(x)):
+        value = x[i]
+        out[i] = value
+        total += value
+        square += value * value
+    sums[channel] += total
+    squares[channel] += square

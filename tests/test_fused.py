@@ -1,0 +1,134 @@
+"""The fused executor: the same logits as the network, whatever the space."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ghnas.fused import Machine, Unsupported, lower
+from ghnas.graph import Graph, GraphBuilder
+from ghnas.network import Network, kaiming, load_parameters
+from ghnas.ops import (
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Bias,
+    Concat,
+    Conv,
+    GlobalAveragePool,
+    Input,
+    Linear,
+    MaxPool,
+    Shift,
+    Sum,
+    Zeros,
+)
+from ghnas.space import load_space
+
+IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def assert_equal_to_network(graph: Graph, images: torch.Tensor) -> None:
+    """Weights of Kaiming, and norms that are not the identity."""
+    generator = torch.Generator().manual_seed(1)
+    parameters = {
+        name: value + 0.3 * torch.randn(value.shape, generator=generator)
+        if value.dim() == 1
+        else value
+        for name, value in kaiming(graph, generator).items()
+    }
+    network = Network(graph)
+    load_parameters(network, parameters)
+    network.train()
+    with torch.no_grad():
+        expected = network(images)
+    found = Machine([images]).run(lower(graph), parameters, 0)
+    scale = float(expected.abs().max().clamp(min=1))
+    torch.testing.assert_close(found / scale, expected / scale, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(["darts", "mobile"]))
+def test_random_candidates_give_the_logits_of_their_networks(seed: int, name: str) -> None:
+    space = load_space(name)
+    graph = space.graph(space.sample(random.Random(seed)), (3, 16, 16), 10)
+    assert_equal_to_network(graph, IMAGES)
+
+
+def classifier(graph: GraphBuilder, x: int) -> Graph:
+    pooled = graph.add(GlobalAveragePool(), x)
+    graph.add(Bias(), graph.add(Linear(5), pooled, name="head"), name="head")
+    return graph.build()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 6), (3, 3)])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_convolutions(
+    size: tuple[int, int], kernel: int, stride: int, dilation: int, depthwise: bool
+) -> None:
+    graph = GraphBuilder()
+    x = graph.add(Input(3, *size))
+    conv = Conv(3 if depthwise else 6, kernel, stride, dilation, depthwise)
+    x = graph.add(conv, x, name="conv")
+    x = graph.add(Activation("relu6"), graph.add(BatchNorm(), x, name="norm"))
+    assert_equal_to_network(classifier(graph, x), torch.randn(5, 3, *size))
+
+
+@pytest.mark.parametrize("pool", [MaxPool(3), MaxPool(3, 2), AvgPool(3), AvgPool(3, 2)])
+@pytest.mark.parametrize("size", [(8, 8), (5, 4), (1, 1)])
+def test_pools_of_activated_values(pool: MaxPool | AvgPool, size: tuple[int, int]) -> None:
+    graph = GraphBuilder()
+    x = graph.add(BatchNorm(), graph.add(Input(3, *size)), name="norm")
+    x = graph.add(pool, graph.add(Activation("hardswish"), x))
+    x = graph.add(BatchNorm(), x, name="after")
+    assert_equal_to_network(classifier(graph, x), torch.randn(6, 3, *size))
+
+
+def test_sums_concatenations_zeros_and_shifts() -> None:
+    graph = GraphBuilder()
+    image = graph.add(Input(3, 8, 8))
+    a = graph.add(BatchNorm(), graph.add(Conv(4, 1), image, name="a"), name="an")
+    b = graph.add(Activation(), a)
+    z = graph.add(Zeros(4), image)
+    total = graph.add(Sum(), a, b, z, b)
+    one = graph.add(Sum(), total)
+    halves = [
+        graph.add(Conv(2, 1, 2), one, name="even"),
+        graph.add(Conv(2, 1, 2), graph.add(Shift(), one), name="odd"),
+    ]
+    x = graph.add(BatchNorm(), graph.add(Concat(), *halves), name="norm")
+    x = graph.add(Activation(), graph.add(Activation(), x))
+    assert_equal_to_network(classifier(graph, x), torch.randn(7, 3, 8, 8))
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    space = load_space("darts")
+    graph = space.graph(space.sample(random.Random(0)), (3, 16, 16), 10)
+    parameters = kaiming(graph)
+    parameters["stem.0.weight"][0] = float("nan")
+    assert Machine([IMAGES]).run(lower(graph), parameters, 0).isnan().all()
+
+
+def test_batches_of_different_sizes_share_a_machine() -> None:
+    space = load_space("darts")
+    graph = space.graph(space.sample(random.Random(3)), (3, 16, 16), 10)
+    parameters, program = kaiming(graph), lower(graph)
+    machine = Machine([IMAGES[:2], IMAGES])
+    small, large = (machine.run(program, parameters, i) for i in (0, 1))
+    assert (len(small), len(large)) == (2, 6)
+    torch.testing.assert_close(machine.run(program, parameters, 0), small)
+    torch.testing.assert_close(Machine([IMAGES]).run(program, parameters, 0), large)
+
+
+def test_operations_without_a_kernel_are_refused() -> None:
+    graph = GraphBuilder()
+    x = graph.add(Activation("gelu"), graph.add(Input(3, 8, 8)))
+    with pytest.raises(Unsupported, match="gelu"):
+        lower(classifier(graph, x))
