@@ -57,7 +57,8 @@ def main() -> None:
     ]
     scores = _scores(Scorer(ghn, order[:count], torch.device("cpu")), graphs)
     truth = np.array([score.accuracy for score in scores])
-    best = set(np.argsort(-truth, kind="stable")[:KEEP].tolist())
+    true_top = np.argsort(-truth, kind="stable")[:KEEP].tolist()
+    best = set(true_top)
     chosen = {None: (Outcome(float(count * SCORE_BATCH), list(range(len(graphs)))), best)}
     for margin in MARGINS:
         outcome = race(scores, margin)
@@ -77,6 +78,7 @@ def main() -> None:
                 f"{outcome.images:.0f}",
                 percent(len(outcome.complete) / len(graphs)),
                 percent(len(found & best) / len(best)),
+                percent(len(set(top[:10]) & set(true_top[:10])) / 10),
                 percent(truth[top[0]]),
                 percent(float(np.mean([elsewhere[i] for i in top[:5]]))),
                 percent(float(np.mean([elsewhere[i] for i in top]))),
@@ -90,6 +92,7 @@ def main() -> None:
             "images a candidate",
             "scored on all",
             f"of the true top {KEEP}",
+            "of the true top 10",
             "best found",
             "top 5 on other images",
             f"top {KEEP} on other images",
@@ -119,10 +122,11 @@ def race(scores: Sequence[Score], margin: float) -> Outcome:
     complete: list[int] = []
     images = 0
     for start in range(0, len(scores), BATCH):
-        if not stages and start >= WARM_UP:
+        done = max(start - BATCH, 0)  # the batch before is still being scored
+        if not stages and done >= WARM_UP:
             teachers = scores[:WARM_UP]
             stages = fit_stages([s.early for s in teachers], [s.accuracy for s in teachers], margin)
-        bar = bar_of([scores[i].accuracy for i in complete], KEEP)
+        bar = bar_of([scores[i].accuracy for i in complete if i < done], KEEP, done / len(scores))
         rule = Race(stages, bar)
         for i in range(start, min(start + BATCH, len(scores))):
             seen = [

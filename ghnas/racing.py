@@ -18,12 +18,12 @@ Early = tuple[tuple[float, float], ...]
 
 KEEP = 100
 """The best that racing means to keep."""
-WARM_UP = 384
+WARM_UP = 256
 """Candidates that are scored on everything, to learn from."""
-MARGIN = 2.0
+MARGIN = 1.64
 """Standard deviations of the regression's error by which a candidate must fall short.
 
-A candidate that stands just at the bar is lost with a probability of 2.3 % at each stage if the
+A candidate that stands just at the bar is lost with a probability of 5 % at each stage if the
 errors are normal.
 """
 LARGEST_LOSS = 8.0
@@ -113,8 +113,21 @@ def fit_stages(
     return tuple(stages)
 
 
-def bar_of(accuracies: Sequence[float], keep: int) -> float:
-    """The accuracy of the `keep`-th best; 0 where there are not so many."""
-    if len(accuracies) < keep:
+def bar_of(accuracies: Sequence[float], keep: int, share: float = 1.0) -> float:
+    """The accuracy that is needed to be among the best of a whole search.
+
+    Of the `keep` best a share is to be expected among the candidates so far; the bar is the
+    accuracy of the one at twice that place and ten more, or of the `keep`-th.
+
+    Args:
+        accuracies: Of those so far that were scored on everything.
+        keep: How many of the best are meant.
+        share: Of the search that is done.
+
+    Returns:
+        In [0, 1]; 0 where there are not so many.
+    """
+    place = min(keep, 10 + round(2 * keep * share))
+    if len(accuracies) < place:
         return 0.0
-    return float(np.partition(np.asarray(accuracies), -keep)[-keep])
+    return float(np.partition(np.asarray(accuracies), -place)[-place])

@@ -49,13 +49,16 @@ class Score:
 CHUNK = 16
 """Architectures that are predicted together on a CPU."""
 
+POPULATION = 64
+"""Architectures that run together on a GPU: what its memory holds."""
+
 
 class Scorer:
     """Scores architectures with predicted weights on fixed batches.
 
     On a CPU chunks of architectures are predicted and evaluated by processes with one torch
-    thread each, so that a score does not depend on the number of cores. On a GPU all networks
-    run as one population.
+    thread each, so that a score does not depend on the number of cores. On a GPU `POPULATION`
+    networks run at a time.
 
     Args:
         ghn: The hypernetwork; moved to the device.
@@ -107,14 +110,18 @@ class Scorer:
             return [None] * len(graphs)
         if self.device.type == "cpu":
             return self._score_on_cores(graphs, chosen, race)
-        parameters = self.ghn.predict_graphs(graphs)
-        members = sorted(chosen)
-        found = evaluate_population(
-            [graphs[i] for i in members], [parameters[i] for i in members], self.batches, race
-        )
         scores: list[Score | None] = [None] * len(graphs)
-        for i, score in zip(members, found, strict=True):
-            scores[i] = score
+        for start in range(0, len(graphs), POPULATION):
+            chunk = graphs[start : start + POPULATION]
+            members = [i for i in range(len(chunk)) if start + i in chosen]
+            if not members:
+                continue
+            parameters = self.ghn.predict_graphs(chunk)
+            found = evaluate_population(
+                [chunk[i] for i in members], [parameters[i] for i in members], self.batches, race
+            )
+            for i, score in zip(members, found, strict=True):
+                scores[start + i] = score
         return scores
 
     def _score_on_cores(

@@ -4,7 +4,7 @@ The proposals of batch k depend on the seed, on k and on the results of earlier 
 search that was interrupted therefore goes on as if nothing had happened: recorded batches are
 told again, and of a batch that is recorded in part only the rest is scored.
 
-While a batch is scored, the one before it is written, and the next one is proposed if the
+While a batch is scored, the one before it is recorded, and the next one is proposed if the
 strategy does not learn.
 """
 
@@ -14,7 +14,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Container, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,6 +118,23 @@ class _Batch:
     fresh: Sequence[int]
 
 
+@dataclass(frozen=True)
+class _Scoring:
+    """A batch that is being scored.
+
+    Args:
+        batch: What was proposed.
+        known: Records that there are of it already.
+        wanted: How many of the others are scored.
+        scores: For each of the batch's fresh architectures.
+    """
+
+    batch: _Batch
+    known: Sequence[Record]
+    wanted: int
+    scores: Future[list[Score | None]]
+
+
 class _Search:
     def __init__(self, run: Run, scorer: ScorerLike, report: Report) -> None:
         manifest = run.manifest
@@ -135,6 +152,8 @@ class _Search:
         self.racing = manifest.keep is not None and len(manifest.objectives) == 1
         self.stages: tuple[Stage, ...] = ()
         self.meter = _Meter(report, manifest.budget)
+        self.before = time.perf_counter()
+        """When the last batch was scored."""
 
     def run_batches(self) -> None:
         for record in self.records:
@@ -154,41 +173,44 @@ class _Search:
         self._score_batches(starts[len(recorded) :])
 
     def _score_batches(self, starts: Sequence[int]) -> None:
-        """Score, record and tell what is left, a batch at a time."""
-        writer = self.run.writer()
-        unwritten: list[Record] = []
-        batch = self._propose(starts[0])
-        with ThreadPoolExecutor(1) as beside:
-            try:
-                for following in [*starts[1:], None]:
-                    known = self.records[batch.start :]
-                    self._check(batch, known)
-                    wanted = [place for place, i in enumerate(batch.fresh) if i >= len(known)]
-                    graphs = [batch.members[i][1] for i in batch.fresh]
-                    began = time.perf_counter()
-                    scoring = beside.submit(self._scores, graphs, wanted, batch.start)
-                    pending, unwritten = unwritten, []  # a failed write is not tried again
-                    self._write(writer, pending)
-                    early = following is not None and not self.strategy.learns
-                    ahead = self._propose(following) if early and following is not None else None
-                    scores = scoring.result()
-                    seconds = (time.perf_counter() - began) / max(len(wanted), 1)
-                    unwritten = self._records(batch, known, scores, seconds)
-                    self.records += unwritten
-                    self._finish(self.records[batch.start :])
-                    if following is not None:
-                        batch = ahead or self._propose(following)
-            finally:  # also when interrupted: what is scored is kept
-                self._write(writer, unwritten)
+        """Score, record and tell what is left.
 
-    def _write(self, writer: TrialWriter, records: Sequence[Record]) -> None:
-        """Write records and report them."""
-        if records:
-            writer.write([self.format.trial(record) for record in records])
-            for record in records:
-                self.meter.count(record)
-            self.run.note_progress(self.meter.done, self.meter.best_accuracy)
-            self.meter.show()
+        While a batch is scored, the one before it is recorded and, if the strategy does not
+        learn, the next one is proposed and waits behind it.
+        """
+        writer = self.run.writer()
+        waiting = 0 if self.strategy.learns else 1
+        pending: deque[_Scoring] = deque()
+        with ThreadPoolExecutor(2) as beside:
+            for start in starts:
+                batch = self._propose(start)
+                known = self.records[start:]
+                self._check(batch, known)
+                wanted = [place for place, i in enumerate(batch.fresh) if i >= len(known)]
+                graphs = [batch.members[i][1] for i in batch.fresh]
+                race = self._race(start)
+                scores = beside.submit(self._scores, graphs, wanted, race)
+                pending.append(_Scoring(batch, known, len(wanted), scores))
+                if len(pending) > waiting:
+                    self._record(writer, pending.popleft())
+            for scoring in pending:
+                self._record(writer, scoring)
+
+    def _record(self, writer: TrialWriter, scoring: _Scoring) -> None:
+        """Wait for a batch, record it, and tell it."""
+        scores = scoring.scores.result()
+        now = time.perf_counter()
+        seconds = (now - self.before) / max(scoring.wanted, 1)
+        self.before = now
+        batch = scoring.batch
+        new = self._records(batch, scoring.known, scores, seconds)
+        writer.write([self.format.trial(record) for record in new])
+        self.records[batch.start + len(scoring.known) :] = new
+        self._finish(self.records[batch.start : batch.start + len(batch.members)])
+        for record in new:
+            self.meter.count(record)
+        self.run.note_progress(self.meter.done, self.meter.best_accuracy)
+        self.meter.show()
 
     def _finish(self, records: Sequence[Record]) -> None:
         """A whole batch is scored."""
@@ -220,30 +242,32 @@ class _Search:
             )
 
     def _scores(
-        self, graphs: Sequence[Graph], wanted: Sequence[int], start: int
+        self, graphs: Sequence[Graph], wanted: Sequence[int], race: Race | None
     ) -> list[Score | None]:
-        if not wanted:
-            return [None] * len(graphs)
-        return self.scorer.score(graphs, wanted, self._race(start))
+        return self.scorer.score(graphs, wanted, race) if wanted else [None] * len(graphs)
 
     def _race(self, start: int) -> Race | None:
-        """When the candidates of a batch stop: it depends on the earlier batches alone."""
+        """When the candidates of a batch stop.
+
+        It depends on the batches before the last one alone, which may still be scored.
+        """
         keep = self.manifest.keep
         if keep is None or not self.racing:
             return None
         from ghnas.racing import WARM_UP, Race, bar_of, fit_stages
 
+        done = self.records[: max(start - self.manifest.batch_size, 0)]
         if not self.stages:
-            teachers = [r for r in self.records[:start] if r.early][:WARM_UP]
+            teachers = [record for record in done if record.early][:WARM_UP]
             if len(teachers) < WARM_UP:
                 return None
             self.stages = fit_stages([r.early for r in teachers], [r.accuracy for r in teachers])
         complete = [
             record.accuracy
-            for record in self.records[:start]
+            for record in done
             if record.images is None and record.duplicate_of is None
         ]
-        return Race(self.stages, bar_of(complete, keep))
+        return Race(self.stages, bar_of(complete, keep, len(done) / self.manifest.budget))
 
     def _records(
         self, batch: _Batch, known: Sequence[Record], scores: Sequence[Score | None], seconds: float
@@ -268,15 +292,15 @@ class _Search:
                 duplicate_of=earlier.number if earlier else None,
                 seconds=0.0 if earlier else seconds,
                 images=earlier.images if earlier else _images(score),
-                early=self._lesson(batch.start, score),
+                early=self._lesson(score),
             )
             first.setdefault(record.hash, record)
             records.append(record)
         return records
 
-    def _lesson(self, start: int, score: Score | None) -> Early:
-        """What the race learns from a candidate; nothing once it has learned."""
-        if score is None or self.stages or not self.racing:
+    def _lesson(self, score: Score | None) -> Early:
+        """What the race may learn from a candidate."""
+        if score is None or not self.racing:
             return ()
         return tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
 

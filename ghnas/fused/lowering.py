@@ -18,9 +18,9 @@ from ghnas.fused.program import (
     AFFINE,
     AVG_POOL,
     COPY,
-    DEFAULTS,
     DENSE,
     DEPTHWISE,
+    FIELDS,
     FILL,
     MAX_POOL,
     MEAN,
@@ -47,6 +47,8 @@ from ghnas.ops import (
     _Pool,
 )
 
+_TENSORS = tuple(FIELDS.index(name) for name in ("source", "second", "target"))
+_TARGET = FIELDS.index("target")
 _ACTIVATIONS = {"relu": RELU, "relu6": RELU6, "hardswish": HARDSWISH}
 
 
@@ -95,8 +97,10 @@ class _Lowering:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.values: list[_Value] = []
-        self.steps: list[dict[str, int]] = []
+        self.steps: list[list[int]] = []
         """With numbers of tensors in the place of addresses."""
+        self.shifts: list[int] = []
+        """For each step how far behind its tensor's beginning it writes, for one image."""
         self.sizes: list[int] = []
         self.channels = 0
         self.scratch = 0
@@ -146,13 +150,12 @@ class _Lowering:
             raise Unsupported("an output that is not a vector")
         logits = self._copy(last)
         places, arena = self._place()
-        for step in self.steps:
-            for field in ("source", "second", "target"):
-                step[field] = places[step[field]]
-            step["target"] += step.pop("shift")
-        table = np.array([tuple(step.values()) for step in self.steps], STEP)
+        for step, shift in zip(self.steps, self.shifts, strict=True):
+            for column in _TENSORS:
+                step[column] = places[step[column]]
+            step[_TARGET] += shift
         return Program(
-            steps=table,
+            steps=np.array(self.steps, np.int64).view(STEP).ravel(),
             parameters=tuple(self.offsets),
             arena=arena,
             scratch=self.scratch,
@@ -167,10 +170,10 @@ class _Lowering:
         last_use = [-1] * len(self.sizes)
         first_use = [len(self.steps)] * len(self.sizes)
         for number, step in enumerate(self.steps):
-            for field in ("source", "second", "target"):
-                last_use[step[field]] = number
-                first_use[step[field]] = min(first_use[step[field]], number)
-        last_use[self.steps[-1]["target"]] = len(self.steps)
+            for tensor in (step[column] for column in _TENSORS):
+                last_use[tensor] = number
+                first_use[tensor] = min(first_use[tensor], number)
+        last_use[self.steps[-1][_TARGET]] = len(self.steps)
         born, dead = defaultdict(list), defaultdict(list)
         for tensor in range(len(self.sizes)):
             born[0 if tensor == 0 else first_use[tensor]].append(tensor)
@@ -193,27 +196,32 @@ class _Lowering:
         self.sizes.append(channels * height * width)
         return _Value(len(self.sizes) - 1, channels, height, width)
 
-    def _emit(self, code: int, source: _Value, target: _Value, **fields: int) -> None:
+    def _emit(
+        self,
+        code: int,
+        source: _Value,
+        target: _Value,
+        *,
+        second: _Value | None = None,
+        kernel: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        weight: int = 0,
+        statistics: int = -1,
+        out_affine: int = 0,
+        shift: int = 0,
+    ) -> None:
+        """Append a step, in the order of `FIELDS`, with tensors for places."""
+        other = second or source
+        self.shifts.append(shift)
         self.steps.append(
-            DEFAULTS
-            | {
-                "shift": 0,
-                "code": code,
-                "source": source.tensor,
-                "second": source.tensor,
-                "channels": source.channels,
-                "height": source.height,
-                "width": source.width,
-                "skip": source.skip,
-                "affine": source.affine,
-                "activation": source.activation,
-                "target": target.tensor,
-                "out_channels": target.channels,
-                "out_height": target.height,
-                "out_width": target.width,
-            }
-            | fields
-        )
+            [
+                code, source.tensor, source.channels, source.height, source.width, source.skip,
+                source.affine, source.activation, other.tensor, other.affine, other.activation,
+                target.tensor, target.channels, target.height, target.width, statistics,
+                out_affine, kernel, stride, dilation, weight,
+            ]
+        )  # fmt: skip
 
     def _room(self, count: int) -> int:
         """Places of so many channels' scales, shifts and sums."""
@@ -331,14 +339,11 @@ class _Lowering:
             return first
         target = self._new(first.channels, first.height, first.width)
         for number, second in enumerate(values[1:]):
-            second = self._unskipped(second)
             self._emit(
                 ADD,
                 target if number else first,
                 target,
-                second=second.tensor,
-                second_affine=second.affine,
-                second_activation=second.activation,
+                second=self._unskipped(second),
             )
         return target
 

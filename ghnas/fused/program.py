@@ -37,14 +37,6 @@ FIELDS = (
     "kernel", "stride", "dilation", "weight",
 )  # fmt: skip
 STEP = np.dtype([(name, np.int64) for name in FIELDS])
-DEFAULTS = dict.fromkeys(FIELDS, 0) | {
-    "affine": -1,
-    "second_affine": -1,
-    "statistics": -1,
-    "kernel": 1,
-    "stride": 1,
-    "dilation": 1,
-}
 
 
 @compiled

@@ -1,0 +1,281 @@
+"""Where a candidate's time goes, stage by stage, against a plain implementation.
+
+The plain one is what one writes first: a network at a time, an nn.Module in PyTorch's default
+memory format, on all threads, its weights predicted by a traversal from node to node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import torch
+from common import write_table
+from torch import Tensor, nn
+
+from ghnas.device import cores, pick_device
+from ghnas.fused import Machine, lower
+from ghnas.ghn.encoder import GatedGNN
+from ghnas.ghn.features import FeatureBatch
+from ghnas.ghn.model import GHN, GHNConfig, read_graphs
+from ghnas.graph import Graph
+from ghnas.manifest import SCORE_BATCH, new_manifest
+from ghnas.network import Network, load_parameters
+from ghnas.record import Record
+from ghnas.scoring import CHUNK, Batch, Scorer, evaluate_population
+from ghnas.space import Candidate, load_space
+from ghnas.study import create_run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--space", default="darts")
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--cells", type=int, default=5)
+    parser.add_argument("--image-size", type=int, default=16)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--candidates", type=int, default=64)
+    parser.add_argument("--plain", type=int, default=8, help="candidates of the plain one")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    device = pick_device(options.device)
+    setting = Setting(options.space, options.channels, options.cells, options.image_size)
+    ghn = GHN(GHNConfig()).to(device).eval()
+    candidates = setting.candidates(options.candidates)
+    graphs = setting.graphs(candidates)
+    torch.manual_seed(0)
+    images = torch.randn(options.images, 3, setting.size, setting.size)
+    batches = [(part.to(device), torch.arange(len(part)).to(device) % 10)
+               for part in images.split(SCORE_BATCH)]  # fmt: skip
+    seconds = {
+        "propose": timed(lambda: setting.candidates(len(candidates)), options.repeats),
+        "graph": timed(lambda: setting.graphs(candidates), options.repeats),
+        "hash": timed(lambda: [graph.hash for graph in setting.graphs(candidates)], 3),
+    }
+    seconds["hash"] -= seconds["graph"]
+    stages = cpu_stages if device.type == "cpu" else gpu_stages
+    seconds |= stages(ghn, graphs, batches, options.repeats)
+    seconds["record"] = timed(lambda: setting.record(candidates, graphs), options.repeats)
+    count = len(candidates)
+    rows = [(name, f"{1000 * value / count:.2f} ms") for name, value in seconds.items()]
+    whole = whole_seconds(ghn, graphs, batches, device, options.repeats) / count
+    plain = {
+        f"batches of {size}": plain_seconds(ghn, graphs[: options.plain], images, size, device)
+        / options.plain
+        for size in (SCORE_BATCH, options.images)
+    }
+    flops = sum(graph.flops for graph in graphs) / count * options.images
+    rate, bandwidth = machine_rates(device)
+    lanes = cores() if device.type == "cpu" else 1
+    bound = flops / (rate * lanes)
+    rows += [
+        (f"predict and score, {lanes} at a time", f"{1000 * whole:.1f} ms a candidate"),
+        *(
+            (f"plain, {name}", f"{1000 * value:.0f} ms a candidate, {value / whole:.1f} times")
+            for name, value in plain.items()
+        ),
+        ("arithmetic of the networks", f"{flops / 1e9:.2f} GFLOP a candidate"),
+        ("matrix products of 1024 x 1024", f"{rate / 1e9:.0f} GFLOP/s each of {lanes}"),
+        ("copying 64 MiB", f"{bandwidth / 1e9:.1f} GB/s"),
+        ("bound by arithmetic", f"{1000 * bound:.1f} ms, {100 * bound / whole:.0f} % of the time"),
+    ]
+    write_table(
+        f"stages_{options.space}_c{setting.channels}_n{setting.cells}_{setting.size}"
+        + ("" if device.type == "cpu" else "_gpu"),
+        f"{options.space}, C={setting.channels}, {setting.cells} cells, {options.images} images "
+        f"of {setting.size}x{setting.size}: every image scored",
+        ("stage", "measured"),
+        rows,
+        [
+            f"{count} random candidates (plain: {options.plain}), median of {options.repeats} "
+            "runs; the stages on one core or GPU, an untrained GHN-2; FLOPs are multiply-adds x 2. "
+            "Batch-norm sees "
+            f"{SCORE_BATCH} images at a time; the plain one is given with that, and with all "
+            "images at once.",
+        ],
+    )
+
+
+class Setting:
+    """A space with its skeleton, and images of one size."""
+
+    def __init__(self, space: str, channels: int, cells: int, size: int) -> None:
+        self.name, self.channels, self.cells, self.size = space, channels, cells, size
+
+    @cached_property
+    def space(self):  # type: ignore[no-untyped-def]
+        changes = {"channels": self.channels, "cells": self.cells}
+        space = load_space(self.name)
+        known = {key: value for key, value in changes.items() if key in space.skeleton}
+        return space.with_skeleton(**known)
+
+    def candidates(self, count: int) -> list[Candidate]:
+        rng = random.Random(0)
+        return [self.space.sample(rng) for _ in range(count)]
+
+    def graphs(self, candidates: Sequence[Candidate]) -> list[Graph]:
+        return [self.space.graph(item, (3, self.size, self.size), 10) for item in candidates]
+
+    def record(self, candidates: Sequence[Candidate], graphs: Sequence[Graph]) -> None:
+        """Write them as a search does."""
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = new_manifest(
+                space=self.space, space_name=self.name, data="embedded", data_fingerprint="",
+                image_shape=(3, self.size, self.size), classes=[str(i) for i in range(10)],
+                ghn="", ghn_sha256="", budget=len(candidates), score_images=1,
+            )  # fmt: skip
+            run = create_run(Path(folder), manifest)
+            writer, form = run.writer(), run.trial_format
+            records = [
+                Record(i, candidate, 0.5, graph.parameter_count, graph.flops, str(i))
+                for i, (candidate, graph) in enumerate(zip(candidates, graphs, strict=True))
+            ]
+            writer.write([form.trial(record) for record in records])
+
+
+def timed(work: Callable[[], object], repeats: int, device: torch.device | None = None) -> float:
+    """Median seconds, after a run that does not count."""
+    work()
+    found = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+@torch.no_grad()
+def cpu_stages(
+    ghn: GHN, graphs: list[Graph], batches: list[Batch], repeats: int
+) -> dict[str, float]:
+    """Seconds for all graphs on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    chunks = [graphs[i : i + CHUNK] for i in range(0, len(graphs), CHUNK)]
+    parameters = [item for chunk in chunks for item in ghn.predict_graphs(chunk)]
+    machine, programs = Machine([images for images, _ in batches]), [lower(g) for g in graphs]
+
+    def score() -> None:
+        for program, weights in zip(programs, parameters, strict=True):
+            for batch in range(len(batches)):
+                machine.run(program, weights, batch)
+
+    fresh = timed(lambda: [read_graphs(chunk, ghn.config) for chunk in chunks], repeats)
+    predict = timed(lambda: [ghn.predict_graphs(chunk) for chunk in chunks], repeats)
+    found = {
+        "features": fresh,
+        "predict": predict - fresh,
+        "schedule": timed(lambda: [lower(graph) for graph in graphs], repeats),
+        "score": timed(score, repeats),
+    }
+    torch.set_num_threads(threads)
+    return found
+
+
+@torch.no_grad()
+def gpu_stages(
+    ghn: GHN, graphs: list[Graph], batches: list[Batch], repeats: int
+) -> dict[str, float]:
+    """Seconds for all graphs as one population."""
+    device = batches[0][0].device
+    features = timed(lambda: read_graphs(graphs, ghn.config), repeats)
+    predict = timed(lambda: ghn.predict_graphs(graphs), repeats, device)
+    parameters = ghn.predict_graphs(graphs)
+    score = timed(lambda: evaluate_population(graphs, parameters, batches), repeats, device)
+    return {"features": features, "predict": predict - features, "schedule and score": score}
+
+
+def whole_seconds(
+    ghn: GHN, graphs: list[Graph], batches: list[Batch], device: torch.device, repeats: int
+) -> float:
+    """Seconds for all graphs as the search scores them."""
+    scorer = Scorer(ghn, batches, device)
+    return timed(lambda: scorer.score(graphs), repeats, device)
+
+
+@torch.no_grad()
+def plain_seconds(
+    ghn: GHN, graphs: Sequence[Graph], images: Tensor, size: int, device: torch.device
+) -> float:
+    """Seconds for all graphs, one after the other, on all threads."""
+    parts = [part.contiguous().to(device) for part in images.split(size)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cores())
+    plain = copy.deepcopy(ghn)
+    plain.gnn = NodeByNode(cast(GatedGNN, plain.gnn))
+    example = read_graphs(graphs[:1], ghn.config).to(device)
+    torch.testing.assert_close(plain.embeddings(example), ghn.embeddings(example))
+
+    def work() -> None:
+        for graph in graphs:
+            network = Network(graph).to(device)
+            load_parameters(network, plain.predict_graphs([graph])[0])
+            network.train()
+            for part in parts:
+                network(part)
+
+    found = timed(work, 1, device)
+    torch.set_num_threads(threads)
+    return found
+
+
+class NodeByNode(nn.Module):
+    """The traversal as the paper writes it, a node at a time; the same result as `gnn`."""
+
+    def __init__(self, gnn: GatedGNN) -> None:
+        super().__init__()
+        self.gnn = gnn
+
+    def forward(self, x: Tensor, batch: FeatureBatch) -> Tensor:
+        """(N, width) -> (N, width), for a batch of one graph."""
+        mlps = (self.gnn.mlp, self.gnn.mlp_ve)
+        for traversal in (batch.forward, batch.backward):
+            edges, states = traversal.edges, list(x[traversal.order].unbind())
+            incoming: list[list[tuple[int, float]]] = [[] for _ in states]
+            levels = [0, *traversal.ends[:-1]]
+            bounds = zip([0, *edges.ends[:-1]], edges.ends, levels, strict=True)
+            offsets = [level for begin, end, level in bounds for _ in range(begin, end)]
+            targets, sources = edges.targets.tolist(), edges.sources.tolist()
+            weights = edges.weights.tolist()
+            for target, offset, source, weight in zip(
+                targets, offsets, sources, weights, strict=True
+            ):
+                incoming[offset + target].append((source, weight))
+            for node, found in enumerate(incoming):
+                message = torch.zeros_like(states[node])
+                for kind, mlp in enumerate(mlps):
+                    own = [(s // 2, w) for s, w in found if s % 2 == kind]
+                    if own and mlp is not None:
+                        seen = mlp(torch.stack([states[s] for s, _ in own]))
+                        message = message + x.new_tensor([w for _, w in own]) @ seen
+                states[node] = self.gnn.gru(message[None], states[node][None])[0]
+            x = torch.stack(states)[traversal.rank]
+        return x
+
+
+def machine_rates(device: torch.device) -> tuple[float, float]:
+    """FLOP/s of a large float32 matrix product and bytes/s of a copy, on one core or GPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a = torch.randn(1024, 1024, device=device)
+    source = torch.randn(2**24, device=device)
+    target = torch.empty_like(source)
+    product = timed(lambda: a @ a, 20, device)
+    moved = timed(lambda: target.copy_(source), 20, device)
+    torch.set_num_threads(threads)
+    return 2 * 1024**3 / product, 2 * 4 * 2**24 / moved
+
+
+if __name__ == "__main__":
+    main()
