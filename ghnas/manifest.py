@@ -18,8 +18,8 @@ from ghnas.space import Space, explain, read_space_file
 FORMAT_VERSION = 1
 """Of the run folder; raised when an older ghnas could not read it."""
 
-BATCH, LEARNING_BATCH = 256, 128
-"""Candidates that are proposed together; fewer if the strategy learns from each batch."""
+BATCH = 128
+"""Candidates that are proposed together."""
 SCORE_BATCH = 64
 """Images that batch-norm sees at a time: as many as in a hypernetwork's training."""
 
@@ -114,7 +114,7 @@ def new_manifest(
     strategy: str = "random",
     objectives: Sequence[str] = ("accuracy",),
     seed: int = 0,
-    batch_size: int | None = None,
+    batch_size: int = BATCH,
     score_batch: int = SCORE_BATCH,
     keep: int | None = None,
     max_params: int | None = None,
@@ -127,18 +127,15 @@ def new_manifest(
     Args:
         space: The space with its skeleton.
         space_name: What `load_space` was given; its file is copied into the manifest.
-        batch_size: Default: `LEARNING_BATCH` or `BATCH`.
 
     Others as in `Manifest`.
 
     Raises:
         UserError: For an unknown strategy or objective, or a number out of range.
     """
-    from ghnas.strategies import create_strategy
+    from ghnas.strategies import check_strategy
 
-    directions = tuple(OBJECTIVES[name] for name in check_objectives(objectives))
-    learns = create_strategy(strategy, space, directions).learns
-    batch_size = batch_size or (LEARNING_BATCH if learns else BATCH)
+    check_strategy(strategy)
     limits = {"max-params": max_params, "max-flops": max_flops}
     numbers = {"budget": budget, "batch size": batch_size, "number of images": score_images}
     for name, value in (numbers | limits).items():

@@ -33,6 +33,7 @@ from ghnas.fused.program import (
 from ghnas.graph import Graph, Node
 from ghnas.ops import (
     Activation,
+    AvgPool,
     BatchNorm,
     Bias,
     Concat,
@@ -50,6 +51,21 @@ from ghnas.ops import (
 _TENSORS = tuple(FIELDS.index(name) for name in ("source", "second", "target"))
 _TARGET = FIELDS.index("target")
 _ACTIVATIONS = {"relu": RELU, "relu6": RELU6, "hardswish": HARDSWISH}
+_KNOWN = {
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Bias,
+    Concat,
+    Conv,
+    GlobalAveragePool,
+    Input,
+    Linear,
+    MaxPool,
+    Shift,
+    Sum,
+    Zeros,
+}
 
 
 class Unsupported(Exception):
@@ -114,6 +130,8 @@ class _Lowering:
     def add(self, node: Node) -> None:
         """Append what a node needs."""
         op = node.op
+        if type(op) not in _KNOWN:  # a class of its own may compute something else
+            raise Unsupported(type(op).__name__)
         inputs = [self.values[i] for i in node.inputs]
         if isinstance(op, Conv):
             value = self._conv(node, op, inputs[0])
@@ -137,10 +155,8 @@ class _Lowering:
             value = self._dense(node, inputs[0], 1, 1, 1)
         elif isinstance(op, Bias):
             value = self._bias(node, inputs[0])
-        elif isinstance(op, Input):
-            value = self._new(*node.shape)
         else:
-            raise Unsupported(type(op).__name__)
+            value = self._new(*node.shape)
         self.values.append(value)
 
     def finish(self) -> Program:
