@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from common import CPU, write_table
 
-from ghnas.consensus import Evidence, Reference, gather
+from ghnas.consensus import Reference, gather
 from ghnas.correlation import Estimate, Values, evaluate
 from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
 from ghnas.ghn.model import GHN
@@ -32,7 +32,7 @@ from ghnas.proxies import PROXIES, rank_vote, score_graph
 from ghnas.ranking import Truth, read_truth, subset
 from ghnas.refine import RefineSettings, refine_one
 from ghnas.rows import RowFile
-from ghnas.scoring import evaluate_one
+from ghnas.scoring import Evidence, evaluate_one
 from ghnas.space import load_space
 
 COLUMNS = ("architecture", "measure", "key", "value", "seconds")

@@ -17,31 +17,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from ghnas.ghn.model import GHN
 from ghnas.graph import Graph, Shape
 from ghnas.network import Network, load_parameters
 from ghnas.population import Parameters
 from ghnas.proxies import LOWEST, reaches_output
 from ghnas.proxies.separation import naswot
-from ghnas.scoring import CHUNK, Batch, Score, evaluate_one
+from ghnas.scoring import Batch, Evidence, Score, Scorer, evaluate_one
 from ghnas.space import Space
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What predicted weights and the graph tell of an architecture; higher is better.
-
-    Args:
-        fit: Minus the zero-shot loss, in nats.
-        separability: Log-determinant of the kernel of the images' ReLU codes (naswot, Mellor et
-            al., ICML 2021, section 3) with predicted weights.
-        size: Natural logarithm of the number of parameters.
-    """
-
-    fit: float
-    separability: float
-    size: float
-
 
 PARTS = ("fit", "separability", "size")
 
@@ -60,19 +42,19 @@ def gather(
         The evidence; all of it is `LOWEST` where the image does not reach the output.
     """
     score = evaluate_one(graph, parameters, batches)
-    return Evidence(*_measure(graph, parameters, batches[0], score)), score
+    return measure(graph, parameters, batches[0], score), score
 
 
 @torch.no_grad()
-def _measure(
-    graph: Graph, parameters: Parameters, batch: Batch, score: Score
-) -> tuple[float, float, float]:
+def measure(graph: Graph, parameters: Parameters, batch: Batch, score: Score) -> Evidence:
+    """The evidence for an architecture that was scored; see `gather`."""
     if not reaches_output(graph) or not math.isfinite(score.loss):
-        return LOWEST, LOWEST, LOWEST
+        return Evidence(LOWEST, LOWEST, LOWEST)
     network = Network(graph)
     load_parameters(network, parameters)
     network.to(batch[0].device)
-    return -score.loss, naswot(network, *batch), math.log(graph.parameter_count)
+    separability = naswot(network, *batch)
+    return Evidence(-score.loss, separability, math.log(graph.parameter_count))
 
 
 @dataclass(frozen=True)
@@ -138,29 +120,27 @@ class Reference:
 
 
 def reference_for(
-    space: Space,
-    ghn: GHN,
-    image_shape: Shape,
-    batches: Sequence[Batch],
-    count: int = 200,
-    seed: int = 0,
+    space: Space, scorer: Scorer, image_shape: Shape, count: int = 200, seed: int = 0
 ) -> Reference:
     """The scales of a space, from random architectures with predicted weights.
 
     Args:
         space: With the skeleton that is scored.
-        ghn: Its hypernetwork, on the batches' device.
+        scorer: With `measure`; the one that candidates are scored with.
         image_shape: (C, H, W).
-        batches: As for `gather`; the same that candidates are scored on.
         count: Architectures to draw; takes as long as scoring so many candidates.
         seed: Of the draw.
     """
-    rng, found = random.Random(f"reference:{seed}"), []
-    for start in range(0, count, CHUNK):
-        graphs = [
-            space.graph(space.sample(rng), image_shape, ghn.config.num_classes)
-            for _ in range(min(CHUNK, count - start))
-        ]
-        for graph, parameters in zip(graphs, ghn.predict_graphs(graphs), strict=True):
-            found.append(gather(graph, parameters, batches)[0])
-    return Reference.of(found)
+    rng, classes = random.Random(f"reference:{seed}"), scorer.ghn.config.num_classes
+    graphs = [space.graph(space.sample(rng), image_shape, classes) for _ in range(count)]
+    found = [score.evidence for score in scorer.score(graphs) if score is not None]
+    return Reference.of([item for item in found if item is not None])
+
+
+FLOOR = -1000.0
+"""The consensus of an architecture without evidence: a study takes no infinite values."""
+
+
+def recorded(reference: Reference, evidence: Evidence) -> float:
+    """The consensus as a search records it."""
+    return max(reference.score(evidence), FLOOR)

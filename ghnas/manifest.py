@@ -27,10 +27,13 @@ Direction = Literal["maximize", "minimize"]
 
 OBJECTIVES: dict[str, Direction] = {
     "accuracy": "maximize",
+    "consensus": "maximize",
     "params": "minimize",
     "flops": "minimize",
 }
-"""What can be optimised, and in which direction."""
+"""What can be optimised, and in which direction; `consensus` as in `ghnas.consensus`."""
+QUALITIES = ("accuracy", "consensus")
+"""Those that say how good an architecture is; one of them must be among a search's."""
 
 
 class Manifest(BaseModel):
@@ -178,7 +181,7 @@ def parse_objectives(text: str) -> tuple[str, ...]:
 
 
 def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """The objectives, if they are known, different, and accuracy is among them.
+    """The objectives, if they are known, different, and one is a quality.
 
     Raises:
         UserError: Naming the objective that is wrong, and the known ones.
@@ -189,9 +192,9 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
             raise UserError(f"unknown objective {name!r}; known are {known}")
         if list(names).count(name) > 1:
             raise UserError(f"objective {name!r} is named twice")
-    if "accuracy" not in names:
+    if not set(QUALITIES) & set(names):
         raise UserError(
-            "the objectives must include accuracy, for example accuracy,params "
+            "the objectives must include accuracy or consensus, for example accuracy,params "
             "(the smallest architecture is not worth a search)"
         )
     return tuple(names)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ghnas.consensus import Evidence, Reference, gather
+from ghnas.consensus import Reference, gather
 from ghnas.data import DataSet
 from ghnas.errors import UserError
 from ghnas.fused import compile_kernels
@@ -26,7 +26,7 @@ from ghnas.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.proxies.table import LOWEST
 from ghnas.refine import RefineSettings, refine_one
 from ghnas.rows import RowFile
-from ghnas.scoring import Batch, Evaluator, Score
+from ghnas.scoring import Batch, Evaluator, Evidence, Score
 from ghnas.space import Space
 
 COLUMNS = ("architecture", "method", "weights", "score", "seconds")

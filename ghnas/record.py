@@ -41,6 +41,7 @@ class Record:
         images: Validation images that it was scored on, if it was stopped before the last: the
             accuracy is then what is to be expected of all.
         early: Of a candidate that a race learns from: see `ghnas.racing`.
+        consensus: See `ghnas.consensus`; None unless the search asks for it.
     """
 
     number: int
@@ -53,6 +54,12 @@ class Record:
     seconds: float = 0.0
     images: int | None = None
     early: Early = ()
+    consensus: float | None = None
+
+    @property
+    def quality(self) -> float:
+        """What architectures are ranked by; higher is better."""
+        return self.accuracy if self.consensus is None else self.consensus
 
     def values(self, objectives: Sequence[str]) -> tuple[float, ...]:
         """The objectives' values, in their order."""
@@ -112,6 +119,8 @@ class TrialFormat:
         }
         if record.duplicate_of is not None:
             attributes["same_as"] = record.duplicate_of
+        if "accuracy" not in self.objectives:
+            attributes["accuracy"] = record.accuracy
         if record.images is not None:
             attributes["images"] = record.images
         if record.early:
@@ -148,7 +157,7 @@ class TrialFormat:
             return Record(
                 number=trial.number,
                 candidate=self.space.from_record(trial.params),
-                accuracy=float(values["accuracy"]),
+                accuracy=float({**attributes, **values}["accuracy"]),
                 params=int(attributes["params"]),
                 flops=int(attributes["flops"]),
                 hash=str(attributes["hash"]),
@@ -156,6 +165,7 @@ class TrialFormat:
                 seconds=duration.total_seconds(),
                 images=attributes.get("images"),
                 early=tuple((float(a), float(b)) for a, b in attributes.get("early", ())),
+                consensus=values.get("consensus"),
             )
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(

@@ -171,10 +171,12 @@ def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
     """The best candidates of a run."""
     space = run.space
     several = len(run.manifest.objectives) > 1
+    consensus = "consensus" in run.manifest.objectives
     rows = [
         (
             str(item.rank) + (" *" if several and item.front else ""),
             trial_name(item),
+            *([f"{item.record.quality:.2f}"] if consensus else []),
             format_percent(item.record.accuracy),
             format_count(item.record.params),
             format_count(item.record.flops),
@@ -182,7 +184,8 @@ def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
         )
         for item in ranked
     ]
-    columns = ("#", "trial", "zero-shot", "params", "FLOPs", Column("made of"))
+    score = ("consensus",) if consensus else ()
+    columns = ("#", "trial", *score, "zero-shot", "params", "FLOPs", Column("made of"))
     note = "*: on the Pareto front; " if several else ""
     caption = f"{note}zero-shot: accuracy on validation images, no training; {FLOPS_NOTE}"
     return table(f"The best of {run.name}", columns, rows, caption)

@@ -143,8 +143,8 @@ class Run:
     def ranked(self, limit: int | None = None) -> list[Ranked]:
         """Distinct architectures, best first.
 
-        With one objective the most accurate comes first; with several the Pareto front comes
-        first, front and rest each by accuracy. Ties: fewer parameters, then the earlier one.
+        With one objective the best comes first; with several the Pareto front comes first, front
+        and rest each by accuracy or consensus. Ties: fewer parameters, then the earlier one.
 
         Args:
             limit: Only so many.
@@ -154,7 +154,7 @@ class Run:
         records = [to_record(trial) for trial in study.get_trials(deepcopy=False)]
         distinct = [record for record in records if record.duplicate_of is None]
         front = _front(study, distinct) if len(self.manifest.objectives) > 1 else set()
-        distinct.sort(key=lambda r: (r.number not in front, -r.accuracy, r.params, r.number))
+        distinct.sort(key=lambda r: (r.number not in front, -r.quality, r.params, r.number))
         if not front:
             front = {record.number for record in distinct[:1]}
         return [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -37,6 +37,7 @@ class Score:
         images: How many these are; 0 if they were not counted.
         early: Accuracy and loss after each batch but the last, of those scored on everything.
         stopped: Whether a race was over for it before the last image.
+        evidence: What else was asked for, see `Measure`.
     """
 
     accuracy: float
@@ -44,6 +45,27 @@ class Score:
     images: int = 0
     early: Early = ()
     stopped: bool = False
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What predicted weights and the graph tell of an architecture; higher is better.
+
+    Args:
+        fit: Minus the zero-shot loss, in nats.
+        separability: Log-determinant of the kernel of the images' ReLU codes (naswot, Mellor et
+            al., ICML 2021, section 3) with predicted weights.
+        size: Natural logarithm of the number of parameters.
+    """
+
+    fit: float
+    separability: float
+    size: float
+
+
+Measure = Callable[[Graph, Parameters, Batch, Score], Evidence]
+"""Finds evidence for an architecture: graph, predicted weights, the first batch, its score."""
 
 
 CHUNK = 16
@@ -65,11 +87,18 @@ class Scorer:
         batches: Images and labels; batch-norm sees a batch at a time.
         device: Where to compute.
         workers: Processes on a CPU; default: one for each core. With 1, none is started.
+        measure: Finds evidence beside the score; default: none is looked for.
     """
 
     def __init__(
-        self, ghn: GHN, batches: list[Batch], device: torch.device, workers: int | None = None
+        self,
+        ghn: GHN,
+        batches: list[Batch],
+        device: torch.device,
+        workers: int | None = None,
+        measure: Measure | None = None,
     ) -> None:
+        self.measure = measure
         self.ghn = ghn.to(device).eval()
         self.device = device
         self.workers = workers or cores()
@@ -85,7 +114,7 @@ class Scorer:
         self._pool: ProcessPoolExecutor | None = None
         if device.type == "cpu" and self.workers > 1:
             compile_kernels()
-            self._pool = start_pool(self.workers, _start_worker, self.ghn, self.batches)
+            self._pool = start_pool(self.workers, _start_worker, self.ghn, self.batches, measure)
             weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def score(
@@ -121,6 +150,9 @@ class Scorer:
                 [chunk[i] for i in members], [parameters[i] for i in members], self.batches, race
             )
             for i, score in zip(members, found, strict=True):
+                if self.measure is not None:
+                    evidence = self.measure(chunk[i], parameters[i], self.batches[0], score)
+                    score = replace(score, evidence=evidence)
                 scores[start + i] = score
         return scores
 
@@ -133,7 +165,7 @@ class Scorer:
             tasks.append((chunk, [i in chosen for i in range(start, start + len(chunk))], race))
         if self._pool is None:
             with one_torch_thread():
-                evaluator = Evaluator(self.batches)
+                evaluator = Evaluator(self.batches, self.measure)
                 scores = [_score_chunk(self.ghn, evaluator, *task) for task in tasks]
         else:
             try:
@@ -157,10 +189,12 @@ class Evaluator:
 
     Args:
         batches: Images and labels; batch-norm sees a batch at a time.
+        measure: Finds evidence beside the score.
     """
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
+    def __init__(self, batches: Sequence[Batch], measure: Measure | None = None) -> None:
         self.batches = batches
+        self.measure = measure
         self._machine = Machine([images for images, _ in batches])
 
     def evaluate(self, graph: Graph, parameters: Parameters, race: Race | None = None) -> Score:
@@ -173,7 +207,10 @@ class Evaluator:
             stopped = _stopped(race, number, tallies[-1])
             if stopped is not None:
                 return stopped
-        return _finished(tallies[1:])
+        score = _finished(tallies[1:])
+        if self.measure is None:
+            return score
+        return replace(score, evidence=self.measure(graph, parameters, self.batches[0], score))
 
     def _network(self, graph: Graph, parameters: Parameters) -> _Run:
         try:
@@ -258,9 +295,9 @@ _worker: tuple[GHN, Evaluator] | None = None
 """What a worker process scores with; None in every other process."""
 
 
-def _start_worker(ghn: GHN, batches: Sequence[Batch]) -> None:
+def _start_worker(ghn: GHN, batches: Sequence[Batch], measure: Measure | None) -> None:
     global _worker
-    _worker = (ghn, Evaluator(batches))
+    _worker = (ghn, Evaluator(batches, measure))
 
 
 def _score_in_worker(

@@ -28,6 +28,7 @@ from ghnas.strategies import Evaluated, Strategy, create_strategy
 from ghnas.study import Run
 
 if TYPE_CHECKING:
+    from ghnas.consensus import Reference
     from ghnas.racing import Early, Race, Stage
     from ghnas.scoring import Score
 
@@ -83,20 +84,23 @@ def ignore(progress: SearchProgress) -> None:
     """Report to nobody."""
 
 
-def search(run: Run, scorer: ScorerLike, report: Report = ignore) -> None:
+def search(
+    run: Run, scorer: ScorerLike, report: Report = ignore, reference: Reference | None = None
+) -> None:
     """Search until the budget is recorded; goes on where an earlier session stopped.
 
     Args:
         run: A new run or an interrupted one; of a complete one nothing is done.
         scorer: Scores architectures.
         report: Called before the first batch and after each.
+        reference: What the consensus is measured against, if it is an objective.
 
     Raises:
         UserError: If the limits cannot be met, another process searches in the run, the record
             is damaged, or the disk is full. What was recorded by then is kept.
     """
     with run.locked():
-        _Search(run, scorer, report).run_batches()
+        _Search(run, scorer, report, reference).run_batches()
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,13 @@ class _Scoring:
 
 
 class _Search:
-    def __init__(self, run: Run, scorer: ScorerLike, report: Report) -> None:
+    def __init__(
+        self, run: Run, scorer: ScorerLike, report: Report, reference: Reference | None
+    ) -> None:
         manifest = run.manifest
+        if (reference is None) != ("consensus" not in manifest.objectives):
+            raise ValueError("a reference goes with the objective consensus, and only with it")
+        self.reference = reference
         self.run = run
         self.manifest = manifest
         self.scorer = scorer
@@ -149,7 +158,7 @@ class _Search:
         """Hashes of the architectures of all batches that were proposed."""
         self.first: dict[str, Record] = {}
         """The first record of each architecture, by hash."""
-        self.racing = manifest.keep is not None and len(manifest.objectives) == 1
+        self.racing = manifest.keep is not None and manifest.objectives == ("accuracy",)
         self.stages: tuple[Stage, ...] = ()
         self.meter = _Meter(report, manifest.budget)
         self.before = time.perf_counter()
@@ -293,10 +302,18 @@ class _Search:
                 seconds=0.0 if earlier else seconds,
                 images=earlier.images if earlier else _images(score),
                 early=self._lesson(score),
+                consensus=earlier.consensus if earlier else self._consensus(score),
             )
             first.setdefault(record.hash, record)
             records.append(record)
         return records
+
+    def _consensus(self, score: Score | None) -> float | None:
+        if self.reference is None or score is None or score.evidence is None:
+            return None
+        from ghnas.consensus import recorded
+
+        return recorded(self.reference, score.evidence)
 
     def _lesson(self, score: Score | None) -> Early:
         """What the race may learn from a candidate."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from searching import make_manifest
 
-from ghnas.consensus import PARTS, Evidence, Reference, Scale, gather, reference_for
+from ghnas.consensus import PARTS, Reference, Scale, gather, measure, reference_for
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.network import kaiming
 from ghnas.refine import Refined, Refiner, RefineSettings, learning_rate, refine_one
-from ghnas.scoring import Score, evaluate_one
+from ghnas.scoring import Evidence, Score, Scorer, evaluate_one
+from ghnas.search import search
 from ghnas.space import load_space
+from ghnas.study import create_run
 
 SPACE = load_space("nasbench201").with_skeleton(channels=4, cells=1)
 SHAPE, CPU = (3, 8, 8), torch.device("cpu")
@@ -79,9 +83,11 @@ def test_disconnected_architectures_come_last() -> None:
 
 
 def test_the_reference_of_a_space_repeats_by_seed() -> None:
+    torch.manual_seed(0)
     ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
+    scorer = Scorer(ghn, batches(1), CPU, workers=1, measure=measure)
     first, again, other = (
-        reference_for(SPACE, ghn, SHAPE, batches(1), count=12, seed=seed) for seed in (0, 0, 1)
+        reference_for(SPACE, scorer, SHAPE, count=12, seed=seed) for seed in (0, 0, 1)
     )
     assert first == again != other
     assert set(first.scales) == set(PARTS)
@@ -156,3 +162,32 @@ def test_results_do_not_depend_on_the_number_of_processes(predicted: bool) -> No
 
 def test_parts_are_the_fields() -> None:
     assert set(PARTS) == set(Evidence.__dataclass_fields__)
+
+
+def test_a_search_ranks_by_the_consensus(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
+    scorer = Scorer(ghn, batches(1), CPU, workers=1, measure=measure)
+    reference = reference_for(SPACE, scorer, SHAPE, count=12)
+    manifest = make_manifest(
+        "nasbench201",
+        space=SPACE,
+        image_shape=SHAPE,
+        objectives=("consensus", "params"),
+        budget=10,
+        batch_size=5,
+    )
+    run = create_run(tmp_path, manifest)
+    search(run, scorer, reference=reference)
+    for record in run.recorded():
+        graph = run.graph(record.candidate)
+        assert record.consensus is not None
+        assert record.values(("consensus", "params")) == (record.consensus, record.params)
+        parameters = ghn.predict_graphs([graph])[0]
+        item, score = gather(graph, parameters, batches(1))
+        assert record.accuracy == pytest.approx(score.accuracy, abs=1 / 16)
+        assert record.consensus == pytest.approx(reference.score(item), rel=0.02, abs=0.02)
+    ranked = [item.record for item in run.ranked() if not item.front]
+    assert [r.consensus for r in ranked] == sorted((r.consensus for r in ranked), reverse=True)
+    with pytest.raises(ValueError, match="reference"):
+        search(create_run(tmp_path, manifest), scorer)

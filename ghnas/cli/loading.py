@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
-    from ghnas.scoring import Scorer
+    from ghnas.scoring import Measure, Scorer
     from ghnas.space import Space
 
 READY_MADE = ("embedded", "digitscapes", "cifar10")
@@ -64,7 +64,13 @@ class Prepared:
     info: GHNInfo
     ghn_path: Path
 
-    def scorer(self, score_images: int, score_batch: int, device: torch.device) -> Scorer:
+    def scorer(
+        self,
+        score_images: int,
+        score_batch: int,
+        device: torch.device,
+        measure: Measure | None = None,
+    ) -> Scorer:
         """Scores candidates on so many validation images, mixed by class, a batch at a time."""
         from ghnas.data import evaluation_batches
         from ghnas.scoring import Scorer
@@ -76,7 +82,7 @@ class Prepared:
             mean=self.info.mean or self.data.mean,
             std=self.info.std or self.data.std,
         )
-        return Scorer(self.ghn, batches, device)
+        return Scorer(self.ghn, batches, device, measure=measure)
 
 
 def prepare(out: Console, space: Space, space_name: str, data: str, ghn: Path | None) -> Prepared:

@@ -20,6 +20,7 @@ from ghnas.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from ghnas.cli.loading import Prepared
     from ghnas.graph import Graph
     from ghnas.scoring import Scorer
     from ghnas.search import SearchProgress
@@ -104,7 +105,7 @@ def search(
         typer.Option(
             "--objective",
             metavar="LIST",
-            help="accuracy, accuracy,params or accuracy,flops.",
+            help="accuracy or consensus, alone or with params or flops: accuracy,params.",
             show_default="accuracy",
         ),
     ] = None,
@@ -205,7 +206,7 @@ def _start(
         ghn_sha256=prepared.info.sha256,
         budget=request.budget or BUDGET,
         score_images=score_images,
-        keep=None if request.exact else KEEP,
+        keep=None if request.exact or objectives != ("accuracy",) else KEEP,
         strategy=strategy,
         objectives=objectives,
         seed=request.seed or 0,
@@ -215,9 +216,15 @@ def _start(
         device=device.type,
     )
     _require_feasible(space, manifest)  # or a run without candidates would stay behind
-    return create_run(results, manifest), prepared.scorer(
-        score_images, manifest.score_batch, device
-    )
+    return create_run(results, manifest), _scorer(prepared, manifest, device)
+
+
+def _scorer(prepared: Prepared, manifest: Manifest, device: torch.device) -> Scorer:
+    """Looks for further evidence where the consensus is an objective."""
+    from ghnas.consensus import measure
+
+    wanted = measure if "consensus" in manifest.objectives else None
+    return prepared.scorer(manifest.score_images, manifest.score_batch, device, wanted)
 
 
 def _require_feasible(space: Space, manifest: Manifest) -> None:
@@ -246,7 +253,7 @@ def _continue(
     ghn_used = None if shipped else ghn
     prepared = prepare(out, run.space, manifest.space, manifest.data, ghn_used)
     run.check_inputs(ghn_sha256=prepared.info.sha256, data_fingerprint=prepared.data.fingerprint)
-    return run, prepared.scorer(manifest.score_images, manifest.score_batch, device)
+    return run, _scorer(prepared, manifest, device)
 
 
 def _check_same(name: str, manifest: Manifest, request: Request) -> None:
@@ -290,6 +297,12 @@ def _search(out: Console, run: Run, scorer: Scorer, results: Path) -> None:
     from ghnas.search import search as run_search
 
     manifest = run.manifest
+    reference = None
+    if "consensus" in manifest.objectives:
+        from ghnas.consensus import reference_for
+
+        say(out, "scoring 200 random architectures to compare with")
+        reference = reference_for(run.space, scorer, manifest.image_shape)
     before = len(run.recorded())
     going_on = f", going on after {before:,}" if before else ""
     what = f"{manifest.budget:,} candidates of {manifest.space}, strategy {manifest.strategy}"
@@ -297,7 +310,7 @@ def _search(out: Console, run: Run, scorer: Scorer, results: Path) -> None:
     began = time.monotonic()
     try:
         with meter(out, "candidates") as shown:
-            run_search(run, scorer, lambda progress: _report(shown, progress))
+            run_search(run, scorer, lambda progress: _report(shown, progress), reference)
     except KeyboardInterrupt:
         kept = f"{len(run.recorded()):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
