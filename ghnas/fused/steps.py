@@ -105,6 +105,20 @@ def _shift(affine: Floats, first: int, channel: int) -> np.float32:
 
 
 @compiled
+def _read(
+    step: Any, channel: int, source: int, arena: Floats, affine: Floats, target: Floats
+) -> None:
+    """Fill a target with the activated values of a channel of the step's input."""
+    activate(
+        arena[source : source + len(target)],
+        target,
+        _scale(affine, step.affine, channel),
+        _shift(affine, step.affine, channel),
+        step.activation,
+    )
+
+
+@compiled
 def _pad(
     step: Any,
     channel: int,
@@ -227,13 +241,8 @@ def _dense(
             length = min(BLOCK, size - start)
             for c in range(terms):
                 source = step.source * count + c * size + start
-                activate(
-                    arena[source : source + length],
-                    rest[c * BLOCK : c * BLOCK + length],
-                    _scale(affine, step.affine, c),
-                    _shift(affine, step.affine, c),
-                    step.activation,
-                )
+                target = rest[c * BLOCK : c * BLOCK + length]
+                _read(step, c, source, arena, affine, target)
             multiply(rest, rows, length, weight, block)
             _store(step, block, length, start, count, arena, statistics)
     elif step.kernel == 1:
@@ -262,11 +271,10 @@ def _dense_at_strides(
     for i in range(step.out_height):
         line = (i * step.stride + step.skip) * step.width + step.skip
         for c in range(step.channels):
-            scale, shift = _scale(affine, step.affine, c), _shift(affine, step.affine, c)
             for j in range(step.out_width):
                 x = (step.source + c * area + line + j * step.stride) * count
                 y = c * row + j * count
-                activate(arena[x : x + count], rest[y : y + count], scale, shift, step.activation)
+                _read(step, c, x, arena, affine, rest[y : y + count])
         for start in range(0, row, BLOCK):
             length = min(BLOCK, row - start)
             multiply(rest, rows + start, length, weight, block)
@@ -356,13 +364,7 @@ def _copy(step: Any, count: int, arena: Floats, affine: Floats) -> None:
     size = step.height * step.width * count
     for c in range(step.channels):
         source, target = step.source * count + c * size, step.target * count + c * size
-        activate(
-            arena[source : source + size],
-            arena[target : target + size],
-            _scale(affine, step.affine, c),
-            _shift(affine, step.affine, c),
-            step.activation,
-        )
+        _read(step, c, source, arena, affine, arena[target : target + size])
 
 
 @compiled
@@ -375,13 +377,7 @@ def _add(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats) 
         for start in range(0, size, BLOCK):
             length = min(BLOCK, size - start)
             one, two = scratch[:length], scratch[BLOCK : BLOCK + length]
-            activate(
-                arena[first + start : first + start + length],
-                one,
-                _scale(affine, step.affine, c),
-                _shift(affine, step.affine, c),
-                step.activation,
-            )
+            _read(step, c, first + start, arena, affine, one)
             activate(
                 arena[second + start : second + start + length],
                 two,
@@ -409,12 +405,6 @@ def _mean(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats)
         target[:] = 0
         for p in range(positions):
             source = step.source * count + (c * positions + p) * count
-            activate(
-                arena[source : source + count],
-                activated,
-                _scale(affine, step.affine, c),
-                _shift(affine, step.affine, c),
-                step.activation,
-            )
+            _read(step, c, source, arena, affine, activated)
             _sum(activated, target, target)
         activate(target, target, np.float32(1) / np.float32(positions), np.float32(0), 0)
