@@ -216,13 +216,16 @@ def _start(
         device=device.type,
     )
     _require_feasible(space, manifest)  # or a run without candidates would stay behind
-    return create_run(results, manifest), _scorer(prepared, manifest, device)
+    return create_run(results, manifest), _scorer(out, prepared, manifest, device)
 
 
-def _scorer(prepared: Prepared, manifest: Manifest, device: torch.device) -> Scorer:
+def _scorer(out: Console, prepared: Prepared, manifest: Manifest, device: torch.device) -> Scorer:
     """Looks for further evidence where the consensus is an objective."""
     from ghnas.consensus import measure
+    from ghnas.fused import are_compiled
 
+    if device.type == "cpu" and not are_compiled():
+        say(out, "compiling the kernels for this machine, once: about 20 s")
     wanted = measure if "consensus" in manifest.objectives else None
     return prepared.scorer(manifest.score_images, manifest.score_batch, device, wanted)
 
@@ -253,7 +256,7 @@ def _continue(
     ghn_used = None if shipped else ghn
     prepared = prepare(out, run.space, manifest.space, manifest.data, ghn_used)
     run.check_inputs(ghn_sha256=prepared.info.sha256, data_fingerprint=prepared.data.fingerprint)
-    return run, _scorer(prepared, manifest, device)
+    return run, _scorer(out, prepared, manifest, device)
 
 
 def _check_same(name: str, manifest: Manifest, request: Request) -> None:

@@ -43,6 +43,11 @@ def _cache_folder() -> Path:
 _FOLDER = _cache_folder()
 
 
+def are_compiled() -> bool:
+    """Whether the kernels were compiled before on this machine; else it takes some 20 seconds."""
+    return any(_FOLDER.glob("**/*.nbi"))
+
+
 def compiled(function: _Function) -> _Function:
     """Compile on first use and keep the result on disk; sums may be taken in any order."""
     options: dict[str, Any] = {
