@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 from ghnas.architectures import Architectures
 from ghnas.data import DataSet, evaluation_batches, random_batches
 from ghnas.errors import UserError
-from ghnas.files import replace_atomically
 from ghnas.ghn.checkpoint import GHNInfo, save_ghn, start_from
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.graph import Graph
@@ -27,6 +26,7 @@ from ghnas.meta_batches import MetaBatch, MetaBatches, sample_graphs
 from ghnas.population import run_stacked
 from ghnas.scoring import Scorer
 from ghnas.space import Space
+from ghnas.training_state import TrainingState, copy_of, mean_of
 
 EVALUATION_SEED = 1_000_003
 """Held-out architectures are drawn from a seed that no training step uses."""
@@ -46,6 +46,7 @@ class TrainSettings:
         shift: Move training images by up to so many pixels.
         seed: Of the initial weights, architectures and images.
         evaluate_every: Steps between evaluations on held-out architectures and saved states.
+        average: The result is the mean of the weights at the last so many evaluations.
         evaluate_architectures: Held-out architectures to score.
         evaluate_images: Validation images to score them on.
         workers: Processes: on a CPU they share a step's architectures, for a GPU they prepare
@@ -61,6 +62,7 @@ class TrainSettings:
     shift: int = 1
     seed: int = 0
     evaluate_every: int = 200
+    average: int = 1
     evaluate_architectures: int = 32
     evaluate_images: int = 512
     workers: int = 0
@@ -134,8 +136,8 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
     optimizer = torch.optim.Adam(
         ghn.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
-    state = _State(job.output.with_name(job.output.name + ".state"), _identity(job, origin))
-    start, history = state.restore(ghn, optimizer)
+    state = TrainingState(job.output.with_name(job.output.name + ".state"), _identity(job, origin))
+    start, history, recent = state.restore(ghn, optimizer)
     graphs = held_out_graphs(job.space, job.data, settings)
     meter = _Meter(settings, start, history)
     for step, meta, images, labels in _steps(job, start, rank, ranks):
@@ -144,17 +146,19 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
         meter.add(_update(ghn, optimizer, meta, images, labels, settings))
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
+            recent = [*recent, copy_of(ghn)][-settings.average :]
             share = graphs[rank::ranks]
             total = held_out_accuracy(ghn, share, job.data, settings, device) * len(share)
             progress = meter.progress(done, _sum_over_ranks(total) / len(graphs))
             if rank == 0:
                 report(progress)
-                state.save(ghn, optimizer, done, meter.history)
+                state.save(ghn, optimizer, done, meter.history, recent)
         elif done % job.report_every == 0:
             progress = meter.progress(done, None)
             if rank == 0:
                 report(progress)
     if rank == 0:
+        ghn.load_state_dict(mean_of(recent))
         save_ghn(job.output, ghn, _info(job, origin, meter.history))
         state.path.unlink(missing_ok=True)
 
@@ -355,47 +359,3 @@ def _identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:
         "start": origin.sha256 if origin else None,
         "architectures": job.architectures and job.architectures.manifest.model_dump(),
     }
-
-
-class _State:
-    """The file from which an interrupted training goes on."""
-
-    def __init__(self, path: Path, identity: dict[str, object]) -> None:
-        self.path = path
-        self.identity = identity
-
-    def save(
-        self,
-        ghn: GHN,
-        optimizer: torch.optim.Optimizer,
-        step: int,
-        history: list[dict[str, float]],
-    ) -> None:
-        content = {
-            "identity": self.identity,
-            "step": step,
-            "history": history,
-            "ghn": ghn.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        replace_atomically(self.path, lambda beside: torch.save(content, beside))
-
-    def restore(
-        self, ghn: GHN, optimizer: torch.optim.Optimizer
-    ) -> tuple[int, list[dict[str, float]]]:
-        if not self.path.exists():
-            return 0, []
-        device = next(ghn.parameters()).device
-        try:
-            content = torch.load(self.path, map_location=device, weights_only=True)
-            same = content["identity"] == self.identity
-        except Exception as error:  # torch.load raises many kinds for a damaged file
-            raise UserError(f"{self.path} is damaged: delete it to start anew") from error
-        if not same:
-            raise UserError(
-                f"{self.path} belongs to a training with other settings: delete it to start "
-                "anew, or choose another --output"
-            )
-        ghn.load_state_dict(content["ghn"])
-        optimizer.load_state_dict(content["optimizer"])
-        return int(content["step"]), list(content["history"])

@@ -75,6 +75,26 @@ def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: DataSet) ->
     assert not parts.with_name(parts.name + ".state").exists()
 
 
+def test_the_result_can_be_a_mean_of_weights(tmp_path: Path, data: DataSet) -> None:
+    """Interrupted after the second evaluation, the state holds what was seen at both."""
+    mean, last = tmp_path / "mean.safetensors", tmp_path / "last.safetensors"
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(progress: object) -> None:
+        if progress.step == 3:  # type: ignore[attr-defined]
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(job(mean, data, average=2), interrupt)
+    first = torch.load(mean.with_name(mean.name + ".state"), weights_only=True)["ghn"]
+    train(job(mean, data, average=2), lambda progress: None)
+    train(job(last, data), lambda progress: None)
+    for key, value in weights(last).items():
+        torch.testing.assert_close(weights(mean)[key], (first[key] + value) / 2)
+
+
 def test_processes_share_the_work(tmp_path: Path, data: DataSet) -> None:
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     train(job(one, data, steps=1, evaluate_every=1), lambda progress: None)

@@ -80,6 +80,12 @@ def train(
     evaluate_every: Annotated[
         int, options.number_option("--evaluate-every", "Steps between evaluations and saves.")
     ] = 200,
+    average: Annotated[
+        int,
+        options.number_option(
+            "--average", "Write the mean of the weights at the last so many evaluations."
+        ),
+    ] = 1,
     workers: Annotated[
         int | None,
         options.number_option(
@@ -128,6 +134,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
         evaluate_every=evaluate_every,
+        average=average,
         workers=min(cores(), meta_batch) if workers is None else workers,
     )
     config = GHNConfig(num_classes=images.num_classes, hid=hid, **PRESETS[preset])  # type: ignore[arg-type]
