@@ -153,7 +153,12 @@ def test_space_is_the_one_the_run_was_started_with(tmp_path: Path) -> None:
 @given(
     name=st.sampled_from(sorted(SPACES)),
     seed=st.integers(0, 2**32),
-    objectives=st.sampled_from([("accuracy",), ("params", "accuracy"), tuple(OBJECTIVES)]),
+    objectives=st.sampled_from(
+        [("accuracy",), ("params", "accuracy"), ("consensus",), tuple(OBJECTIVES)]
+    ),
+    consensus=st.floats(-1000, 100),
+    images=st.none() | st.integers(1, 512),
+    early=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 10)), max_size=3),
     accuracy=st.floats(0, 1),
     params=st.integers(0, 2**53),
     duplicate_of=st.none() | st.integers(0, 10**9),
@@ -165,6 +170,9 @@ def test_record_round_trip(
     name: str,
     seed: int,
     objectives: tuple[str, ...],
+    consensus: float,
+    images: int | None,
+    early: list[tuple[float, float]],
     accuracy: float,
     params: int,
     duplicate_of: int | None,
@@ -172,7 +180,19 @@ def test_record_round_trip(
     all_options: bool,
 ) -> None:
     candidate = SPACES[name].sample(random.Random(seed))
-    record = Record(-1, candidate, accuracy, params, 7, "ab" * 8, duplicate_of, seconds)
+    record = Record(
+        number=-1,
+        candidate=candidate,
+        accuracy=accuracy,
+        params=params,
+        flops=7,
+        hash="ab" * 8,
+        duplicate_of=duplicate_of,
+        seconds=seconds,
+        images=images,
+        early=tuple(early),
+        consensus=consensus if "consensus" in objectives else None,
+    )
     form = TrialFormat(SPACES[name], objectives, all_options)
     trial = form.trial(record)
     again = form.record(trial)
