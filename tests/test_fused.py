@@ -27,6 +27,7 @@ from ghnas.ops import (
     Sum,
     Zeros,
 )
+from ghnas.scoring import Evaluator, evaluate_one
 from ghnas.space import load_space
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -52,11 +53,27 @@ def assert_equal_to_network(graph: Graph, images: torch.Tensor) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(["darts", "mobile"]))
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(["darts", "mobile", "nasbench201"]))
 def test_random_candidates_give_the_logits_of_their_networks(seed: int, name: str) -> None:
     space = load_space(name)
+    if name == "nasbench201":
+        space = space.with_skeleton(channels=4, cells=1)
     graph = space.graph(space.sample(random.Random(seed)), (3, 16, 16), 10)
     assert_equal_to_network(graph, IMAGES)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_networks_with_other_operations_are_evaluated_all_the_same(seed: int) -> None:
+    """DeepNets-1M has attention and the like: then PyTorch's operations run."""
+    space = load_space("deepnets1m").with_skeleton(channels=8)
+    graph = space.graph(space.sample(random.Random(seed)), (3, 16, 16), 10)
+    parameters = kaiming(graph, torch.Generator().manual_seed(1))
+    batches = [(IMAGES, torch.arange(6)), (IMAGES.flip(0), torch.arange(6))]
+    with torch.no_grad():
+        found = Evaluator(batches).evaluate(graph, parameters)
+    expected = evaluate_one(graph, parameters, batches)
+    assert (found.accuracy, found.images) == (expected.accuracy, 12)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
 
 
 def classifier(graph: GraphBuilder, x: int) -> Graph:
