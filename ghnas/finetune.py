@@ -101,7 +101,8 @@ def finetune(
     """
     data = load_data(run.manifest.data, image_size=run.manifest.image_shape[-1])
     split = data.validation.take(run.manifest.score_images)
-    checks = evaluation_batches(split, 128, device="cpu", mean=data.mean, std=data.std)
+    size = run.manifest.score_batch  # as in the search
+    checks = evaluation_batches(split, size, device="cpu", mean=data.mean, std=data.std)
     material = Material(data.without_test(), data.load_test(), checks, settings, device)
     tasks = list(_tasks(run, selection, material))
     trained = _train_all(run, tasks, material, report)

@@ -10,7 +10,7 @@ import torch
 
 import ghnas
 from ghnas import finetune as finetuning
-from ghnas.data import DataSet, load_data
+from ghnas.data import DataSet, evaluation_batches, load_data
 from ghnas.errors import UserError
 from ghnas.finetune import EpochReport, FinetuneSettings, finetune
 from ghnas.ghn.checkpoint import load_ghn
@@ -154,11 +154,11 @@ def test_finetune_writes_a_network_that_loads(
     manifest = new_manifest(
         space=made.space, space_name="darts", data="embedded", data_fingerprint=data.fingerprint,
         image_shape=data.image_shape, classes=data.classes, ghn=str(output),
-        ghn_sha256=info.sha256, budget=4, score_images=64,
+        ghn_sha256=info.sha256, budget=4, score_images=64, score_batch=32,
     )  # fmt: skip
     run = create_run(tmp_path / "results", manifest)
-    images = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
-    search(run, Scorer(load_ghn(output)[0], [images], CPU))
+    images = evaluation_batches(data.validation, 32, device="cpu", mean=data.mean, std=data.std)
+    search(run, Scorer(load_ghn(output)[0], images, CPU))
     monkeypatch.setattr(finetuning, "load_data", lambda *args, **kwargs: data)
     chosen = select(run, "top-2")
     reports: list[EpochReport] = []
@@ -170,6 +170,8 @@ def test_finetune_writes_a_network_that_loads(
     with pytest.raises(KeyboardInterrupt):
         finetune(run, chosen, settings, CPU, interrupt)
     results = finetune(run, chosen, settings, CPU, reports.append)
+    for item, result in zip(chosen, results, strict=True):
+        assert result.zero_shot == pytest.approx(item.record.accuracy, abs=1 / 64)
     assert len(reports) <= 2 * 2 * 2  # an epoch may end while the processes stop
     assert reports[-1].done == reports[-1].total
     assert [item.ranked for item in results] == chosen
