@@ -7,14 +7,14 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ghnas.blocks import Place, add_block, classifier, conv_bn
 from ghnas.errors import UserError
 from ghnas.genotype import Edge, Genotype, format_genotype, parse_genotype
 from ghnas.graph import Graph, GraphBuilder, Shape
 from ghnas.ops import Concat, Input, Sum, Zeros
-from ghnas.space import BlockSettings, Candidate, Choice, Space, StrictModel, Value, explain
+from ghnas.space import BlockSettings, Candidate, Choice, Space, SpaceFile, StrictModel, Value
 
 CELLS = ("normal", "reduce")
 
@@ -39,11 +39,9 @@ class CellSettings(StrictModel):
     operations: dict[str, BlockSettings] = Field(min_length=1)
 
 
-class CellSpaceFile(StrictModel):
+class CellSpaceFile(SpaceFile):
     """A space file of the `cells` family."""
 
-    name: str = Field(min_length=1)
-    description: str = ""
     family: Literal["cells"]
     skeleton: CellSkeleton
     cell: CellSettings
@@ -66,11 +64,7 @@ class CellSpace(Space):
         return self.file.skeleton.model_dump()
 
     def with_skeleton(self, **changes: Any) -> CellSpace:
-        try:
-            skeleton = CellSkeleton.model_validate(dict(self.skeleton) | changes)
-        except ValidationError as error:
-            raise UserError(f"space {self.name!r}: {explain(error)}") from error
-        return CellSpace(self.file.model_copy(update={"skeleton": skeleton}))
+        return CellSpace(self.file.with_skeleton(changes))
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:

@@ -15,15 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 
 from ghnas.graph import Graph, Shape
-from ghnas.network import Network, load_parameters
 from ghnas.population import Parameters
 from ghnas.proxies import LOWEST, reaches_output
-from ghnas.proxies.separation import naswot
+from ghnas.proxies.separation import code_separability
 from ghnas.scoring import Batch, Evidence, Score, Scorer, evaluate_one
-from ghnas.space import Space
+from ghnas.space import Candidate, Space
 
 PARTS = ("fit", "separability", "size")
 
@@ -45,15 +43,11 @@ def gather(
     return measure(graph, parameters, batches[0], score), score
 
 
-@torch.no_grad()
 def measure(graph: Graph, parameters: Parameters, batch: Batch, score: Score) -> Evidence:
     """The evidence for an architecture that was scored; see `gather`."""
     if not reaches_output(graph) or not math.isfinite(score.loss):
         return Evidence(LOWEST, LOWEST, LOWEST)
-    network = Network(graph)
-    load_parameters(network, parameters)
-    network.to(batch[0].device)
-    separability = naswot(network, *batch)
+    separability = code_separability(graph, parameters, batch[0])
     return Evidence(-score.loss, separability, math.log(graph.parameter_count))
 
 
@@ -119,8 +113,18 @@ class Reference:
         return total
 
 
+REFERENCE = 200
+"""Random architectures that tell what the parts are like in a space."""
+
+
+def reference_candidates(space: Space, count: int = REFERENCE, seed: int = 0) -> list[Candidate]:
+    """Random architectures to compare with; a few may be equal."""
+    rng = random.Random(f"reference:{seed}")
+    return [space.sample(rng) for _ in range(count)]
+
+
 def reference_for(
-    space: Space, scorer: Scorer, image_shape: Shape, count: int = 200, seed: int = 0
+    space: Space, scorer: Scorer, image_shape: Shape, count: int = REFERENCE, seed: int = 0
 ) -> Reference:
     """The scales of a space, from random architectures with predicted weights.
 
@@ -131,8 +135,9 @@ def reference_for(
         count: Architectures to draw; takes as long as scoring so many candidates.
         seed: Of the draw.
     """
-    rng, classes = random.Random(f"reference:{seed}"), scorer.ghn.config.num_classes
-    graphs = [space.graph(space.sample(rng), image_shape, classes) for _ in range(count)]
+    classes = scorer.ghn.config.num_classes
+    candidates = reference_candidates(space, count, seed)
+    graphs = [space.graph(candidate, image_shape, classes) for candidate in candidates]
     found = [score.evidence for score in scorer.score(graphs) if score is not None]
     return Reference.of([item for item in found if item is not None])
 

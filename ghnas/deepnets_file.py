@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from ghnas.space import BlockSettings, StrictModel
+from ghnas.space import BlockSettings, SpaceFile, StrictModel
 
 Range = tuple[PositiveInt, PositiveInt]
 
@@ -39,11 +39,9 @@ class DeepNetsSkeleton(StrictModel):
     split: str = "train"
 
 
-class DeepNetsFile(StrictModel):
+class DeepNetsFile(SpaceFile):
     """A space file of the `deepnets` family."""
 
-    name: str = Field(min_length=1)
-    description: str = ""
     family: Literal["deepnets"]
     skeleton: DeepNetsSkeleton
     operations: dict[str, BlockSettings] = Field(min_length=1)

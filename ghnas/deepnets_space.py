@@ -16,7 +16,7 @@ from pydantic import ValidationError
 import ghnas.deepnets_blocks  # noqa: F401  (enters its blocks into the table)
 from ghnas.blocks import Place, add_block
 from ghnas.cell_space import CELLS
-from ghnas.deepnets_file import DeepNetsFile, DeepNetsSkeleton
+from ghnas.deepnets_file import DeepNetsFile
 from ghnas.errors import UserError
 from ghnas.graph import Graph, GraphBuilder, Shape
 from ghnas.ops import Activation, Bias, Concat, GlobalAveragePool, Input, Linear, Sum
@@ -86,11 +86,9 @@ class DeepNetsSpace(Space):
     def with_skeleton(self, **changes: Any) -> DeepNetsSpace:
         if "cells" in changes:
             raise UserError(f"space {self.name!r}: the number of cells is a choice")
+        changed = self.file.with_skeleton(changes)
         try:
-            skeleton = DeepNetsSkeleton.model_validate(dict(self.skeleton) | changes)
-            return DeepNetsSpace(
-                DeepNetsFile.model_validate(self.file.model_copy(update={"skeleton": skeleton}))
-            )
+            return DeepNetsSpace(DeepNetsFile.model_validate(changed))
         except ValidationError as error:
             raise UserError(f"space {self.name!r}: {explain(error)}") from error
 

@@ -8,13 +8,13 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ghnas.blocks import Place, add_block, classifier, conv_bn
 from ghnas.errors import UserError
 from ghnas.graph import Graph, GraphBuilder, Shape
 from ghnas.ops import Activation, BatchNorm, Input, Sum, Zeros
-from ghnas.space import BlockSettings, Candidate, Choice, Space, StrictModel, explain
+from ghnas.space import BlockSettings, Candidate, Choice, Space, SpaceFile, StrictModel
 
 _NODE = re.compile(r"\|(?:[^|~]+~\d+\|)+")
 _EDGE = re.compile(r"([^|~]+)~(\d+)\|")
@@ -41,11 +41,9 @@ class DenseCellSettings(StrictModel):
     operations: dict[str, BlockSettings] = Field(min_length=1)
 
 
-class DenseCellSpaceFile(StrictModel):
+class DenseCellSpaceFile(SpaceFile):
     """A space file of the `dense_cells` family."""
 
-    name: str = Field(min_length=1)
-    description: str = ""
     family: Literal["dense_cells"]
     skeleton: DenseCellSkeleton
     cell: DenseCellSettings
@@ -72,11 +70,7 @@ class DenseCellSpace(Space):
         return self.file.skeleton.model_dump()
 
     def with_skeleton(self, **changes: Any) -> DenseCellSpace:
-        try:
-            skeleton = DenseCellSkeleton.model_validate(dict(self.skeleton) | changes)
-        except ValidationError as error:
-            raise UserError(f"space {self.name!r}: {explain(error)}") from error
-        return DenseCellSpace(self.file.model_copy(update={"skeleton": skeleton}))
+        return DenseCellSpace(self.file.with_skeleton(changes))
 
     @cached_property
     def _edges(self) -> tuple[tuple[int, int], ...]:

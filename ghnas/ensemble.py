@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import rankdata
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 
-Values = npt.NDArray[np.float64]
+from ghnas.correlation import Values
 
 FIT, FOLDS, LEAST = 48, 10, 20
 """Architectures to fit on, folds, and the fewest architectures that make sense."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ghnas.consensus import Reference, gather
+from ghnas.consensus import Reference, measure, reference_candidates
 from ghnas.data import DataSet
 from ghnas.errors import UserError
 from ghnas.fused import compile_kernels
@@ -42,9 +41,6 @@ ENSEMBLE = "ensemble"
 SHORT = re.compile(r"(ghn-)?(steps|tse)-([1-9][0-9]{0,3})")
 """A short training: from which weights, what is looked at, and for how many steps."""
 DEFAULT = ("ghn-accuracy", "ghn-loss", CONSENSUS, *PROXIES, "vote", ENSEMBLE)
-
-REFERENCE = 200
-"""Random architectures that tell what the parts of the consensus are like in a space."""
 
 CHUNK = 4
 """Architectures whose weights are predicted together."""
@@ -286,8 +282,8 @@ def _at_once(
     }
     if {"ghn-naswot", "ghn-size"} & set(methods):
         began = time.process_time()
-        evidence, _ = gather(graph, parameters, job.checks)
-        gathered = shared + time.process_time() - began
+        evidence = measure(graph, parameters, job.checks[0], score)
+        gathered = evaluated + time.process_time() - began
         result["ghn-naswot"] = Scored(evidence.separability, gathered)
         result["ghn-size"] = Scored(evidence.size, gathered)
     return result
@@ -308,9 +304,8 @@ def _trained(
 
 
 def reference_architectures(space: Space) -> list[str]:
-    """The random architectures of `ghnas.consensus.reference_for`; a few may be equal."""
-    rng = random.Random("reference:0")
-    return [space.encode(space.sample(rng)) for _ in range(REFERENCE)]
+    """Those of `ghnas.consensus.reference_candidates`, in the space's notation."""
+    return [space.encode(candidate) for candidate in reference_candidates(space)]
 
 
 def consensus(

@@ -57,6 +57,13 @@ class Network(nn.Module):
         return values[-1]
 
 
+def initialised(graph: Graph, seed: int) -> Network:
+    """A network with Kaiming initialisation, for a CPU; equal seeds give equal weights."""
+    network = Network(graph).to(memory_format=torch.channels_last)
+    load_parameters(network, kaiming(graph, torch.Generator().manual_seed(seed)))
+    return network
+
+
 def kaiming(graph: Graph, generator: torch.Generator | None = None) -> dict[str, Tensor]:
     """Random parameters: Kaiming-normal weights (He et al., 2015; fan-in), norms at one, biases
     at zero.

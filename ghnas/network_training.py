@@ -18,7 +18,7 @@ from ghnas.data import DataSet, Split, evaluation_batches, random_batches
 from ghnas.errors import UserError
 from ghnas.files import replace_atomically, write_atomically
 from ghnas.graph import Graph
-from ghnas.network import Network, kaiming, load_parameters
+from ghnas.network import Network, initialised, load_parameters
 from ghnas.scoring import Batch, evaluate_one
 from ghnas.trained import save
 
@@ -120,8 +120,7 @@ def train_from_scratch(graph: Graph, data: DataSet, recipe: Recipe, seed: int) -
         recipe: How to train.
         seed: Of initialisation, of the images' order and of their shifts.
     """
-    network = Network(graph).to(memory_format=torch.channels_last)
-    load_parameters(network, kaiming(graph, torch.Generator().manual_seed(seed)))
+    network = initialised(graph, seed)
     batches = random_batches(
         data.train, recipe.batch_size, seed=seed, device="cpu", mean=data.mean, std=data.std,
         mirror=data.mirror, shift=recipe.shift,

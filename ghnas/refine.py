@@ -8,23 +8,16 @@ before a network is evaluated.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghnas.device import cores
-from ghnas.errors import UserError
-from ghnas.ghn.model import GHN
 from ghnas.graph import Graph
-from ghnas.network import kaiming
+from ghnas.network_training import cosine
 from ghnas.population import plan_one, run
-from ghnas.processes import one_torch_thread, start_pool, training_context
 from ghnas.scoring import Batch, Score, evaluate_one
 
 
@@ -38,7 +31,6 @@ class RefineSettings:
         momentum: Of SGD.
         weight_decay: On all parameters.
         gradient_clip: Largest norm of the gradient.
-        seed: Of Kaiming initialisation, where no hypernetwork predicts the weights.
     """
 
     learning_rate: float = 0.1
@@ -46,7 +38,6 @@ class RefineSettings:
     momentum: float = 0.9
     weight_decay: float = 0.0
     gradient_clip: float = 5.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,98 +119,4 @@ def _leaf(value: Tensor) -> Tensor:
 def learning_rate(settings: RefineSettings, step: int, steps: int) -> float:
     """The rate at a step, counted from 0: a linear warm-up times half a cosine."""
     warm = min(1.0, (step + 1) / max(settings.warm_up, 1))
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-class Refiner:
-    """Trains architectures for a short time, one process a core.
-
-    A result depends on the graph, the batches and the settings alone, not on the number of cores.
-
-    Args:
-        ghn: Predicts the weights to start from; None: Kaiming initialisation.
-        batches: Training batches: one step each, the same for every architecture.
-        checks: Batches to evaluate on.
-        settings: How to train.
-        device: Where.
-        workers: Processes on a CPU; default: one for each core. With 1, none is started.
-    """
-
-    def __init__(
-        self,
-        ghn: GHN | None,
-        batches: Sequence[Batch],
-        checks: Sequence[Batch],
-        settings: RefineSettings,
-        device: torch.device,
-        workers: int | None = None,
-    ) -> None:
-        self.ghn = ghn.to(device).eval() if ghn is not None else None
-        self.batches, self.checks = (
-            [(images.to(device), labels.to(device)) for images, labels in part]
-            for part in (batches, checks)
-        )
-        self.settings = settings
-        self.device = device
-        self.workers = workers or cores()
-        self._pool: ProcessPoolExecutor | None = None
-        if device.type == "cpu" and self.workers > 1:
-            arguments = (self.ghn, self.batches, self.checks, settings)
-            context = training_context()
-            self._pool = start_pool(self.workers, _start_worker, *arguments, context=context)
-            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-
-    def refine(self, graphs: Sequence[Graph]) -> list[Refined]:
-        """Train every architecture.
-
-        Raises:
-            UserError: If a process was ended from outside.
-        """
-        if self._pool is None:
-            with one_torch_thread():
-                return [
-                    _refine(self.ghn, self.batches, self.checks, self.settings, graph)
-                    for graph in graphs
-                ]
-        try:
-            return list(self._pool.map(_refine_in_worker, graphs))
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a training process was ended from outside, perhaps for lack of memory: run the "
-                "same command again"
-            ) from error
-
-
-def _refine(
-    ghn: GHN | None,
-    batches: Sequence[Batch],
-    checks: Sequence[Batch],
-    settings: RefineSettings,
-    graph: Graph,
-) -> Refined:
-    if ghn is not None:
-        parameters = ghn.predict_graphs([graph])[0]
-    else:
-        device = batches[0][0].device
-        generator = torch.Generator().manual_seed(settings.seed)
-        parameters = {key: value.to(device) for key, value in kaiming(graph, generator).items()}
-    return refine_one(graph, parameters, batches, checks, settings)
-
-
-_worker: tuple[GHN | None, Sequence[Batch], Sequence[Batch], RefineSettings] | None = None
-"""What a worker process trains with; None in every other process."""
-
-
-def _start_worker(
-    ghn: GHN | None,
-    batches: Sequence[Batch],
-    checks: Sequence[Batch],
-    settings: RefineSettings,
-) -> None:
-    global _worker
-    _worker = (ghn, batches, checks, settings)
-
-
-def _refine_in_worker(graph: Graph) -> Refined:
-    assert _worker is not None
-    return _refine(*_worker, graph)
+    return settings.learning_rate * warm * cosine(step / steps)

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ghnas.blocks import BLOCKS, Settings, block_settings
 from ghnas.errors import UserError
@@ -87,6 +87,27 @@ def _check_setting(key: str, value: Any) -> None:
         raise ValueError(f"{key} must be a whole number of 1 or more, not {value!r}")
     elif key == "kernel" and value % 2 == 0:
         raise ValueError(f"kernel must be odd, not {value}")
+
+
+class SpaceFile(StrictModel):
+    """What the space files of all families have."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    family: str
+    skeleton: StrictModel
+
+    def with_skeleton(self, changes: dict[str, Any]) -> Self:
+        """The same file with other skeleton settings.
+
+        Raises:
+            UserError: If there is no such setting or a value does not fit.
+        """
+        try:
+            skeleton = type(self.skeleton).model_validate(self.skeleton.model_dump() | changes)
+        except ValidationError as error:
+            raise UserError(f"space {self.name!r}: {explain(error)}") from error
+        return self.model_copy(update={"skeleton": skeleton})
 
 
 class Space(ABC):

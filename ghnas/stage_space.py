@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from ghnas.blocks import Place, add_block, classifier
 from ghnas.errors import UserError
 from ghnas.graph import Graph, GraphBuilder, Shape
 from ghnas.ops import Input
-from ghnas.space import BlockSettings, Candidate, Choice, Space, StrictModel, explain
+from ghnas.space import BlockSettings, Candidate, Choice, Space, SpaceFile, StrictModel
 
 
 def _options(value: Any) -> Any:
@@ -52,11 +52,9 @@ class StageSkeleton(StrictModel):
         return stem
 
 
-class StageSpaceFile(StrictModel):
+class StageSpaceFile(SpaceFile):
     """A space file of the `stages` family."""
 
-    name: str = Field(min_length=1)
-    description: str = ""
     family: Literal["stages"]
     skeleton: StageSkeleton
     stages: list[Stage] = Field(min_length=1)
@@ -86,11 +84,7 @@ class StageSpace(Space):
     def with_skeleton(self, **changes: Any) -> StageSpace:
         if "cells" in changes or "channels" in changes:
             raise UserError(f"space {self.name!r} has no cells: its widths and depths are choices")
-        try:
-            skeleton = StageSkeleton.model_validate(dict(self.skeleton) | changes)
-        except ValidationError as error:
-            raise UserError(f"space {self.name!r}: {explain(error)}") from error
-        return StageSpace(self.file.model_copy(update={"skeleton": skeleton}))
+        return StageSpace(self.file.with_skeleton(changes))
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:

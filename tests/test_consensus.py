@@ -15,7 +15,8 @@ from searching import make_manifest
 from ghnas.consensus import PARTS, Reference, Scale, gather, measure, reference_for
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.network import kaiming
-from ghnas.refine import Refined, Refiner, RefineSettings, learning_rate, refine_one
+from ghnas.processes import as_completed, one_torch_thread
+from ghnas.refine import Refined, RefineSettings, learning_rate, refine_one
 from ghnas.scoring import Evidence, Score, Scorer, evaluate_one
 from ghnas.search import search
 from ghnas.space import load_space
@@ -151,13 +152,22 @@ def test_the_rate_warms_up_and_falls() -> None:
 
 @pytest.mark.parametrize("predicted", [True, False])
 def test_results_do_not_depend_on_the_number_of_processes(predicted: bool) -> None:
-    ghn = GHN(GHNConfig(num_classes=2, hid=8)) if predicted else None
     items = graphs(3)
+    if predicted:
+        weights = GHN(GHNConfig(num_classes=2, hid=8)).predict_graphs(items)
+    else:
+        weights = [kaiming(graph, torch.Generator().manual_seed(0)) for graph in items]
+    tasks = [
+        (graph, parameters, batches(3), batches(1), RefineSettings())
+        for graph, parameters in zip(items, weights, strict=True)
+    ]
+    with one_torch_thread():
+        here = {refine_one(*task) for task in tasks}
     one, two = (
-        Refiner(ghn, batches(3), batches(1), RefineSettings(), CPU, workers).refine(items)
-        for workers in (1, 2)
+        set(as_completed(refine_one, tasks, workers, torch.manual_seed, 0)) for workers in (1, 2)
     )
-    assert one == two
+    assert one == two == here
+    assert len(here) == len(tasks)
 
 
 def test_parts_are_the_fields() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ghnas.graph import Graph, GraphBuilder
-from ghnas.network import Network, load_parameters
+from ghnas.network import Network, initialised, load_parameters
 from ghnas.ops import (
     Activation,
     BatchNorm,
@@ -26,7 +26,6 @@ from ghnas.ops import (
 from ghnas.proxies import (
     LOWEST,
     PROXIES,
-    initialised,
     rank_vote,
     reaches_output,
     score_graph,

@@ -31,13 +31,7 @@ def finetune(
         int, options.number_option("--batch-size", "Images in a step.", least=2)
     ] = 64,
     learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--learning-rate",
-            metavar="X",
-            parser=options.positive_number("--learning-rate"),
-            help="Of SGD, at the first step.",
-        ),
+        float, options.learning_rate_option("Of SGD, at the first step.")
     ] = 0.1,
     baseline: Annotated[
         bool,

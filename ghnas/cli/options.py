@@ -70,6 +70,12 @@ def number_option(
     )
 
 
+def learning_rate_option(help: str) -> Any:
+    """`--learning-rate`, a number above zero."""
+    name = "--learning-rate"
+    return typer.Option(name, metavar="X", parser=positive_number(name), help=help)
+
+
 DEFAULT_RESULTS = Path("results")
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="The folder that holds the runs.")
@@ -103,5 +109,14 @@ Cells = Annotated[
 ]
 Channels = Annotated[
     int | None, number_option("--channels", "Channels of the first cell.", most=4096)
+]
+GHN = Annotated[
+    Path | None,
+    typer.Option(
+        "--ghn",
+        metavar="FILE",
+        help="A hypernetwork made by `ghnas train`.",
+        show_default="the one that ships",
+    ),
 ]
 Seed = Annotated[int, number_option("--seed", "Equal seeds give equal results.", least=0)]

@@ -69,15 +69,7 @@ def rank(
             show_default="all without training",
         ),
     ] = None,
-    ghn: Annotated[
-        Path | None,
-        typer.Option(
-            "--ghn",
-            metavar="FILE",
-            help="A hypernetwork made by `ghnas train`.",
-            show_default="the one that ships",
-        ),
-    ] = None,
+    ghn: options.GHN = None,
     split: Annotated[
         str,
         typer.Option(

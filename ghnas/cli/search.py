@@ -87,15 +87,7 @@ def search(
             show_default="embedded",
         ),
     ] = None,
-    ghn: Annotated[
-        Path | None,
-        typer.Option(
-            "--ghn",
-            metavar="FILE",
-            help="A hypernetwork made by `ghnas train`.",
-            show_default="the one that ships",
-        ),
-    ] = None,
+    ghn: options.GHN = None,
     seed: Annotated[
         int | None,
         options.number_option("--seed", "Equal seeds give equal runs.", 0, show_default="0"),

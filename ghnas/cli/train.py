@@ -33,13 +33,7 @@ def train(
         int, options.number_option("--batch-size", "Images in each update.", least=2)
     ] = 64,
     learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--learning-rate",
-            metavar="X",
-            parser=options.positive_number("--learning-rate"),
-            help="Adam's, divided by 10 at 2/3 and at 5/6 of the steps.",
-        ),
+        float, options.learning_rate_option("Adam's, divided by 10 at 2/3 and at 5/6 of the steps.")
     ] = 1e-3,
     hid: Annotated[
         int, options.number_option("--hid", "Width of the hypernetwork: a multiple of 4.")

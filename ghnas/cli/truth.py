@@ -41,13 +41,7 @@ def truth(
     ] = 2,
     steps: Annotated[int, options.number_option("--steps", "SGD steps of each training.")] = 500,
     learning_rate: Annotated[
-        float,
-        typer.Option(
-            "--learning-rate",
-            metavar="X",
-            parser=options.positive_number("--learning-rate"),
-            help="At the first step; it falls to zero as a cosine.",
-        ),
+        float, options.learning_rate_option("At the first step; it falls to zero as a cosine.")
     ] = 0.1,
     batch_size: Annotated[
         int, options.number_option("--batch-size", "Images in a step.", least=2)

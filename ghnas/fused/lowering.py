@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -45,27 +47,11 @@ from ghnas.ops import (
     Shift,
     Sum,
     Zeros,
-    _Pool,
 )
 
 _TENSORS = tuple(FIELDS.index(name) for name in ("source", "second", "target"))
 _TARGET = FIELDS.index("target")
 _ACTIVATIONS = {"relu": RELU, "relu6": RELU6, "hardswish": HARDSWISH}
-_KNOWN = {
-    Activation,
-    AvgPool,
-    BatchNorm,
-    Bias,
-    Concat,
-    Conv,
-    GlobalAveragePool,
-    Input,
-    Linear,
-    MaxPool,
-    Shift,
-    Sum,
-    Zeros,
-}
 
 
 class Unsupported(Exception):
@@ -129,35 +115,10 @@ class _Lowering:
 
     def add(self, node: Node) -> None:
         """Append what a node needs."""
-        op = node.op
-        if type(op) not in _KNOWN:  # a class of its own may compute something else
-            raise Unsupported(type(op).__name__)
-        inputs = [self.values[i] for i in node.inputs]
-        if isinstance(op, Conv):
-            value = self._conv(node, op, inputs[0])
-        elif isinstance(op, BatchNorm):
-            value = self._normalise(node, inputs[0])
-        elif isinstance(op, Activation):
-            value = self._activate(op, inputs[0])
-        elif isinstance(op, _Pool):
-            value = self._pool(node, op, inputs[0])
-        elif isinstance(op, Sum):
-            value = self._sum(inputs)
-        elif isinstance(op, Concat):
-            value = self._concat(node, inputs)
-        elif isinstance(op, Shift):
-            value = replace(self._unskipped(inputs[0]), skip=1)
-        elif isinstance(op, Zeros):
-            value = self._zeros(node)
-        elif isinstance(op, GlobalAveragePool):
-            value = self._mean(inputs[0])
-        elif isinstance(op, Linear):
-            value = self._dense(node, inputs[0], 1, 1, 1)
-        elif isinstance(op, Bias):
-            value = self._bias(node, inputs[0])
-        else:
-            value = self._new(*node.shape)
-        self.values.append(value)
+        handler = _HANDLERS.get(type(node.op))
+        if handler is None:  # a class of its own may compute something else
+            raise Unsupported(type(node.op).__name__)
+        self.values.append(handler(self, node, [self.values[i] for i in node.inputs]))
 
     def finish(self) -> Program:
         """The program, once all nodes are added."""
@@ -257,7 +218,11 @@ class _Lowering:
             raise Unsupported("a shifted tensor that is not read with a stride")
         return value
 
-    def _conv(self, node: Node, op: Conv, value: _Value) -> _Value:
+    def _input(self, node: Node, inputs: list[_Value]) -> _Value:
+        return self._new(*node.shape)
+
+    def _conv(self, node: Node, inputs: list[_Value]) -> _Value:
+        op, (value,) = cast(Conv, node.op), inputs
         if op.kernel % 2 == 0:
             raise Unsupported("a convolution with an even kernel")
         if not op.depthwise:
@@ -303,8 +268,11 @@ class _Lowering:
         )
         return target
 
-    def _normalise(self, node: Node, value: _Value) -> _Value:
-        value = self._unskipped(value)
+    def _linear(self, node: Node, inputs: list[_Value]) -> _Value:
+        return self._dense(node, inputs[0], 1, 1, 1)
+
+    def _normalise(self, node: Node, inputs: list[_Value]) -> _Value:
+        value = self._unskipped(inputs[0])
         if value.affine >= 0 or value.activation:
             value = self._copy(value)
         statistics = value.statistics
@@ -322,8 +290,8 @@ class _Lowering:
         )
         return replace(value, affine=affine, statistics=-1)
 
-    def _bias(self, node: Node, value: _Value) -> _Value:
-        value = self._unskipped(value)
+    def _bias(self, node: Node, inputs: list[_Value]) -> _Value:
+        value = self._unskipped(inputs[0])
         if value.affine >= 0 or value.activation:
             value = self._copy(value)
         affine = self._room(value.channels)
@@ -331,7 +299,8 @@ class _Lowering:
         self._emit(AFFINE, value, value, out_affine=affine, weight=weight)
         return replace(value, affine=affine, statistics=-1)
 
-    def _activate(self, op: Activation, value: _Value) -> _Value:
+    def _activate(self, node: Node, inputs: list[_Value]) -> _Value:
+        op, (value,) = cast(Activation, node.op), inputs
         if op.function not in _ACTIVATIONS:
             raise Unsupported(op.function)
         code = _ACTIVATIONS[op.function]
@@ -339,8 +308,11 @@ class _Lowering:
             value = self._copy(value)
         return replace(value, activation=code, statistics=-1)
 
-    def _pool(self, node: Node, op: _Pool, value: _Value) -> _Value:
-        value = self._unskipped(value)
+    def _shift(self, node: Node, inputs: list[_Value]) -> _Value:
+        return replace(self._unskipped(inputs[0]), skip=1)
+
+    def _pool(self, node: Node, inputs: list[_Value]) -> _Value:
+        op, value = cast(MaxPool | AvgPool, node.op), self._unskipped(inputs[0])
         target = self._new(*node.shape)
         border = (op.kernel - 1) // 2
         row = value.width + 2 * border
@@ -349,7 +321,7 @@ class _Lowering:
         self._emit(code, value, target, kernel=op.kernel, stride=op.stride)
         return target
 
-    def _sum(self, values: list[_Value]) -> _Value:
+    def _sum(self, node: Node, values: list[_Value]) -> _Value:
         first = self._unskipped(values[0])
         if len(values) == 1:
             return first
@@ -372,14 +344,32 @@ class _Lowering:
             start += value.channels * value.height * value.width
         return target
 
-    def _zeros(self, node: Node) -> _Value:
+    def _zeros(self, node: Node, inputs: list[_Value]) -> _Value:
         target = self._new(*node.shape)
         self._emit(FILL, target, target)
         return target
 
-    def _mean(self, value: _Value) -> _Value:
-        value = self._unskipped(value)
+    def _mean(self, node: Node, inputs: list[_Value]) -> _Value:
+        value = self._unskipped(inputs[0])
         target = self._new(value.channels)
         self.scratch = max(self.scratch, 1)
         self._emit(MEAN, value, target)
         return target
+
+
+_HANDLERS: dict[type, Callable[[_Lowering, Node, list[_Value]], _Value]] = {
+    Input: _Lowering._input,
+    Conv: _Lowering._conv,
+    Linear: _Lowering._linear,
+    BatchNorm: _Lowering._normalise,
+    Bias: _Lowering._bias,
+    Activation: _Lowering._activate,
+    MaxPool: _Lowering._pool,
+    AvgPool: _Lowering._pool,
+    Shift: _Lowering._shift,
+    Sum: _Lowering._sum,
+    Concat: _Lowering._concat,
+    Zeros: _Lowering._zeros,
+    GlobalAveragePool: _Lowering._mean,
+}
+"""What each operation becomes; by its very class."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from ghnas.graph import Graph
 from ghnas.network import Network
 from ghnas.ops import Activation
 from ghnas.proxies.running import node_outputs, parameters_of
@@ -12,17 +15,29 @@ from ghnas.proxies.running import node_outputs, parameters_of
 JACOBIAN_EPSILON = 1e-5
 
 
-@torch.no_grad()
 def naswot(network: Network, images: Tensor, labels: Tensor) -> float:
+    """Log-determinant of the Hamming kernel of ReLU codes; see `code_separability`."""
+    return code_separability(network.graph, dict(network.named_parameters()), images)
+
+
+@torch.no_grad()
+def code_separability(graph: Graph, parameters: Mapping[str, Tensor], images: Tensor) -> float:
     """Log-determinant of the Hamming kernel of ReLU codes (Mellor, Turner, Storkey and Crowley,
     "Neural Architecture Search without Training", ICML 2021, arXiv 2006.04647v3, section 3).
 
     The code of an image says which rectified units are active; entry (i, j) of the kernel is the
     number of units in which the codes of images i and j agree. A rectifier that several
     operations read counts once for each, as where each operation has its own.
+
+    Args:
+        graph: The architecture.
+        parameters: A tensor for each of its parameters.
+        images: (B, C, H, W).
+
+    Returns:
+        Minus infinity if two images have the same code.
     """
-    graph = network.graph
-    values = node_outputs(graph, dict(network.named_parameters()), images)
+    values = node_outputs(graph, parameters, images)
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
     for index, node in enumerate(graph.nodes):
         if isinstance(node.op, Activation):

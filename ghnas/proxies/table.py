@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
 from ghnas.graph import Graph
-from ghnas.network import Network, kaiming, load_parameters
+from ghnas.network import Network, initialised
 from ghnas.proxies.gradients import fisher, grad_norm, grasp, snip, synflow
 from ghnas.proxies.separation import jacov, naswot
 from ghnas.proxies.zen import zen
@@ -66,13 +65,6 @@ VOTERS = ("synflow", "jacov", "snip")
 """Who votes in `rank_vote`: the three of Abdelfattah et al. (2021), section 4.2."""
 
 
-def initialised(graph: Graph, seed: int) -> Network:
-    """A network with Kaiming initialisation; equal seeds give equal weights."""
-    network = Network(graph).to(memory_format=torch.channels_last)
-    load_parameters(network, kaiming(graph, torch.Generator().manual_seed(seed)))
-    return network
-
-
 def score_graph(proxy: Proxy, graph: Graph, images: Tensor, labels: Tensor, seed: int) -> float:
     """A proxy's score of an architecture.
 
@@ -106,4 +98,5 @@ def rank_vote(scores: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.f
     Args:
         scores: Of each voter, (N,); equal scores share the mean of their ranks.
     """
-    return np.mean([rankdata(values) for values in scores.values()], axis=0)
+    ranks: npt.NDArray[np.float64] = np.mean([rankdata(v) for v in scores.values()], axis=0)
+    return ranks
