@@ -55,9 +55,8 @@ class CellSpace(Space):
     """
 
     def __init__(self, file: CellSpaceFile) -> None:
+        super().__init__(file)
         self.file = file
-        self.name = file.name
-        self.description = file.description
 
     @property
     def skeleton(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from ghnas.graph import Graph, Shape
 from ghnas.population import Parameters
 from ghnas.proxies import LOWEST, reaches_output
 from ghnas.proxies.separation import code_separability
-from ghnas.scoring import Batch, Evidence, Score, Scorer, evaluate_one
+from ghnas.scoring import POPULATION, Batch, Evidence, Score, Scorer, evaluate_one
 from ghnas.space import Candidate, Space
 
 PARTS = ("fit", "separability", "size")
@@ -124,7 +124,12 @@ def reference_candidates(space: Space, count: int = REFERENCE, seed: int = 0) ->
 
 
 def reference_for(
-    space: Space, scorer: Scorer, image_shape: Shape, count: int = REFERENCE, seed: int = 0
+    space: Space,
+    scorer: Scorer,
+    image_shape: Shape,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    count: int = REFERENCE,
+    seed: int = 0,
 ) -> Reference:
     """The scales of a space, from random architectures with predicted weights.
 
@@ -132,14 +137,20 @@ def reference_for(
         space: With the skeleton that is scored.
         scorer: With `measure`; the one that candidates are scored with.
         image_shape: (C, H, W).
+        report: Called with the architectures scored and their number.
         count: Architectures to draw; takes as long as scoring so many candidates.
         seed: Of the draw.
     """
     classes = scorer.ghn.config.num_classes
     candidates = reference_candidates(space, count, seed)
     graphs = [space.graph(candidate, image_shape, classes) for candidate in candidates]
-    found = [score.evidence for score in scorer.score(graphs) if score is not None]
-    return Reference.of([item for item in found if item is not None])
+    found: list[Evidence] = []
+    for start in range(0, len(graphs), POPULATION):
+        report(start, len(graphs))
+        scores = scorer.score(graphs[start : start + POPULATION])
+        found += [score.evidence for score in scores if score and score.evidence]
+    report(len(graphs), len(graphs))
+    return Reference.of(found)
 
 
 FLOOR = -1000.0

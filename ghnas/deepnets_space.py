@@ -59,9 +59,8 @@ class DeepNetsSpace(Space):
     """
 
     def __init__(self, file: DeepNetsFile) -> None:
+        super().__init__(file)
         self.file = file
-        self.name = file.name
-        self.description = file.description
         self.split = file.splits[file.skeleton.split]
         blocks = {name: item.block for name, item in file.operations.items()}
         self._none = {name for name, item in blocks.items() if item == "zeros"}

@@ -61,9 +61,8 @@ class DenseCellSpace(Space):
     """
 
     def __init__(self, file: DenseCellSpaceFile) -> None:
+        super().__init__(file)
         self.file = file
-        self.name = file.name
-        self.description = file.description
 
     @property
     def skeleton(self) -> Mapping[str, Any]:

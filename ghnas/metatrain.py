@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from ghnas.errors import UserError
+from ghnas.fused import compile_kernels
 from ghnas.ghn.checkpoint import GHNInfo, load_ghn
 from ghnas.meta_batches import sample_graphs
 from ghnas.metatrain_loop import Job, TrainProgress, TrainSettings, train_rank
@@ -53,6 +54,7 @@ def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> Non
     Raises:
         UserError: As `train`.
     """
+    compile_kernels()  # once, before the processes start
     context = torch.multiprocessing.get_context("spawn")
     messages = context.SimpleQueue()
     job = replace(job, data=job.data.without_test())

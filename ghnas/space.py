@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -90,11 +90,21 @@ def _check_setting(key: str, value: Any) -> None:
 
 
 class SpaceFile(StrictModel):
-    """What the space files of all families have."""
+    """What the space files of all families have.
+
+    Args:
+        name: What hypernetworks remember of the space.
+        description: In one line.
+        family: How the rest of the file is read.
+        objective: What a search of the space ranks by, unless it is told otherwise: zero-shot
+            accuracy, or the sum of scores of `ghnas.consensus`.
+        skeleton: The fixed macro part.
+    """
 
     name: str = Field(min_length=1)
     description: str = ""
     family: str
+    objective: Literal["accuracy", "consensus"] = "accuracy"
     skeleton: StrictModel
 
     def with_skeleton(self, changes: dict[str, Any]) -> Self:
@@ -115,10 +125,15 @@ class Space(ABC):
 
     A candidate is a value for each of `choices`; the choices are independent of each other, so
     that sampling, mutation, crossover and Optuna's samplers need nothing else.
+
+    Args:
+        file: The YAML file's content.
     """
 
-    name: str
-    description: str
+    def __init__(self, file: SpaceFile) -> None:
+        self.name = file.name
+        self.description = file.description
+        self.objective = file.objective
 
     @cached_property
     @abstractmethod

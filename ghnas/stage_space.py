@@ -73,9 +73,8 @@ class StageSpace(Space):
     """Choices of each stage: `s0.depth`, `s0.width` and every block setting that is a list."""
 
     def __init__(self, file: StageSpaceFile) -> None:
+        super().__init__(file)
         self.file = file
-        self.name = file.name
-        self.description = file.description
 
     @property
     def skeleton(self) -> Mapping[str, Any]:

@@ -18,27 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def tiny_ghn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hypernetwork for darts on the embedded data set that was never trained."""
+    from searching import save_untrained
+
     from ghnas.data import load_data
-    from ghnas.ghn.checkpoint import GHNInfo, save_ghn
-    from ghnas.ghn.model import GHN, GHNConfig
     from ghnas.space import load_space
 
-    data, space = load_data("embedded"), load_space("darts")
-    config = GHNConfig(num_classes=data.num_classes, hid=8)
-    info = GHNInfo(
-        config=config,
-        space=space.name,
-        skeleton=dict(space.skeleton),
-        data=data.name,
-        fingerprint=data.fingerprint,
-        classes=data.classes,
-        image_shape=data.image_shape,
-        mean=data.mean,
-        std=data.std,
-    )
     path = tmp_path_factory.mktemp("ghn") / "tiny.safetensors"
-    save_ghn(path, GHN(config), info)
-    return path
+    return save_untrained(path, load_space("darts"), load_data("embedded"))
 
 
 Ghnas = Callable[..., tuple[int, str, str]]

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ghnas.data import DataSet
+from ghnas.ghn.checkpoint import GHNInfo, save_ghn
+from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.graph import Graph
 from ghnas.manifest import Manifest, new_manifest
 from ghnas.racing import Race
 from ghnas.scoring import Score
 from ghnas.search import HASH_LENGTH
-from ghnas.space import load_space
+from ghnas.space import Space, load_space
 from ghnas.study import Ranked, Run
 
 
@@ -34,6 +37,24 @@ def make_manifest(space_name: str = "darts", **changes: Any) -> Manifest:
         "score_images": 64,
     }
     return new_manifest(**(settings | changes))
+
+
+def save_untrained(path: Path, space: Space, data: DataSet) -> Path:
+    """Write a small hypernetwork with random weights for a space and a data set."""
+    config = GHNConfig(num_classes=data.num_classes, hid=8)
+    info = GHNInfo(
+        config=config,
+        space=space.name,
+        skeleton=dict(space.skeleton),
+        data=data.name,
+        fingerprint=data.fingerprint,
+        classes=data.classes,
+        image_shape=data.image_shape,
+        mean=data.mean,
+        std=data.std,
+    )
+    save_ghn(path, GHN(config), info)
+    return path
 
 
 class FakeScorer:

@@ -281,11 +281,12 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     from ghnas.data import evaluation_batches, load_data
     from ghnas.device import pick_device
     from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.manifest import SCORE_BATCH
     from ghnas.scoring import Scorer
 
     data, (model, info) = load_data(), load_ghn(tiny_ghn)
     checks = evaluation_batches(
-        data.validation.take(64), 128, device="cpu", mean=info.mean, std=info.std
+        data.validation.take(64), SCORE_BATCH, device="cpu", mean=info.mean, std=info.std
     )
     with (tmp_path / "out" / "ranking.csv").open() as file:
         found = {row["architecture"]: float(row["ghn-loss"]) for row in csv.DictReader(file)}

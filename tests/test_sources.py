@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ghnas.data import load_data
+from ghnas.data import data_name, load_data
 from ghnas.errors import DataError, UserError
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
@@ -113,6 +113,15 @@ def test_parquet_folder(tmp_path: Path) -> None:
     assert data.classes == ("0", "1", "2")
     assert len(data.validation) == 3
     assert torch.bincount(data.load_test().labels).tolist() == [2, 2, 1]
+
+
+def test_a_name_is_known_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    assert data_name(str(tmp_path / "pets")) == "pets"
+    assert data_name("cifar10") == "cifar10"
+    assert data_name("embedded") == load_data("embedded").name
+    with pytest.raises(DataError, match="does not exist"):
+        data_name(str(tmp_path / "nowhere"))
 
 
 def test_parquet_knows_its_class_names(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def _describe_space(space: Space) -> dict[str, Any]:
     return {
         "name": space.name,
         "description": space.description,
+        "objective": space.objective,
         "size": space.size,
         "skeleton": dict(space.skeleton),
         "choices": {choice.name: list(choice.options) for choice in space.choices},
@@ -79,7 +80,8 @@ def _show_space(space: Space, seed: int, json: bool) -> None:
     out = console()
     say(out, f"{space.name}: {space.description}")
     say(out, f"skeleton: {describe_skeleton(space.skeleton)}")
-    say(out, f"candidates: {space.size:.2e} (isomorphic ones counted apart)\n")
+    say(out, f"candidates: {space.size:.2e} (isomorphic ones counted apart)")
+    say(out, f"ranked by: {space.objective}\n")
     out.print(choices_table(space))
     say(out, f"\nan example (seed {seed}):\n{space.encode(candidate)}")
     say(
@@ -144,9 +146,10 @@ def _show_one(out: Console, space: Space, item: Ranked, graph: Graph, nodes: boo
     from ghnas.report import cells_table, format_count, format_percent, nodes_table
 
     record = item.record
+    consensus = "" if record.consensus is None else f"consensus {record.consensus:.2f}, "
     say(
         out,
-        f"{trial_name(item)}: zero-shot {format_percent(record.accuracy)}, "
+        f"{trial_name(item)}: {consensus}zero-shot {format_percent(record.accuracy)}, "
         f"{format_count(record.params)} parameters, {format_count(record.flops)} FLOPs",
     )
     say(out, f"{space.encode(record.candidate)}\n")

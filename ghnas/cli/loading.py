@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ghnas.cli.terminal import meter
+from ghnas.cli.terminal import meter, say
+from ghnas.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 
 
-def load_skeleton(name: str, cells: int | None, channels: int | None) -> Space:
+def load_skeleton(
+    name: str, cells: int | None, channels: int | None, known: Mapping[str, Any] | None = None
+) -> Space:
     """A space with the skeleton settings that were given.
+
+    Args:
+        name: Of the space, or its file.
+        cells: If it was given.
+        channels: The same.
+        known: Settings that stand for those in the space's file, where none were given.
 
     Raises:
         UserError: If there is no such space, or it has no such setting.
@@ -33,7 +43,40 @@ def load_skeleton(name: str, cells: int | None, channels: int | None) -> Space:
     space = load_space(name)
     changes = {"cells": cells, "channels": channels}
     given = {key: value for key, value in changes.items() if value is not None}
-    return space.with_skeleton(**given) if given else space
+    settings = {**(known or {}), **given}
+    return space.with_skeleton(**settings) if settings else space
+
+
+def skeleton_for(
+    out: Console, name: str, cells: int | None, channels: int | None, info: GHNInfo
+) -> Space:
+    """A space with the settings that were given, and else as a hypernetwork was trained for.
+
+    A file of the user's own says itself what it is: what differs is only pointed out.
+
+    Args:
+        out: Where to say so.
+        name: Of the space, or its file.
+        cells: If it was given.
+        channels: The same.
+        info: What the hypernetwork was trained for.
+
+    Raises:
+        UserError: As `load_skeleton`.
+    """
+    from ghnas.report import describe_skeleton
+    from ghnas.space import list_spaces
+
+    space = load_skeleton(name, cells, channels)
+    trained = load_skeleton(name, cells, channels, info.skeleton)
+    if trained.skeleton == space.skeleton:
+        return space
+    what = f"the hypernetwork was trained for {describe_skeleton(info.skeleton)}"
+    if name not in list_spaces():
+        say(out, f"note: {what}; {name} has {describe_skeleton(space.skeleton)}")
+        return space
+    say(out, f"{what}; these networks have {describe_skeleton(trained.skeleton)}")
+    return trained
 
 
 def data_source(spec: str) -> str:
@@ -85,6 +128,29 @@ class Prepared:
         return Scorer(self.ghn, batches, device, measure=measure)
 
 
+def shipped_ghn(out: Console, space: str, space_name: str, data: str) -> Path:
+    """The hypernetwork that ships for a space and a data set.
+
+    Args:
+        out: Where to show progress.
+        space: The space's name.
+        space_name: What the user called it: a name or a file.
+        data: The data set's name or folder.
+
+    Raises:
+        UserError: If none ships, with the command that trains one; before that, whatever is
+            wrong with the images, for the training would stop there.
+    """
+    from ghnas.data import data_name
+    from ghnas.ghn.checkpoint import find_ghn, train_command
+
+    try:
+        return find_ghn(space, data_name(data), train_command(space_name, data))
+    except UserError:
+        load_images(out, data, None)
+        raise
+
+
 def prepare(out: Console, space: Space, space_name: str, data: str, ghn: Path | None) -> Prepared:
     """Load the data set and the hypernetwork of a search, and make sure that they fit.
 
@@ -92,22 +158,16 @@ def prepare(out: Console, space: Space, space_name: str, data: str, ghn: Path | 
         out: Where to show progress.
         space: The search space.
         space_name: What the user called it: a name or a file.
-        data: The data set's name or folder.
+        data: The data set's name or folder; images get the size that the hypernetwork knows.
         ghn: The hypernetwork's file; None takes the one that ships.
 
     Raises:
         UserError: If something is missing, damaged or does not fit, with what to do.
     """
-    from ghnas.ghn.checkpoint import check_ghn, find_ghn, load_ghn, train_command
+    from ghnas.ghn.checkpoint import check_ghn, load_ghn, train_command
 
-    train = train_command(space_name, data)
-    if ghn is None:
-        images = load_images(out, data, None)
-        path = find_ghn(space.name, images.name, train)
-        model, info = load_ghn(path)
-    else:
-        path = ghn
-        model, info = load_ghn(path)
-        images = load_images(out, data, info.image_shape[-1] if info.image_shape else None)
-    check_ghn(info, space, images, train)
+    path = ghn or shipped_ghn(out, space.name, space_name, data)
+    model, info = load_ghn(path)
+    images = load_images(out, data, info.image_shape[-1] if info.image_shape else None)
+    check_ghn(info, space, images, train_command(space_name, data))
     return Prepared(space, images, model, info, path)

@@ -6,6 +6,8 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -34,7 +36,7 @@ EXAMPLE = (
     "Example: ghnas rank --truth truth-darts-my-images.csv --space darts --data ./my-images "
     "--ghn mine.safetensors"
 )
-SCORE_IMAGES, PROXY_IMAGES, STEP_IMAGES, EVALUATION_BATCH = 512, 64, 64, 128
+SCORE_IMAGES, PROXY_IMAGES, STEP_IMAGES = 512, 64, 64
 
 
 def rank(
@@ -129,7 +131,9 @@ def rank(
     """
     from ghnas.data import evaluation_batches, random_batches
     from ghnas.device import cores
-    from ghnas.methods import ScoreJob, base_methods, check_methods, steps_of
+    from ghnas.ghn.checkpoint import train_command
+    from ghnas.manifest import SCORE_BATCH
+    from ghnas.methods import DEFAULT, ScoreJob, base_methods, check_methods, needs_ghn, steps_of
     from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
 
     names = _listed(methods)
@@ -137,9 +141,14 @@ def rank(
         check_methods(names)
     out = console(json)
     known = subset(read_truth(truth, column), split, count, seed)
-    chosen, images = _load(out, truth, space, data, cells, channels, image_size, ghn)
-    names, predictor = _with_hypernetwork(out, names, ghn, chosen, images, space, data)
+    predictor = _predictor(out, names, ghn, space, data)
     info = predictor.info if predictor else None
+    chosen, images = _load(out, truth, space, data, cells, channels, image_size, info)
+    optional = names is None and ghn is None
+    train = train_command(space, data)
+    predictor = _fitting(out, predictor, optional, chosen, images, train)
+    info = predictor.info if predictor else None
+    names = names or [name for name in DEFAULT if predictor or not needs_ghn(name)]
     for_proxies = _for_proxies(chosen, proxy_cells, proxy_channels)
     output = output or Path(f"rank-{chosen.name}-{images.name}")
     training = partial(
@@ -154,7 +163,7 @@ def rank(
         ghn=predictor.ghn if predictor else None,
         ghn_name=_describe(info, chosen, score_images) if info else "",
         checks=evaluation_batches(
-            images.validation.take(score_images), EVALUATION_BATCH, device="cpu",
+            images.validation.take(score_images), SCORE_BATCH, device="cpu",
             mean=(info and info.mean) or images.mean, std=(info and info.std) or images.std,
         ),
         batch=next(training(proxy_images)),
@@ -235,31 +244,27 @@ def _load(
     cells: int | None,
     channels: int | None,
     image_size: int | None,
-    ghn: Path | None,
+    info: GHNInfo | None,
 ) -> tuple[Space, DataSet]:
     """The space and the images.
 
     What is not given is as in the trainings, if they say it, or as the hypernetwork was trained.
     """
     from ghnas.cli.loading import load_images, load_skeleton
-    from ghnas.ghn.checkpoint import load_ghn
     from ghnas.rows import read_settings
 
-    trained, info = read_settings(truth) or {}, load_ghn(ghn)[1] if ghn else None
+    trained = read_settings(truth) or {}
     name = load_skeleton(space, None, None).name
-    for known, skeleton in (
-        (trained.get("space"), trained.get("skeleton", {})),
-        (info and info.space, info.skeleton if info else {}),
-    ):
-        if known == name:
-            cells, channels = cells or skeleton.get("cells"), channels or skeleton.get("channels")
+    skeleton = info.skeleton if info and info.space == name else {}
+    if trained.get("space") == name:
+        skeleton = trained["skeleton"]
     image_size = image_size or trained.get("image_size")
     if image_size is None and info and info.image_shape:
         image_size = info.image_shape[-1]
     images = load_images(out, data, image_size)
     if trained.get("data_fingerprint") not in (None, images.fingerprint):
         say(out, f"note: the trainings in {truth} were on other images than {data}")
-    return load_skeleton(space, cells, channels), images
+    return load_skeleton(space, cells, channels, skeleton), images
 
 
 def _for_proxies(space: Space, cells: int | None, channels: int | None) -> Space:
@@ -274,35 +279,48 @@ class _Predictor:
     info: GHNInfo
 
 
-def _with_hypernetwork(
+def _predictor(
+    out: Console, names: list[str] | None, path: Path | None, space: str, data: str
+) -> _Predictor | None:
+    """The hypernetwork that the methods need; where none were named, the one that ships."""
+    from ghnas.cli.loading import load_skeleton, shipped_ghn
+    from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.methods import needs_ghn
+
+    if names is not None and not any(map(needs_ghn, names)):
+        return None
+    with _optional(out, names is None):
+        path = path or shipped_ghn(out, load_skeleton(space, None, None).name, space, data)
+    return _Predictor(*load_ghn(path)) if path else None
+
+
+def _fitting(
     out: Console,
-    names: list[str] | None,
-    path: Path | None,
+    predictor: _Predictor | None,
+    optional: bool,
     space: Space,
     images: DataSet,
-    space_name: str,
-    data: str,
-) -> tuple[list[str], _Predictor | None]:
-    """The methods to compare, and the hypernetwork that they need.
+    train: str,
+) -> _Predictor | None:
+    """The hypernetwork, if it fits space and images."""
+    from ghnas.ghn.checkpoint import check_ghn
 
-    Where no methods were named and no hypernetwork ships, those that need one are left out.
-    """
-    from ghnas.ghn.checkpoint import check_ghn, find_ghn, load_ghn, train_command
-    from ghnas.methods import DEFAULT, needs_ghn
+    with _optional(out, optional):
+        if predictor:
+            check_ghn(predictor.info, space, images, train)
+        return predictor
+    return None
 
-    methods = list(DEFAULT) if names is None else names
-    if not any(map(needs_ghn, methods)):
-        return methods, None
-    train = train_command(space_name, data)
+
+@contextmanager
+def _optional(out: Console, optional: bool) -> Iterator[None]:
+    """Go on without a hypernetwork that nobody asked for, and say so."""
     try:
-        model, info = load_ghn(path or find_ghn(space.name, images.name, train))
-        check_ghn(info, space, images, train)
+        yield
     except UserError as error:
-        if names is not None or path is not None:
+        if not optional:
             raise
         say(out, f"note: {error}; leaving out what needs one")
-        return [name for name in methods if not needs_ghn(name)], None
-    return methods, _Predictor(model, info)
 
 
 def _notes(

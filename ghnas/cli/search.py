@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.selection import ranked_as_dict
-from ghnas.cli.terminal import Meter, console, meter, print_json, say
+from ghnas.cli.terminal import Meter, Pace, console, meter, print_json, say
 from ghnas.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def search(
             "--objective",
             metavar="LIST",
             help="accuracy or consensus, alone or with params or flops: accuracy,params.",
-            show_default="accuracy",
+            show_default="what the space's file says",
         ),
     ] = None,
     max_params: Annotated[
@@ -175,21 +175,23 @@ def _start(
     out: Console, results: Path, request: Request, device: torch.device
 ) -> tuple[Run, Scorer]:
     """A new run for what was asked."""
-    from ghnas.cli.loading import data_source, load_skeleton, prepare
+    from ghnas.cli.loading import data_source, load_skeleton, prepare, skeleton_for
     from ghnas.racing import KEEP
     from ghnas.strategies import check_strategy
     from ghnas.study import create_run, new_manifest, parse_objectives
 
-    space = load_skeleton(request.space or "darts", request.cells, request.channels)
+    space_name = request.space or "darts"
+    space = load_skeleton(space_name, request.cells, request.channels)
     strategy = request.strategy or "random"
-    objectives = parse_objectives(request.objective or "accuracy")
+    objectives = parse_objectives(request.objective or space.objective)
     check_strategy(strategy)  # before anything is loaded
     data = data_source(request.data or "embedded")
-    prepared = prepare(out, space, request.space or "darts", data, request.ghn)
+    prepared = prepare(out, space, space_name, data, request.ghn)
+    space = skeleton_for(out, space_name, request.cells, request.channels, prepared.info)
     score_images = min(request.score_images or SCORE_IMAGES, len(prepared.data.validation))
     manifest = new_manifest(
         space=space,
-        space_name=request.space or "darts",
+        space_name=space_name,
         data=data,
         data_fingerprint=prepared.data.fingerprint,
         image_shape=prepared.data.image_shape,
@@ -296,8 +298,15 @@ def _search(out: Console, run: Run, scorer: Scorer, results: Path) -> None:
     if "consensus" in manifest.objectives:
         from ghnas.consensus import reference_for
 
-        say(out, "scoring 200 random architectures to compare with")
-        reference = reference_for(run.space, scorer, manifest.image_shape)
+        say(out, "first, random architectures to compare with")
+        with meter(out, "for comparison") as shown:
+            pace = Pace()
+            reference = reference_for(
+                run.space,
+                scorer,
+                manifest.image_shape,
+                lambda done, total: shown.update(done, total, "", pace.rate(done)),
+            )
     before = len(run.recorded())
     going_on = f", going on after {before:,}" if before else ""
     what = f"{manifest.budget:,} candidates of {manifest.space}, strategy {manifest.strategy}"

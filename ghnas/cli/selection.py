@@ -79,6 +79,7 @@ def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
         "rank": item.rank,
         "trial": record.number if scored else None,
         "accuracy": record.accuracy if scored else None,
+        "consensus": record.consensus,
         "parameters": record.params,
         "flops": record.flops,
         "hash": record.hash,

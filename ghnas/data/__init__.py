@@ -2,6 +2,6 @@
 
 from ghnas.data.batches import evaluation_batches, random_batches
 from ghnas.data.dataset import DataSet, Split
-from ghnas.data.sources import load_data
+from ghnas.data.sources import data_name, load_data
 
-__all__ = ["DataSet", "Split", "evaluation_batches", "load_data", "random_batches"]
+__all__ = ["DataSet", "Split", "data_name", "evaluation_batches", "load_data", "random_batches"]

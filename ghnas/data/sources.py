@@ -64,16 +64,31 @@ def load_data(
     """
     _check(image_size, validation_fraction, train_limit)
     options = _Options(image_size, validation_fraction, seed, train_limit, progress)
+    data_name(spec)  # it must be one
     if spec in ("embedded", EMBEDDED):
         return _load_digitscapes(options)
     if spec == "cifar10":
         return _load_cifar10(cache or _default_cache(), options)
     folder = Path(spec).expanduser()
-    if not folder.is_dir():
-        raise DataError(_no_such_data(spec, folder))
     if list(folder.glob("*.parquet")) or list(folder.glob("data/*.parquet")):
         return _load_parquet(folder, options)
     return _load_image_folder(folder, options)
+
+
+def data_name(spec: str) -> str:
+    """The name of the data set that `load_data` would load; nothing is read.
+
+    Raises:
+        DataError: If there is no such data set.
+    """
+    if spec in ("embedded", EMBEDDED):
+        return EMBEDDED
+    if spec == "cifar10":
+        return spec
+    folder = Path(spec).expanduser()
+    if not folder.is_dir():
+        raise DataError(_no_such_data(spec, folder))
+    return folder.resolve().name
 
 
 def _check(image_size: int | None, validation_fraction: float, train_limit: int | None) -> None:

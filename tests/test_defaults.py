@@ -1,0 +1,98 @@
+"""What a search takes from the space and from the hypernetwork, unless it is told otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from searching import save_untrained
+
+from ghnas.data import load_data
+from ghnas.errors import UserError
+from ghnas.space import load_space, parse_space, read_space_file
+
+Ghnas = Callable[..., tuple[int, str, str]]
+SMALL = {"channels": 4, "cells": 1, "stages": 2}
+
+
+@pytest.fixture(scope="module")
+def small_ghn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For a small skeleton of nasbench201 on 8 x 8 images."""
+    path = tmp_path_factory.mktemp("ghn") / "small.safetensors"
+    space = load_space("nasbench201").with_skeleton(**SMALL)
+    return save_untrained(path, space, load_data("embedded", image_size=8))
+
+
+def test_skeleton_images_and_objective(ghnas: Ghnas, small_ghn: Path, tmp_path: Path) -> None:
+    options = ("--budget", 6, "--score-images", 32, "--results", tmp_path, "--json")
+    code, out, err = ghnas("search", "--space", "nasbench201", "--ghn", small_ghn, *options)
+    assert code == 0, err
+    manifest = json.loads(out)["manifest"]
+    assert manifest["skeleton"] == SMALL
+    assert manifest["image_shape"] == [3, 8, 8]
+    assert manifest["objectives"] == ["consensus"]
+    assert all(item["consensus"] is not None for item in json.loads(out)["best"])
+    assert "200/200 for comparison" in err
+
+    code, out, err = ghnas("show", "top-1", "--results", tmp_path)
+    assert code == 0, err
+    assert "consensus" in out.splitlines()[0]
+
+    told = ("--cells", 2, "--objective", "accuracy")
+    code, out, err = ghnas("search", "--space", "nasbench201", "--ghn", small_ghn, *told, *options)
+    assert code == 0, err
+    manifest = json.loads(out)["manifest"]
+    assert manifest["skeleton"] == SMALL | {"cells": 2}
+    assert manifest["objectives"] == ["accuracy"]
+    assert all(item["consensus"] is None for item in json.loads(out)["best"])
+
+
+def test_a_file_of_ones_own_says_itself_what_it_is(
+    ghnas: Ghnas, small_ghn: Path, tmp_path: Path
+) -> None:
+    text = read_space_file("nasbench201").replace("cells: 5 ", "cells: 1 ")
+    (tmp_path / "mine.yaml").write_text(text.replace("objective: consensus", "objective: accuracy"))
+    code, out, err = ghnas(
+        *("search", "--space", tmp_path / "mine.yaml", "--ghn", small_ghn, "--budget", 4),
+        *("--score-images", 32, "--results", tmp_path, "--json"),
+    )
+    assert code == 0, err
+    manifest = json.loads(out)["manifest"]
+    assert manifest["skeleton"] == dict(load_space("nasbench201").skeleton) | {"cells": 1}
+    assert manifest["objectives"] == ["accuracy"]
+    assert "note: the hypernetwork was trained for channels 4, cells 1, stages 2" in err
+
+
+def test_an_unknown_objective_of_a_space() -> None:
+    text = read_space_file("darts") + "\nobjective: speed\n"
+    with pytest.raises(UserError, match=r"mine\.yaml: key 'objective': .*'accuracy'"):
+        parse_space(text, "mine.yaml")
+
+
+def test_rank_takes_skeleton_and_images_from_the_hypernetwork(
+    ghnas: Ghnas, small_ghn: Path, tmp_path: Path
+) -> None:
+    space = load_space("nasbench201")
+    edges = [space.choices[0].options[i % 5] for i in range(6)]
+    names = []
+    for shift in range(5):
+        values = edges[shift:] + edges[:shift]
+        pairs = zip(space.choices, values, strict=True)
+        names.append(space.encode({choice.name: value for choice, value in pairs}))
+    lines = [f"{name},{0.5 + i / 10}" for i, name in enumerate(names)]
+    (tmp_path / "truth.csv").write_text("\n".join(["architecture,accuracy", *lines]))
+    rank = ("rank", "--truth", tmp_path / "truth.csv", "--space", "nasbench201", "--json")
+    options = ("--score-images", 32, "--workers", 1, "--methods", "params,ghn-loss")
+    code, out, err = ghnas(*rank, "--ghn", small_ghn, *options, "--output", tmp_path / "out")
+    assert code == 0, err
+    content = json.loads(out)
+    assert content["image_size"] == 8
+    assert content["proxy_skeleton"] == SMALL
+
+    # nothing ships for this space and the embedded images: without --methods it is left out
+    code, out, err = ghnas(*rank, "--image-size", 8, "--cells", 1, "--output", tmp_path / "two")
+    assert code == 0, err
+    assert "no trained GHN ships" in err
+    assert not any(item["method"].startswith("ghn") for item in json.loads(out)["methods"])
