@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 import numpy as np
-import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
+from ghnas.correlation import Values
 
 _WIDTH, _HEIGHT = 420, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 48
