@@ -9,7 +9,8 @@ from typing import Any
 
 from common import RESULTS, write_table
 
-from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.data.sources import EMBEDDED
+from ghnas.ghn.checkpoint import GHNInfo, find_ghn, load_ghn
 
 
 def main() -> None:
@@ -18,7 +19,8 @@ def main() -> None:
     parser.add_argument("--data", default="digitscapes")
     parser.add_argument("--note", default="", help="time and machine, for people")
     options = parser.parse_args()
-    ghn, info = load_ghn(find_ghn(options.space, options.data, "ghnas train"))
+    ghn, info = load_ghn(find_ghn(options.space, options.data))
+    name = "training" if options.data == EMBEDDED else f"training_{options.space}_{options.data}"
     stages = list(_stages(info.training))
     rows, notes = [], []
     for number, (training, start) in enumerate(stages, start=1):
@@ -27,16 +29,18 @@ def main() -> None:
         rows += [
             (number, i["step"], f"{i['loss']:.3f}", f"{100 * i['held_out']:.1f} %") for i in chosen
         ]
+        last = number == len(stages)
         begin = f"from the file with SHA-256 {start[:16]}" if start else "from random weights"
         command = (
-            f"ghnas train --space {info.space} --data embedded --steps {training['steps']} "
-            f"--meta-batch {training['meta_batch']} --evaluate-every {training['evaluate_every']} "
+            f"ghnas train {_what(info) if last else '--space darts --data embedded'} "
+            f"--steps {training['steps']} --meta-batch {training['meta_batch']} "
+            f"--evaluate-every {training['evaluate_every']} --average {training.get('average', 1)} "
             f"--workers {training['workers']} --seed {training['seed']}"
         )
         notes.append(f"Stage {number}, {begin}: `{command}{' --from FILE' if start else ''}`.")
     count = sum(parameter.numel() for parameter in ghn.parameters())
     write_table(
-        "training",
+        name,
         f"The hypernetwork for {options.space} on {options.data}",
         ("stage", "step", "training loss", "zero-shot accuracy, 32 held-out architectures"),
         rows,
@@ -44,10 +48,22 @@ def main() -> None:
             f"{count:,} parameters, {info.config}.",
             *notes,
             options.note,
-            "![loss and accuracy](training.png)",
+            f"![loss and accuracy]({name}.png)",
         ],
     )
-    _plot(stages[-1][0]["history"], RESULTS / "training.png")
+    _plot(stages[-1][0]["history"], RESULTS / f"{name}.png")
+
+
+def _what(info: GHNInfo) -> str:
+    """Space, data and their sizes, as options."""
+    if info.data == EMBEDDED:
+        return f"--space {info.space} --data embedded"
+    sizes = "".join(
+        f" --{key} {info.skeleton[key]}" for key in ("cells", "channels") if key in info.skeleton
+    )
+    return (
+        f"--space {info.space} --data FOLDER/{info.data} --image-size {info.image_shape[-1]}{sizes}"
+    )
 
 
 def _stages(training: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
