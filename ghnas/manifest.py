@@ -52,6 +52,8 @@ class Manifest(BaseModel):
         score_batch: Of these, images that batch-norm sees at a time.
         keep: The best that racing means to keep (see `ghnas.racing`); None: all candidates are
             scored on all images.
+        refine: The best so many are trained for `refine_steps` SGD steps after the search, and
+            ordered by that (see `ghnas.shortlist`); None: none are.
         storage: URL of Optuna's database, None for a journal in the run's folder.
         versions: Of the packages that the result depends on.
     """
@@ -79,6 +81,8 @@ class Manifest(BaseModel):
     keep: int | None = None
     max_params: int | None = None
     max_flops: int | None = None
+    refine: int | None = None
+    refine_steps: int = 100
     storage: str | None = None
     study_name: str = ""
     versions: dict[str, str]
@@ -122,6 +126,8 @@ def new_manifest(
     keep: int | None = None,
     max_params: int | None = None,
     max_flops: int | None = None,
+    refine: int | None = None,
+    refine_steps: int = 100,
     storage: str | None = None,
     device: str = "cpu",
 ) -> Manifest:
@@ -165,6 +171,8 @@ def new_manifest(
         keep=keep,
         max_params=max_params,
         max_flops=max_flops,
+        refine=refine,
+        refine_steps=refine_steps,
         storage=storage,
         versions=installed_versions(),
         device=device,

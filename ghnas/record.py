@@ -73,11 +73,14 @@ class Ranked:
     Args:
         rank: From 1.
         front: Whether nothing is better in one objective and as good in the others.
+        refined: What came out when it was trained for a moment, see `ghnas.shortlist`; None if
+            it was not.
     """
 
     rank: int
     record: Record
     front: bool
+    refined: float | None = None
 
 
 UNSCORED = -1

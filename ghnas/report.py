@@ -172,10 +172,12 @@ def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
     space = run.space
     several = len(run.manifest.objectives) > 1
     consensus = "consensus" in run.manifest.objectives
+    refined = any(item.refined is not None for item in ranked)
     rows = [
         (
             str(item.rank) + (" *" if several and item.front else ""),
             trial_name(item),
+            *([_refined(item)] if refined else []),
             *([f"{item.record.quality:.2f}"] if consensus else []),
             format_percent(item.record.accuracy),
             format_count(item.record.params),
@@ -185,10 +187,18 @@ def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
         for item in ranked
     ]
     score = ("consensus",) if consensus else ()
-    columns = ("#", "trial", *score, "zero-shot", "params", "FLOPs", Column("made of"))
+    loss = ("loss",) if refined else ()
+    columns = ("#", "trial", *loss, *score, "zero-shot", "params", "FLOPs", Column("made of"))
     note = "*: on the Pareto front; " if several else ""
+    if refined:
+        note += "loss: in nats, in the last half of a short training; "
     caption = f"{note}zero-shot: accuracy on validation images, no training; {FLOPS_NOTE}"
     return table(f"The best of {run.name}", columns, rows, caption)
+
+
+def _refined(item: Ranked) -> str:
+    """The training loss of a candidate that was trained for a moment."""
+    return "-" if item.refined is None else f"{-item.refined:.3f}"
 
 
 def runs_table(runs: Sequence[RunSummary]) -> Table:

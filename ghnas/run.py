@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from ghnas.errors import UserError
 from ghnas.files import try_lock, write_atomically
 from ghnas.graph import Graph
-from ghnas.manifest import OBJECTIVES, Manifest
+from ghnas.manifest import OBJECTIVES, Direction, Manifest
 from ghnas.record import Ranked, Record, TrialFormat
 from ghnas.space import Candidate, Space, parse_space
 from ghnas.storage import (
@@ -80,12 +81,13 @@ class Run:
         Raises:
             UserError: If the record is missing or damaged.
         """
+        return self._load_study(self._open_storage())
+
+    def _load_study(self, storage: BaseStorage) -> optuna.Study:
         import optuna
 
         try:
-            return optuna.load_study(
-                study_name=self.manifest.study_name, storage=self._open_storage()
-            )
+            return optuna.load_study(study_name=self.manifest.study_name, storage=storage)
         except KeyError as error:
             raise UserError(
                 f"{self.storage_url}: holds no study {self.manifest.study_name!r}; "
@@ -93,18 +95,25 @@ class Run:
             ) from error
 
     def finetune_study(self) -> optuna.Study:
-        """A study beside the search's, in the same storage, for fine-tuning; made on first use.
+        """A study for fine-tuning, with its curves as intermediate values; see `_study_beside`."""
+        return self._study_beside("finetune", {"accuracy": OBJECTIVES["accuracy"]})
 
-        Trials of a search are finished and take no more values; fine-tuning adds trials here,
-        with its curves as intermediate values.
+    def refine_study(self) -> optuna.Study:
+        """A study of the candidates that were trained for a moment; see `ghnas.shortlist`."""
+        return self._study_beside("refine", {"refined": "maximize"})
+
+    def _study_beside(self, kind: str, objectives: dict[str, Direction]) -> optuna.Study:
+        """A study beside the search's, in the same storage, made on first use.
+
+        Trials of a search are finished and take no more values.
         """
         if self.manifest.storage is None:
             repair_journal(self.study_path)
         with writing(self.study_path):
             return create_study(
                 self._open_storage(),
-                f"{self.manifest.study_name}-finetune",
-                {"accuracy": OBJECTIVES["accuracy"]},
+                f"{self.manifest.study_name}-{kind}",
+                objectives,
                 {"search": self.name},
                 may_exist=True,
             )
@@ -144,23 +153,47 @@ class Run:
         """Distinct architectures, best first.
 
         With one objective the best comes first; with several the Pareto front comes first, front
-        and rest each by accuracy or consensus. Ties: fewer parameters, then the earlier one.
+        and rest each by accuracy or consensus. Those of a short list that was trained for a moment
+        come before the others, by what came out. Ties: fewer parameters, then the earlier one.
 
         Args:
             limit: Only so many.
         """
-        study = self.study()
+        storage = self._open_storage()
+        study = self._load_study(storage)
         to_record = self.trial_format.record
         records = [to_record(trial) for trial in study.get_trials(deepcopy=False)]
         distinct = [record for record in records if record.duplicate_of is None]
         front = _front(study, distinct) if len(self.manifest.objectives) > 1 else set()
-        distinct.sort(key=lambda r: (r.number not in front, -r.quality, r.params, r.number))
+        refined = self._refined(storage)
+
+        def order(record: Record) -> tuple[float, ...]:
+            trained = refined.get(record.number, -math.inf)
+            return (record.number not in front, -trained, -record.quality, record.params,
+                    record.number)  # fmt: skip
+
+        distinct.sort(key=order)
         if not front:
             front = {record.number for record in distinct[:1]}
         return [
-            Ranked(rank, record, record.number in front)
+            Ranked(rank, record, record.number in front, refined.get(record.number))
             for rank, record in enumerate(distinct[:limit], start=1)
         ]
+
+    def _refined(self, storage: BaseStorage) -> dict[int, float]:
+        """What came out for each trial of the search that was trained for a moment."""
+        import optuna
+
+        name = f"{self.manifest.study_name}-refine"
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            return {}
+        return {
+            int(trial.user_attrs["trial"]): float(trial.value)
+            for trial in study.get_trials(deepcopy=False)
+            if trial.value is not None
+        }
 
     def check_inputs(self, *, ghn_sha256: str, data_fingerprint: str) -> None:
         """Check that the hypernetwork and the data are those that the run was started with.

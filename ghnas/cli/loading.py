@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
-    from ghnas.scoring import Measure, Scorer
+    from ghnas.scoring import Batch, Measure, Scorer
     from ghnas.space import Space
 
 READY_MADE = ("embedded", "digitscapes", "cifar10")
@@ -115,17 +115,22 @@ class Prepared:
         measure: Measure | None = None,
     ) -> Scorer:
         """Scores candidates on so many validation images, mixed by class, a batch at a time."""
-        from ghnas.data import evaluation_batches
         from ghnas.scoring import Scorer
 
-        batches = evaluation_batches(
-            self.data.validation.take(score_images),
-            score_batch,
+        batches = self.batches(score_images, score_batch, device)
+        return Scorer(self.ghn, batches, device, measure=measure)
+
+    def batches(self, count: int, batch: int, device: torch.device) -> list[Batch]:
+        """So many validation images, mixed by class, normalised as the hypernetwork knows them."""
+        from ghnas.data import evaluation_batches
+
+        return evaluation_batches(
+            self.data.validation.take(count),
+            batch,
             device=device,
             mean=self.info.mean or self.data.mean,
             std=self.info.std or self.data.std,
         )
-        return Scorer(self.ghn, batches, device, measure=measure)
 
 
 def shipped_ghn(out: Console, space: str, space_name: str, data: str) -> Path:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ghnas.study import Manifest, Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, SCORE_IMAGES, BEST = 1000, 512, 10
+BUDGET, SCORE_IMAGES, BEST, REFINE_STEPS = 1000, 512, 10, 100
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Request:
     storage: str | None
     score_images: int | None
     exact: bool | None
+    refine: int | None
+    refine_steps: int | None
 
 
 def search(
@@ -133,6 +135,20 @@ def search(
             "--exact", help="Score every candidate on all images; default: drop poor ones early."
         ),
     ] = False,
+    refine: Annotated[
+        int | None,
+        options.number_option(
+            "--refine",
+            "After the search, train the N best for a moment and order them by their loss.",
+            show_default="none",
+        ),
+    ] = None,
+    refine_steps: Annotated[
+        int | None,
+        options.number_option(
+            "--refine-steps", "SGD steps of each, of 64 images.", show_default=str(REFINE_STEPS)
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with RUN, or with the latest run.")
     ] = False,
@@ -156,16 +172,21 @@ def search(
         storage,
         score_images,
         exact or None,
+        refine,
+        refine_steps,
     )
     out = console(json)
     place = pick_device(device)
     if resume:
-        found, scorer = _continue(out, results, run, request, place)
+        found, prepared = _continue(out, results, run, request, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     else:
-        found, scorer = _start(out, results, request, place)
-    _search(out, found, scorer, results)
+        found, prepared = _start(out, results, request, place)
+    _search(out, found, prepared, place, results)
+    if count := refine or found.manifest.refine:
+        steps = refine_steps or found.manifest.refine_steps
+        _refine(out, found, prepared, place, results, count, steps)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
@@ -173,7 +194,7 @@ def search(
 
 def _start(
     out: Console, results: Path, request: Request, device: torch.device
-) -> tuple[Run, Scorer]:
+) -> tuple[Run, Prepared]:
     """A new run for what was asked."""
     from ghnas.cli.loading import data_source, load_skeleton, prepare, skeleton_for
     from ghnas.racing import KEEP
@@ -207,10 +228,12 @@ def _start(
         max_params=request.max_params,
         max_flops=request.max_flops,
         storage=request.storage,
+        refine=request.refine,
+        refine_steps=request.refine_steps or REFINE_STEPS,
         device=device.type,
     )
     _require_feasible(space, manifest)  # or a run without candidates would stay behind
-    return create_run(results, manifest), _scorer(out, prepared, manifest, device)
+    return create_run(results, manifest), prepared
 
 
 def _scorer(out: Console, prepared: Prepared, manifest: Manifest, device: torch.device) -> Scorer:
@@ -237,7 +260,7 @@ def _require_feasible(space: Space, manifest: Manifest) -> None:
 
 def _continue(
     out: Console, results: Path, name: str | None, request: Request, device: torch.device
-) -> tuple[Run, Scorer]:
+) -> tuple[Run, Prepared]:
     """An earlier run, with what it was started with."""
     from ghnas.cli.loading import prepare
     from ghnas.study import find_run
@@ -250,7 +273,7 @@ def _continue(
     ghn_used = None if shipped else ghn
     prepared = prepare(out, run.space, manifest.space, manifest.data, ghn_used)
     run.check_inputs(ghn_sha256=prepared.info.sha256, data_fingerprint=prepared.data.fingerprint)
-    return run, _scorer(out, prepared, manifest, device)
+    return run, prepared
 
 
 def _check_same(name: str, manifest: Manifest, request: Request) -> None:
@@ -288,12 +311,15 @@ def _check_same(name: str, manifest: Manifest, request: Request) -> None:
             )
 
 
-def _search(out: Console, run: Run, scorer: Scorer, results: Path) -> None:
+def _search(
+    out: Console, run: Run, prepared: Prepared, device: torch.device, results: Path
+) -> None:
     """Search until the budget is spent, with a meter."""
     from ghnas.report import format_seconds
     from ghnas.search import search as run_search
 
     manifest = run.manifest
+    scorer = _scorer(out, prepared, manifest, device)
     reference = None
     if "consensus" in manifest.objectives:
         from ghnas.consensus import reference_for
@@ -322,6 +348,44 @@ def _search(out: Console, run: Run, scorer: Scorer, results: Path) -> None:
         raise
     took = format_seconds(time.monotonic() - began)
     say(out, f"{manifest.budget - before:,} candidates in {took}")
+
+
+def _refine(
+    out: Console,
+    run: Run,
+    prepared: Prepared,
+    device: torch.device,
+    results: Path,
+    count: int,
+    steps: int,
+) -> None:
+    """Train the best candidates for a moment, with a meter."""
+    from itertools import islice
+
+    from ghnas.data import random_batches
+    from ghnas.device import cores
+    from ghnas.shortlist import BATCH, RefineJob, refine_best
+
+    manifest, data = run.manifest, prepared.data
+    batches = random_batches(
+        data.train, BATCH, seed=manifest.seed, device=device, mean=data.mean, std=data.std,
+        mirror=data.mirror, shift=1,
+    )  # fmt: skip
+    checks = prepared.batches(manifest.score_images, manifest.score_batch, device)
+    job = RefineJob(list(islice(batches, steps)), checks, device, cores(), manifest.seed)
+    say(out, f"training the {count} best for {steps} steps each")
+    try:
+        with meter(out, "trained") as shown:
+            pace = Pace()
+            refine_best(
+                run, job, count,
+                lambda done, total: shown.update(done, total, "", pace.rate(done)),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say(out, f"\ninterrupted: what was trained is kept in {run.path}")
+        again = f"{run.name} --refine {count} --refine-steps {steps}{_results_option(results)}"
+        say(out, f"go on with: ghnas search --resume {again}")
+        raise
 
 
 def _report(shown: Meter, progress: SearchProgress) -> None:

@@ -80,6 +80,7 @@ def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
         "trial": record.number if scored else None,
         "accuracy": record.accuracy if scored else None,
         "consensus": record.consensus,
+        "refined": item.refined,
         "parameters": record.params,
         "flops": record.flops,
         "hash": record.hash,

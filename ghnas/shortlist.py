@@ -1,0 +1,148 @@
+"""The second stage of a search: its best candidates, trained for a moment and ordered by that.
+
+A zero-shot score sees a network at one point; a short training sees how fast it learns. It costs
+as much as hundreds of zero-shot scores, so that only a short list is worth it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import torch
+
+from ghnas.errors import UserError
+from ghnas.graph import Graph
+from ghnas.network import kaiming
+from ghnas.population import Parameters
+from ghnas.processes import as_completed
+from ghnas.record import Record, TrialFormat
+from ghnas.refine import Refined, RefineSettings, refine_one
+from ghnas.run import Run
+from ghnas.scoring import Batch
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+BATCH = 64
+"""Images of each step."""
+LEAST = -1000.0
+"""What a training that failed is worth: a study takes no infinite values."""
+
+
+def quality(refined: Refined) -> float:
+    """What a short list is ordered by, higher is better: minus the training loss, in nats.
+
+    Of the second half of the steps, on the same images for all: see `Refined.summed_loss`.
+    """
+    return -refined.summed_loss()
+
+
+@dataclass(frozen=True)
+class RefineJob:
+    """How to train a short list.
+
+    Args:
+        batches: Training images and labels, one for each step; all candidates see the same.
+        checks: Validation images and labels.
+        device: Where.
+        workers: Processes on a CPU.
+        seed: Of Kaiming initialisation.
+        settings: How to train.
+    """
+
+    batches: Sequence[Batch]
+    checks: Sequence[Batch]
+    device: torch.device
+    workers: int
+    seed: int = 0
+    settings: RefineSettings = field(default_factory=RefineSettings)
+
+
+def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]) -> None:
+    """Train the best candidates of a run that were not trained yet, and keep what comes out.
+
+    `Run.ranked` puts them first from then on. Each is a trial of the study `<run>-refine`, with
+    its training loss as intermediate values; one that is finished is never trained again.
+
+    Args:
+        run: With one objective.
+        job: How.
+        count: The best so many by the zero-shot score.
+        report: Called with the candidates done and their number.
+
+    Raises:
+        UserError: If the run has several objectives, or its short list was trained for another
+            number of steps; or a process was ended from outside.
+    """
+    if len(run.manifest.objectives) > 1:
+        raise UserError("--refine orders by one figure: search for one objective alone")
+    study = run.refine_study()
+    steps = study.user_attrs.get("steps", len(job.batches))
+    if steps != len(job.batches):
+        raise UserError(
+            f"the short list of {run.name} was trained for {steps} steps: use the same number, or "
+            "start a new search"
+        )
+    study.set_user_attr("steps", len(job.batches))
+    best = sorted(run.ranked(), key=lambda item: -item.record.quality)[:count]
+    records = {item.record.number: item.record for item in best if item.refined is None}
+    done = len(best) - len(records)
+    report(done, len(best))
+    graphs = {number: run.graph(record.candidate) for number, record in records.items()}
+    with closing(_train(graphs, job)) as results:
+        for number, refined, seconds in results:
+            study.add_trial(_trial(run.trial_format, records[number], refined, seconds))
+            done += 1
+            report(done, len(best))
+
+
+def _train(graphs: Mapping[int, Graph], job: RefineJob) -> Generator[tuple[int, Refined, float]]:
+    """Trial number, outcome and seconds of each, as they are finished."""
+    if job.device.type == "cpu":
+        yield from as_completed(_train_in_worker, graphs.items(), job.workers, _start_worker, job)
+        return
+    for number, graph in graphs.items():
+        yield _train_one(number, graph, job)
+
+
+def _train_one(number: int, graph: Graph, job: RefineJob) -> tuple[int, Refined, float]:
+    began = datetime.now()
+    initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
+    parameters: Parameters = {name: value.to(job.device) for name, value in initial.items()}
+    refined = refine_one(graph, parameters, job.batches, job.checks, job.settings)
+    return number, refined, (datetime.now() - began).total_seconds()
+
+
+_worker: RefineJob | None = None
+"""What a worker process trains with; None in every other process."""
+
+
+def _start_worker(job: RefineJob) -> None:
+    global _worker
+    _worker = job
+
+
+def _train_in_worker(number: int, graph: Graph) -> tuple[int, Refined, float]:
+    assert _worker is not None
+    return _train_one(number, graph, _worker)
+
+
+def _trial(form: TrialFormat, record: Record, refined: Refined, seconds: float) -> FrozenTrial:
+    """What came out, as a trial with the parameters of the search's own."""
+    trial = form.trial(record)
+    trial.values = [max(quality(refined), LEAST)]
+    trial.datetime_start = datetime.now() - timedelta(seconds=seconds)
+    trial.user_attrs |= {
+        "trial": record.number,
+        "accuracy": refined.score.accuracy,
+        "loss": refined.score.loss,
+    }
+    trial.intermediate_values = {
+        step: loss for step, loss in enumerate(refined.losses, start=1) if math.isfinite(loss)
+    }
+    return trial

@@ -1,0 +1,111 @@
+"""The second stage of a search: the best candidates trained for a moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from searching import FakeScorer, make_manifest, ranking
+
+from ghnas.errors import UserError
+from ghnas.network import kaiming
+from ghnas.refine import refine_one
+from ghnas.run import Run
+from ghnas.search import search
+from ghnas.shortlist import LEAST, RefineJob, quality, refine_best
+from ghnas.study import create_run
+
+Ghnas = Callable[..., tuple[int, str, str]]
+CPU = torch.device("cpu")
+
+
+def searched(folder: Path, **changes: Any) -> Run:
+    run = create_run(folder, make_manifest(**changes))
+    search(run, FakeScorer())
+    return run
+
+
+def make_job(steps: int = 3, workers: int = 1) -> RefineJob:
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        (torch.randn(8, 3, 8, 8, generator=generator), torch.randint(2, (8,), generator=generator))
+        for _ in range(steps)
+    ]
+    return RefineJob(batches, batches[:1], CPU, workers)
+
+
+def ignore(done: int, total: int) -> None:
+    pass
+
+
+def test_the_best_are_trained_and_come_first(tmp_path: Path) -> None:
+    run, job, calls = searched(tmp_path), make_job(), []
+    before = [item.record.number for item in run.ranked()]
+    refine_best(run, job, 5, lambda *call: calls.append(call))
+    assert calls == [(done, 5) for done in range(6)]
+    after = run.ranked()
+    assert sorted(item.record.number for item in after[:5]) == sorted(before[:5])
+    assert [item.record.number for item in after[5:]] == before[5:]
+    found = [item.refined for item in after[:5]]
+    assert found == sorted(found, reverse=True, key=lambda value: value or LEAST)
+    assert all(item.refined is None for item in after[5:])
+    for item in after[:5]:
+        graph = run.graph(item.record.candidate)
+        parameters = kaiming(graph, torch.Generator().manual_seed(job.seed))
+        refined = refine_one(graph, parameters, job.batches, job.checks, job.settings)
+        assert item.refined == pytest.approx(quality(refined), rel=1e-3)
+        assert item.refined == pytest.approx(-sum(refined.losses[1:]) / 2, rel=1e-3)
+
+
+def test_what_was_trained_is_not_trained_again(tmp_path: Path) -> None:
+    run, calls = searched(tmp_path), []
+    refine_best(run, make_job(workers=2), 3, ignore)
+    first = {item.record.number: item.refined for item in run.ranked(3)}
+    refine_best(run, make_job(workers=1), 6, lambda *call: calls.append(call))
+    assert calls[0] == (3, 6)
+    assert len(run.refine_study().trials) == 6
+    again = {item.record.number: item.refined for item in run.ranked(6)}
+    assert first.items() <= again.items()
+    whole = searched(tmp_path)
+    refine_best(whole, make_job(workers=1), 6, ignore)
+    assert ranking(whole) == ranking(run)
+    with pytest.raises(UserError, match="trained for 3 steps"):
+        refine_best(run, make_job(steps=4), 6, ignore)
+
+
+def test_the_record_shows_candidate_and_curve(tmp_path: Path) -> None:
+    run = searched(tmp_path)
+    refine_best(run, make_job(), 2, ignore)
+    trials = {trial.user_attrs["trial"]: trial for trial in run.refine_study().trials}
+    for item in run.ranked(2):
+        trial = trials[item.record.number]
+        assert run.space.from_record(trial.params) == item.record.candidate
+        assert list(trial.intermediate_values) == [1, 2, 3]
+        assert trial.value == item.refined
+        assert 0 <= trial.user_attrs["accuracy"] <= 1
+
+
+def test_several_objectives_have_no_short_list(tmp_path: Path) -> None:
+    run = searched(tmp_path, objectives=("accuracy", "params"))
+    with pytest.raises(UserError, match="one objective"):
+        refine_best(run, make_job(), 2, ignore)
+
+
+def test_search_with_a_short_list(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
+    options = ("--ghn", tiny_ghn, "--score-images", 32, "--results", tmp_path, "--json")
+    short = ("--refine", 2, "--refine-steps", 2)
+    code, out, err = ghnas("search", "--budget", 6, *short, *options)
+    assert code == 0, err
+    best = json.loads(out)["best"]
+    assert [item["refined"] is None for item in best] == [False, False, True, True, True, True]
+    assert "2/2 trained" in err
+    code, out, err = ghnas(
+        "search", "--resume", "--refine", 3, "--refine-steps", 2, "--results", tmp_path
+    )
+    assert code == 0, err
+    assert "3/3 trained" in out
+    assert "loss" in out
