@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
+from ghnas.cli.refining import refine_shortlist, results_option
 from ghnas.cli.selection import ranked_as_dict
 from ghnas.cli.terminal import Meter, Pace, console, meter, print_json, say
 from ghnas.errors import UserError
@@ -186,7 +187,7 @@ def search(
     _search(out, found, prepared, place, results)
     if count := refine or found.manifest.refine:
         steps = refine_steps or found.manifest.refine_steps
-        _refine(out, found, prepared, place, results, count, steps)
+        refine_shortlist(out, found, prepared, place, results, count, steps)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
@@ -344,48 +345,10 @@ def _search(
     except KeyboardInterrupt:
         kept = f"{len(run.recorded()):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
-        say(out, f"go on with: ghnas search --resume {run.name}{_results_option(results)}")
+        say(out, f"go on with: ghnas search --resume {run.name}{results_option(results)}")
         raise
     took = format_seconds(time.monotonic() - began)
     say(out, f"{manifest.budget - before:,} candidates in {took}")
-
-
-def _refine(
-    out: Console,
-    run: Run,
-    prepared: Prepared,
-    device: torch.device,
-    results: Path,
-    count: int,
-    steps: int,
-) -> None:
-    """Train the best candidates for a moment, with a meter."""
-    from itertools import islice
-
-    from ghnas.data import random_batches
-    from ghnas.device import cores
-    from ghnas.shortlist import BATCH, RefineJob, refine_best
-
-    manifest, data = run.manifest, prepared.data
-    batches = random_batches(
-        data.train, BATCH, seed=manifest.seed, device=device, mean=data.mean, std=data.std,
-        mirror=data.mirror, shift=1,
-    )  # fmt: skip
-    checks = prepared.batches(manifest.score_images, manifest.score_batch, device)
-    job = RefineJob(list(islice(batches, steps)), checks, device, cores(), manifest.seed)
-    say(out, f"training the {count} best for {steps} steps each")
-    try:
-        with meter(out, "trained") as shown:
-            pace = Pace()
-            refine_best(
-                run, job, count,
-                lambda done, total: shown.update(done, total, "", pace.rate(done)),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        say(out, f"\ninterrupted: what was trained is kept in {run.path}")
-        again = f"{run.name} --refine {count} --refine-steps {steps}{_results_option(results)}"
-        say(out, f"go on with: ghnas search --resume {again}")
-        raise
 
 
 def _report(shown: Meter, progress: SearchProgress) -> None:
@@ -393,10 +356,6 @@ def _report(shown: Meter, progress: SearchProgress) -> None:
 
     best = format_percent(progress.best_accuracy)
     shown.update(progress.done, progress.budget, f"best {best}", progress.rate)
-
-
-def _results_option(results: Path) -> str:
-    return "" if results == options.DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
 
 
 def _summarise(out: Console, run: Run, results: Path) -> None:
@@ -407,7 +366,7 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
     out.print(ranking_table(run, run.ranked(BEST)))
     say(out, f"everything is in {run.path}")
     say(out, f"in the browser:   optuna-dashboard {shlex.quote(run.storage_url)}")
-    say(out, f"next:             ghnas finetune top-5{_results_option(results)}")
+    say(out, f"next:             ghnas finetune top-5{results_option(results)}")
 
 
 def _as_dict(run: Run) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""The second stage of `ghnas search`: its short list."""
+
+from __future__ import annotations
+
+import shlex
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ghnas.cli import options
+from ghnas.cli.terminal import Pace, meter, say
+
+if TYPE_CHECKING:
+    import torch
+
+    from ghnas.cli.loading import Prepared
+    from ghnas.study import Run
+
+
+def refine_shortlist(
+    out: Console,
+    run: Run,
+    prepared: Prepared,
+    device: torch.device,
+    results: Path,
+    count: int,
+    steps: int,
+) -> None:
+    """Train the best candidates for a moment, with a meter."""
+    from ghnas.data import random_batches
+    from ghnas.device import cores
+    from ghnas.shortlist import BATCH, RefineJob, refine_best
+
+    manifest, data = run.manifest, prepared.data
+    batches = random_batches(
+        data.train, BATCH, seed=manifest.seed, device=device, mean=data.mean, std=data.std,
+        mirror=data.mirror, shift=1,
+    )  # fmt: skip
+    checks = prepared.batches(manifest.score_images, manifest.score_batch, device)
+    job = RefineJob(list(islice(batches, steps)), checks, device, cores(), manifest.seed)
+    say(out, f"training the {count} best for {steps} steps each")
+    try:
+        with meter(out, "trained") as shown:
+            pace = Pace()
+            refine_best(
+                run, job, count,
+                lambda done, total: shown.update(done, total, "", pace.rate(done)),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say(out, f"\ninterrupted: what was trained is kept in {run.path}")
+        again = f"{run.name} --refine {count} --refine-steps {steps}{results_option(results)}"
+        say(out, f"go on with: ghnas search --resume {again}")
+        raise
+
+
+def results_option(results: Path) -> str:
+    """The option that finds the results folder again, for a command to be printed."""
+    return "" if results == options.DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
