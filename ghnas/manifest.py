@@ -53,7 +53,8 @@ class Manifest(BaseModel):
         keep: The best that racing means to keep (see `ghnas.racing`); None: all candidates are
             scored on all images.
         refine: The best so many are trained for `refine_steps` SGD steps after the search, and
-            ordered by that (see `ghnas.shortlist`); None: none are.
+            ordered by that (see `ghnas.shortlist`), with `refine_cells` cells; None: none are,
+            and as many cells as in the space's file.
         storage: URL of Optuna's database, None for a journal in the run's folder.
         versions: Of the packages that the result depends on.
     """
@@ -83,6 +84,7 @@ class Manifest(BaseModel):
     max_flops: int | None = None
     refine: int | None = None
     refine_steps: int = 100
+    refine_cells: int | None = None
     storage: str | None = None
     study_name: str = ""
     versions: dict[str, str]
@@ -128,6 +130,7 @@ def new_manifest(
     max_flops: int | None = None,
     refine: int | None = None,
     refine_steps: int = 100,
+    refine_cells: int | None = None,
     storage: str | None = None,
     device: str = "cpu",
 ) -> Manifest:
@@ -173,6 +176,7 @@ def new_manifest(
         max_flops=max_flops,
         refine=refine,
         refine_steps=refine_steps,
+        refine_cells=refine_cells,
         storage=storage,
         versions=installed_versions(),
         device=device,

@@ -1,7 +1,8 @@
 """The second stage of a search: its best candidates, trained for a moment and ordered by that.
 
-A zero-shot score sees a network at one point; a short training sees how fast it learns. It costs
-as much as hundreds of zero-shot scores, so that only a short list is worth it.
+A zero-shot score sees a small network at one point; a short training at full depth sees how fast
+the architecture learns. It costs as much as hundreds of zero-shot scores, so that only a short
+list is worth it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ghnas.record import Record, TrialFormat
 from ghnas.refine import Refined, RefineSettings, refine_one
 from ghnas.run import Run
 from ghnas.scoring import Batch
+from ghnas.space import Space
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -47,6 +49,7 @@ class RefineJob:
     """How to train a short list.
 
     Args:
+        space: The run's, with the skeleton to train.
         batches: Training images and labels, one for each step; all candidates see the same.
         checks: Validation images and labels.
         device: Where.
@@ -55,6 +58,7 @@ class RefineJob:
         settings: How to train.
     """
 
+    space: Space
     batches: Sequence[Batch]
     checks: Sequence[Batch]
     device: torch.device
@@ -76,24 +80,30 @@ def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int
         report: Called with the candidates done and their number.
 
     Raises:
-        UserError: If the run has several objectives, or its short list was trained for another
-            number of steps; or a process was ended from outside.
+        UserError: If the run has several objectives, or its short list was trained in another
+            way; or a process was ended from outside.
     """
     if len(run.manifest.objectives) > 1:
         raise UserError("--refine orders by one figure: search for one objective alone")
     study = run.refine_study()
-    steps = study.user_attrs.get("steps", len(job.batches))
-    if steps != len(job.batches):
-        raise UserError(
-            f"the short list of {run.name} was trained for {steps} steps: use the same number, or "
-            "start a new search"
-        )
-    study.set_user_attr("steps", len(job.batches))
+    way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
+    for key, value in way.items():
+        known = study.user_attrs.get(key, value)
+        if known != value:
+            raise UserError(
+                f"the short list of {run.name} was trained with {key} {known}, not {value}: use "
+                "the same again, or start a new search"
+            )
+        study.set_user_attr(key, value)
     best = sorted(run.ranked(), key=lambda item: -item.record.quality)[:count]
     records = {item.record.number: item.record for item in best if item.refined is None}
     done = len(best) - len(records)
     report(done, len(best))
-    graphs = {number: run.graph(record.candidate) for number, record in records.items()}
+    shape, classes = run.manifest.image_shape, len(run.manifest.classes)
+    graphs = {
+        number: job.space.graph(record.candidate, shape, classes)
+        for number, record in records.items()
+    }
     with closing(_train(graphs, job)) as results:
         for number, refined, seconds in results:
             study.add_trial(_trial(run.trial_format, records[number], refined, seconds))

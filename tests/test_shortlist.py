@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from ghnas.refine import refine_one
 from ghnas.run import Run
 from ghnas.search import search
 from ghnas.shortlist import LEAST, RefineJob, quality, refine_best
+from ghnas.space import load_space
 from ghnas.study import create_run
 
 Ghnas = Callable[..., tuple[int, str, str]]
 CPU = torch.device("cpu")
+SPACE = load_space("darts").with_skeleton(cells=2, channels=2)
+"""Deeper than the searches here, which have one cell."""
 
 
 def searched(folder: Path, **changes: Any) -> Run:
@@ -35,7 +39,7 @@ def make_job(steps: int = 3, workers: int = 1) -> RefineJob:
         (torch.randn(8, 3, 8, 8, generator=generator), torch.randint(2, (8,), generator=generator))
         for _ in range(steps)
     ]
-    return RefineJob(batches, batches[:1], CPU, workers)
+    return RefineJob(SPACE, batches, batches[:1], CPU, workers)
 
 
 def ignore(done: int, total: int) -> None:
@@ -54,7 +58,8 @@ def test_the_best_are_trained_and_come_first(tmp_path: Path) -> None:
     assert found == sorted(found, reverse=True, key=lambda value: value or LEAST)
     assert all(item.refined is None for item in after[5:])
     for item in after[:5]:
-        graph = run.graph(item.record.candidate)
+        graph = SPACE.graph(item.record.candidate, (3, 8, 8), 2)
+        assert graph.parameter_count > item.record.params
         parameters = kaiming(graph, torch.Generator().manual_seed(job.seed))
         refined = refine_one(graph, parameters, job.batches, job.checks, job.settings)
         assert item.refined == pytest.approx(quality(refined), rel=1e-3)
@@ -73,8 +78,10 @@ def test_what_was_trained_is_not_trained_again(tmp_path: Path) -> None:
     whole = searched(tmp_path)
     refine_best(whole, make_job(workers=1), 6, ignore)
     assert ranking(whole) == ranking(run)
-    with pytest.raises(UserError, match="trained for 3 steps"):
+    with pytest.raises(UserError, match="trained with steps 3, not 4"):
         refine_best(run, make_job(steps=4), 6, ignore)
+    with pytest.raises(UserError, match="trained with skeleton"):
+        refine_best(run, replace(make_job(), space=run.space), 6, ignore)
 
 
 def test_the_record_shows_candidate_and_curve(tmp_path: Path) -> None:
@@ -97,15 +104,13 @@ def test_several_objectives_have_no_short_list(tmp_path: Path) -> None:
 
 def test_search_with_a_short_list(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
     options = ("--ghn", tiny_ghn, "--score-images", 32, "--results", tmp_path, "--json")
-    short = ("--refine", 2, "--refine-steps", 2)
+    short = ("--refine", 2, "--refine-steps", 2, "--refine-cells", 1)
     code, out, err = ghnas("search", "--budget", 6, *short, *options)
     assert code == 0, err
     best = json.loads(out)["best"]
     assert [item["refined"] is None for item in best] == [False, False, True, True, True, True]
     assert "2/2 trained" in err
-    code, out, err = ghnas(
-        "search", "--resume", "--refine", 3, "--refine-steps", 2, "--results", tmp_path
-    )
+    code, out, err = ghnas("search", "--resume", "--refine", 3, "--results", tmp_path)
     assert code == 0, err
     assert "3/3 trained" in out
     assert "loss" in out

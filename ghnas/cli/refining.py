@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ghnas.study import Run
 
 
+SIZES = ("cells", "channels")
+"""Settings of a skeleton that say how large a network is."""
+
+
 def refine_shortlist(
     out: Console,
     run: Run,
@@ -27,20 +31,27 @@ def refine_shortlist(
     results: Path,
     count: int,
     steps: int,
+    cells: int | None,
 ) -> None:
     """Train the best candidates for a moment, with a meter."""
     from ghnas.data import random_batches
     from ghnas.device import cores
+    from ghnas.report import describe_skeleton
     from ghnas.shortlist import BATCH, RefineJob, refine_best
+    from ghnas.space import parse_space
 
-    manifest, data = run.manifest, prepared.data
+    manifest, data, space = run.manifest, prepared.data, run.space
+    cells = cells or parse_space(manifest.space_text, manifest.space).skeleton.get("cells")
+    if isinstance(cells, int):
+        space = space.with_skeleton(cells=cells)
     batches = random_batches(
         data.train, BATCH, seed=manifest.seed, device=device, mean=data.mean, std=data.std,
         mirror=data.mirror, shift=1,
     )  # fmt: skip
     checks = prepared.batches(manifest.score_images, manifest.score_batch, device)
-    job = RefineJob(list(islice(batches, steps)), checks, device, cores(), manifest.seed)
-    say(out, f"training the {count} best for {steps} steps each")
+    job = RefineJob(space, list(islice(batches, steps)), checks, device, cores(), manifest.seed)
+    size = describe_skeleton({key: space.skeleton[key] for key in SIZES if key in space.skeleton})
+    say(out, f"training the {count} best for {steps} steps each: {size}")
     try:
         with meter(out, "trained") as shown:
             pace = Pace()
@@ -50,8 +61,9 @@ def refine_shortlist(
             )  # fmt: skip
     except KeyboardInterrupt:
         say(out, f"\ninterrupted: what was trained is kept in {run.path}")
-        again = f"{run.name} --refine {count} --refine-steps {steps}{results_option(results)}"
-        say(out, f"go on with: ghnas search --resume {again}")
+        again = f"{run.name} --refine {count} --refine-steps {steps}"
+        depth = f" --refine-cells {cells}" if isinstance(cells, int) else ""
+        say(out, f"go on with: ghnas search --resume {again}{depth}{results_option(results)}")
         raise
 
 

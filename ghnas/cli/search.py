@@ -52,6 +52,7 @@ class Request:
     exact: bool | None
     refine: int | None
     refine_steps: int | None
+    refine_cells: int | None
 
 
 def search(
@@ -150,6 +151,15 @@ def search(
             "--refine-steps", "SGD steps of each, of 64 images.", show_default=str(REFINE_STEPS)
         ),
     ] = None,
+    refine_cells: Annotated[
+        int | None,
+        options.number_option(
+            "--refine-cells",
+            "Depth of the networks that are trained.",
+            most=200,
+            show_default="as in the space's file",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with RUN, or with the latest run.")
     ] = False,
@@ -175,6 +185,7 @@ def search(
         exact or None,
         refine,
         refine_steps,
+        refine_cells,
     )
     out = console(json)
     place = pick_device(device)
@@ -185,9 +196,10 @@ def search(
     else:
         found, prepared = _start(out, results, request, place)
     _search(out, found, prepared, place, results)
-    if count := refine or found.manifest.refine:
-        steps = refine_steps or found.manifest.refine_steps
-        refine_shortlist(out, found, prepared, place, results, count, steps)
+    manifest = found.manifest
+    if count := refine or manifest.refine:
+        steps, depth = refine_steps or manifest.refine_steps, refine_cells or manifest.refine_cells
+        refine_shortlist(out, found, prepared, place, results, count, steps, depth)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
@@ -231,6 +243,7 @@ def _start(
         storage=request.storage,
         refine=request.refine,
         refine_steps=request.refine_steps or REFINE_STEPS,
+        refine_cells=request.refine_cells,
         device=device.type,
     )
     _require_feasible(space, manifest)  # or a run without candidates would stay behind
