@@ -104,15 +104,22 @@ def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int
         number: job.space.graph(record.candidate, shape, classes)
         for number, record in records.items()
     }
-    with closing(_train(graphs, job)) as results:
+    with closing(train_all(graphs, job)) as results:
         for number, refined, seconds in results:
             study.add_trial(_trial(run.trial_format, records[number], refined, seconds))
             done += 1
             report(done, len(best))
 
 
-def _train(graphs: Mapping[int, Graph], job: RefineJob) -> Generator[tuple[int, Refined, float]]:
-    """Trial number, outcome and seconds of each, as they are finished."""
+def train_all(graphs: Mapping[int, Graph], job: RefineJob) -> Generator[tuple[int, Refined, float]]:
+    """Train networks from Kaiming initialisation, all on the same images.
+
+    Yields:
+        Key, outcome and seconds of each, as they are finished.
+
+    Raises:
+        UserError: If a process was ended from outside.
+    """
     if job.device.type == "cpu":
         yield from as_completed(_train_in_worker, graphs.items(), job.workers, _start_worker, job)
         return
