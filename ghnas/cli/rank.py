@@ -36,7 +36,7 @@ EXAMPLE = (
     "Example: ghnas rank --truth truth-darts-my-images.csv --space darts --data ./my-images "
     "--ghn mine.safetensors"
 )
-SCORE_IMAGES, PROXY_IMAGES, STEP_IMAGES = 512, 64, 64
+SCORE_IMAGES, PROXY_IMAGES = 512, 64
 
 
 def rank(
@@ -135,6 +135,7 @@ def rank(
     from ghnas.manifest import SCORE_BATCH
     from ghnas.methods import DEFAULT, ScoreJob, base_methods, check_methods, needs_ghn, steps_of
     from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
+    from ghnas.shortlist import BATCH
 
     names = _listed(methods)
     if names is not None:
@@ -154,6 +155,7 @@ def rank(
     training = partial(
         random_batches, images.train, seed=seed, device="cpu", mean=images.mean, std=images.std
     )
+    augmented = partial(training, mirror=images.mirror, shift=1)  # as a search's short list
     job = ScoreJob(
         space=chosen,
         proxy_space=for_proxies,
@@ -167,7 +169,7 @@ def rank(
             mean=(info and info.mean) or images.mean, std=(info and info.std) or images.std,
         ),
         batch=next(training(proxy_images)),
-        steps=list(islice(training(STEP_IMAGES), max(map(steps_of, names)))),
+        steps=list(islice(augmented(BATCH), max(map(steps_of, names)))),
         seed=seed,
         output=output / "scores.csv",
         workers=workers or cores(),
