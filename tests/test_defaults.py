@@ -92,7 +92,10 @@ def test_rank_takes_skeleton_and_images_from_the_hypernetwork(
     assert content["proxy_skeleton"] == SMALL
 
     # nothing ships for this space and the embedded images: without --methods it is left out
-    code, out, err = ghnas(*rank, "--image-size", 8, "--cells", 1, "--output", tmp_path / "two")
+    more = ("--methods", "default,tse-1", "--output", tmp_path / "two")
+    code, out, err = ghnas(*rank, "--image-size", 8, "--cells", 1, "--channels", 4, *more)
     assert code == 0, err
     assert "no trained GHN ships" in err
-    assert not any(item["method"].startswith("ghn") for item in json.loads(out)["methods"])
+    found = {item["method"] for item in json.loads(out)["methods"]}
+    assert {"params", "naswot", "vote", "tse-1"} <= found
+    assert not found & {"ghn-accuracy", "ghn-loss", "consensus"}

@@ -6,9 +6,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,16 +16,15 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
+from ghnas.cli.ranking_ghn import find_predictor, fitting
 from ghnas.cli.terminal import Pace, as_json, console, meter, print_json, say
 from ghnas.cli.truth import ImageSize, Workers, describe_estimate
-from ghnas.errors import UserError
 from ghnas.files import write_atomically
 
 if TYPE_CHECKING:
     from ghnas.correlation import Estimate
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
-    from ghnas.ghn.model import GHN
     from ghnas.methods import Scored, ScoreJob
     from ghnas.ranking import Comparison
     from ghnas.space import Space
@@ -37,6 +34,7 @@ EXAMPLE = (
     "--ghn mine.safetensors"
 )
 SCORE_IMAGES, PROXY_IMAGES = 512, 64
+DEFAULT_METHODS = "default"
 
 
 def rank(
@@ -60,17 +58,17 @@ def rank(
     space: options.Space = "darts",
     data: options.Data = "embedded",
     methods: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--methods",
             metavar="LIST",
             help="ghn-accuracy, ghn-loss, ghn-naswot, consensus, params, flops, synflow, naswot, "
             "jacov, snip, grasp, grad-norm, fisher, zen, vote, ensemble; ghn-steps-K and steps-K: "
             "accuracy after K SGD steps from predicted or random weights; ghn-tse-K and tse-K: "
-            "their training loss.",
-            show_default="all without training",
+            "their training loss, as `ghnas search --refine` ranks by. default: all without "
+            "training; default,tse-100 adds one.",
         ),
-    ] = None,
+    ] = "default",
     ghn: options.GHN = None,
     split: Annotated[
         str,
@@ -133,23 +131,22 @@ def rank(
     from ghnas.device import cores
     from ghnas.ghn.checkpoint import train_command
     from ghnas.manifest import SCORE_BATCH
-    from ghnas.methods import DEFAULT, ScoreJob, base_methods, check_methods, needs_ghn, steps_of
+    from ghnas.methods import ScoreJob, base_methods, check_methods, needs_ghn, steps_of
     from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
     from ghnas.shortlist import BATCH
 
     names = _listed(methods)
-    if names is not None:
-        check_methods(names)
+    check_methods(names)
+    optional = ghn is None and DEFAULT_METHODS in methods.split(",")
     out = console(json)
     known = subset(read_truth(truth, column), split, count, seed)
-    predictor = _predictor(out, names, ghn, space, data)
+    predictor = find_predictor(out, names, optional, ghn, space, data)
     info = predictor.info if predictor else None
     chosen, images = _load(out, truth, space, data, cells, channels, image_size, info)
-    optional = names is None and ghn is None
     train = train_command(space, data)
-    predictor = _fitting(out, predictor, optional, chosen, images, train)
+    predictor = fitting(out, predictor, optional, chosen, images, train)
     info = predictor.info if predictor else None
-    names = names or [name for name in DEFAULT if predictor or not needs_ghn(name)]
+    names = [name for name in names if predictor or not needs_ghn(name)]
     for_proxies = _for_proxies(chosen, proxy_cells, proxy_channels)
     output = output or Path(f"rank-{chosen.name}-{images.name}")
     training = partial(
@@ -232,10 +229,14 @@ def _score(
     return scored
 
 
-def _listed(methods: str | None) -> list[str] | None:
-    if methods is None:
-        return None
-    return [name.strip() for name in methods.split(",") if name.strip()]
+def _listed(methods: str) -> list[str]:
+    """The methods of a comma-separated list, each once."""
+    from ghnas.methods import DEFAULT
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    return list(
+        dict.fromkeys(m for n in names for m in (DEFAULT if n == DEFAULT_METHODS else (n,)))
+    )
 
 
 def _load(
@@ -273,56 +274,6 @@ def _for_proxies(space: Space, cells: int | None, channels: int | None) -> Space
     changes = {"cells": cells, "channels": channels}
     given = {key: value for key, value in changes.items() if value is not None}
     return space.with_skeleton(**given) if given else space
-
-
-@dataclass(frozen=True)
-class _Predictor:
-    ghn: GHN
-    info: GHNInfo
-
-
-def _predictor(
-    out: Console, names: list[str] | None, path: Path | None, space: str, data: str
-) -> _Predictor | None:
-    """The hypernetwork that the methods need; where none were named, the one that ships."""
-    from ghnas.cli.loading import load_skeleton, shipped_ghn
-    from ghnas.ghn.checkpoint import load_ghn
-    from ghnas.methods import needs_ghn
-
-    if names is not None and not any(map(needs_ghn, names)):
-        return None
-    with _optional(out, names is None):
-        path = path or shipped_ghn(out, load_skeleton(space, None, None).name, space, data)
-    return _Predictor(*load_ghn(path)) if path else None
-
-
-def _fitting(
-    out: Console,
-    predictor: _Predictor | None,
-    optional: bool,
-    space: Space,
-    images: DataSet,
-    train: str,
-) -> _Predictor | None:
-    """The hypernetwork, if it fits space and images."""
-    from ghnas.ghn.checkpoint import check_ghn
-
-    with _optional(out, optional):
-        if predictor:
-            check_ghn(predictor.info, space, images, train)
-        return predictor
-    return None
-
-
-@contextmanager
-def _optional(out: Console, optional: bool) -> Iterator[None]:
-    """Go on without a hypernetwork that nobody asked for, and say so."""
-    try:
-        yield
-    except UserError as error:
-        if not optional:
-            raise
-        say(out, f"note: {error}; leaving out what needs one")
 
 
 def _notes(
