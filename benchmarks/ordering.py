@@ -54,7 +54,6 @@ class Measure:
         batch: Whose statistics batch-norm sees.
         steps: Of a short training.
         rate: Of a short training.
-        distinct: Batches that a short training goes round in; 0: all different.
     """
 
     name: str
@@ -66,7 +65,6 @@ class Measure:
     batch: int = 128
     steps: int = 0
     rate: float = 0.0
-    distinct: int = 0
 
 
 def zero_shot_measures(ghn: str, checkpoints: Sequence[str]) -> list[Measure]:
@@ -89,9 +87,6 @@ def short_measures(ghn: str) -> list[Measure]:
             for k, r in ((1, 0.01), (5, 0.01), (20, 0.01), (20, 0.05), (50, 0.05))
         ),
         replace(base, name="100 steps from Kaiming, rate 0.1", steps=100, rate=0.1),
-        replace(
-            base, name="100 steps from Kaiming on 10 batches", steps=100, rate=0.1, distinct=10
-        ),
     ]
 
 
@@ -129,15 +124,6 @@ def _all_scores(
     rows = _scores(file, truth, reference_texts)
     first = rows["consensus"]
     best = np.argsort(-first[0], kind="stable")
-    if options.survivors:
-        begun = Measure(
-            f"{options.steps} steps from Kaiming, {options.deep_cells} cells a stage", "short",
-            cells=options.deep_cells, steps=options.steps, rate=0.1,
-        )  # fmt: skip
-        survivors = best[: options.survivors]
-        texts = [truth.architectures[i] for i in survivors]
-        _measure(work, file, [begun], texts, options.workers)
-        rows |= _two_stage(file, truth, first, survivors, begun.name)
     if options.short_column:
         known = read_truth(options.truth, options.short_column)
         again = subset(known, options.part, options.count, 0).by_seed.mean(0)
@@ -161,14 +147,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--part", choices=("tune", "test"), default="tune")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--short", action="store_true", help="short trainings of all, too")
-    parser.add_argument("--survivors", type=int, default=0, help="trained for a short time")
     parser.add_argument(
         "--short-column",
         default="cifar10_valid_accuracy_12ep",
         help="published accuracies of a shorter training, for a short list; empty: none",
     )
-    parser.add_argument("--steps", type=int, default=150, help="of the survivors' training")
-    parser.add_argument("--deep-cells", type=int, default=5, help="of the survivors")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rows", type=Path, default=Path("ordering.csv"), help="measurements")
     parser.add_argument("--note", default="", help="such as how the hypernetwork was made")
@@ -232,15 +215,14 @@ def _checks(split: str, images: int, batch: int) -> list[Any]:
 
 
 @functools.cache
-def _training_batches(steps: int, distinct: int) -> list[Any]:
+def _training_batches(steps: int) -> list[Any]:
     assert _worker is not None
     data = _worker[1]
     endless = random_batches(
         data.train, 64, seed=0, device=CPU, mean=data.mean, std=data.std, mirror=data.mirror,
         shift=1,
     )  # fmt: skip
-    drawn = list(islice(endless, distinct or steps))
-    return [drawn[step % len(drawn)] for step in range(steps)]
+    return list(islice(endless, steps))
 
 
 def _measure_one(measure: Measure, text: str) -> list[dict[str, object]]:
@@ -248,7 +230,7 @@ def _measure_one(measure: Measure, text: str) -> list[dict[str, object]]:
     work, data = _worker
     if measure.ghn:
         _ghn(measure.ghn)  # what is read once does not count
-    batches = _training_batches(max(measure.steps, 1), measure.distinct)
+    batches = _training_batches(max(measure.steps, 1))
     checks = _checks(measure.split, measure.images, measure.batch)
     began = time.process_time()
     space = load_space(work.space).with_skeleton(
@@ -334,26 +316,6 @@ CONSENSUS = {
 
 def _vote(rows: Scores, names: Sequence[str]) -> tuple[Values, float]:
     return rank_vote({n: rows[n][0] for n in names}), sum(rows[n][1] for n in names)
-
-
-def _two_stage(
-    file: RowFile,
-    truth: Truth,
-    first: tuple[Values, float],
-    survivors: Sequence[int],
-    name: str,
-) -> Scores:
-    """The first stage's order, its best reordered by a short training."""
-    found = [row for row in file.rows if row["measure"] == name]
-    result: Scores = {}
-    for key in dict.fromkeys(row["key"] for row in found):
-        value = {r["architecture"]: float(r["value"]) for r in found if r["key"] == key}
-        again = np.array([value[truth.architectures[i]] for i in survivors])
-        spent = sum(float(r["seconds"]) for r in found if r["key"] == key)
-        label = f"consensus, its {len(again)} best by {key} after {name}"
-        cost = first[1] + spent / len(truth.architectures)
-        result[label] = _reordered(first[0], survivors, again), cost
-    return result
 
 
 def _reordered(scores: Values, survivors: Sequence[int], again: Values) -> Values:
