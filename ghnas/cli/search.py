@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ghnas.study import Manifest, Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, SCORE_IMAGES, BEST, REFINE_STEPS = 1000, 512, 10, 100
+BUDGET, SCORE_IMAGES, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 10, 100, 20
 
 
 @dataclass(frozen=True)
@@ -376,9 +376,13 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
     from ghnas.report import ranking_table
 
     say(out, "")
-    out.print(ranking_table(run, run.ranked(BEST)))
+    best = run.ranked(BEST)
+    out.print(ranking_table(run, best))
     say(out, f"everything is in {run.path}")
     say(out, f"in the browser:   optuna-dashboard {shlex.quote(run.storage_url)}")
+    if len(run.manifest.objectives) == 1 and all(item.refined is None for item in best):
+        again = f"ghnas search --resume --refine {SHORT_LIST}{results_option(results)}"
+        say(out, f"a better order:   {again}")
     say(out, f"next:             ghnas finetune top-5{results_option(results)}")
 
 
