@@ -303,8 +303,10 @@ def _notes(
 
 def _describe(info: GHNInfo, space: Space, score_images: int) -> str:
     """Which hypernetwork, for which skeleton, on how many validation images."""
+    from ghnas.manifest import SCORE_BATCH
+
     size = _size(dict(space.skeleton))
-    return f"{info.sha256[:12]}; {size}; {score_images} validation images"
+    return f"{info.sha256[:12]}; {size}; {score_images} validation images, {SCORE_BATCH} at a time"
 
 
 def _size(skeleton: dict[str, Any]) -> str:
