@@ -143,11 +143,14 @@ def new_manifest(
     Others as in `Manifest`.
 
     Raises:
-        UserError: For an unknown strategy or objective, or a number out of range.
+        UserError: For an unknown strategy or objective, a number out of range, or a short list
+            of several objectives.
     """
     from ghnas.strategies import check_strategy
 
     check_strategy(strategy)
+    if refine is not None:
+        check_refinable(objectives)
     limits = {"max-params": max_params, "max-flops": max_flops}
     numbers = {"budget": budget, "batch size": batch_size, "number of images": score_images}
     for name, value in (numbers | limits).items():
@@ -210,6 +213,19 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
             "(the smallest architecture is not worth a search)"
         )
     return tuple(names)
+
+
+def check_refinable(objectives: Sequence[str]) -> None:
+    """Make sure that a short list can be ordered by one figure.
+
+    Raises:
+        UserError: If there are several objectives.
+    """
+    if len(objectives) > 1:
+        raise UserError(
+            f"--refine orders by one figure, and {','.join(objectives)} are several: search for "
+            "one objective, or leave --refine out"
+        )
 
 
 def installed_versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ import torch
 
 from ghnas.errors import UserError
 from ghnas.graph import Graph
+from ghnas.manifest import check_refinable
 from ghnas.network import kaiming
 from ghnas.population import Parameters
 from ghnas.processes import as_completed
@@ -26,6 +27,7 @@ from ghnas.refine import Refined, RefineSettings, refine_one
 from ghnas.run import Run
 from ghnas.scoring import Batch
 from ghnas.space import Space
+from ghnas.storage import writing
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -80,11 +82,16 @@ def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int
         report: Called with the candidates done and their number.
 
     Raises:
-        UserError: If the run has several objectives, or its short list was trained in another
-            way; or a process was ended from outside.
+        UserError: If the run has several objectives, its short list was trained in another way,
+            another process searches in it, a training process was ended from outside, or the
+            disk is full. What was finished by then is kept.
     """
-    if len(run.manifest.objectives) > 1:
-        raise UserError("--refine orders by one figure: search for one objective alone")
+    check_refinable(run.manifest.objectives)
+    with run.locked():
+        _refine_best(run, job, count, report)
+
+
+def _refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]) -> None:
     study = run.refine_study()
     way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
     for key, value in way.items():
@@ -106,7 +113,8 @@ def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int
     }
     with closing(train_all(graphs, job)) as results:
         for number, refined, seconds in results:
-            study.add_trial(_trial(run.trial_format, records[number], refined, seconds))
+            with writing(run.study_path):
+                study.add_trial(_trial(run.trial_format, records[number], refined, seconds))
             done += 1
             report(done, len(best))
 

@@ -98,8 +98,10 @@ def test_the_record_shows_candidate_and_curve(tmp_path: Path) -> None:
 
 def test_several_objectives_have_no_short_list(tmp_path: Path) -> None:
     run = searched(tmp_path, objectives=("accuracy", "params"))
-    with pytest.raises(UserError, match="one objective"):
+    with pytest.raises(UserError, match="accuracy,params are several"):
         refine_best(run, make_job(), 2, ignore)
+    with pytest.raises(UserError, match="accuracy,params are several"):  # before anything is spent
+        make_manifest(objectives=("accuracy", "params"), refine=2)
 
 
 def test_search_with_a_short_list(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
