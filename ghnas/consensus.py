@@ -4,7 +4,7 @@ The loss with predicted weights tells how well an architecture fits the images, 
 hypernetwork finds easy to predict; the separability of the rectified features tells whether
 images stay apart on the way through the network; size tells what a long training can use. Each is
 measured in the spread that it has among random architectures of the space, and the three are
-added. `results/ordering.md` shows what that is worth.
+added. `results/ranking-nasbench201` shows what that is worth.
 """
 
 from __future__ import annotations
