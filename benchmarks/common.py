@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from ghnas.correlation import Estimate, Values
 from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
@@ -157,3 +159,18 @@ def _processor() -> str:
 def percent(value: float) -> str:
     """0.1234 -> 12.3 %."""
     return f"{100 * value:.1f} %"
+
+
+def interval(estimate: Estimate, factor: float) -> str:
+    """An estimate times a factor, with its interval."""
+    value, low, high = (factor * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def reordered(scores: Values, survivors: Sequence[int], again: Values) -> Values:
+    """Scores in which the survivors, still before all others, are in the order of `again`."""
+    result = scores.copy()
+    places = np.empty(len(again))
+    places[np.argsort(again, kind="stable")] = np.arange(1, len(again) + 1)
+    result[list(survivors)] = np.max(scores) + places
+    return result

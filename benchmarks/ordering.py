@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import CPU, write_table
+from common import CPU, interval, reordered, write_table
 
 from ghnas.consensus import Reference, gather
-from ghnas.correlation import Estimate, Values, evaluate
+from ghnas.correlation import Values, evaluate
 from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
 from ghnas.ghn.model import GHN
 from ghnas.network import kaiming
@@ -129,7 +129,7 @@ def _all_scores(
         again = subset(known, options.part, options.count, 0).by_seed.mean(0)
         for count in SHORT_LISTS:
             label = f"consensus, its {count} best by {options.short_column}"
-            rows[label] = _reordered(first[0], best[:count], again[best[:count]]), first[1]
+            rows[label] = reordered(first[0], best[:count], again[best[:count]]), first[1]
     return rows
 
 
@@ -318,15 +318,6 @@ def _vote(rows: Scores, names: Sequence[str]) -> tuple[Values, float]:
     return rank_vote({n: rows[n][0] for n in names}), sum(rows[n][1] for n in names)
 
 
-def _reordered(scores: Values, survivors: Sequence[int], again: Values) -> Values:
-    """Scores in which the survivors, still before all others, are in the order of `again`."""
-    result = scores.copy()
-    places = np.empty(len(again))
-    places[np.argsort(again, kind="stable")] = np.arange(1, len(again) + 1)
-    result[list(survivors)] = np.max(scores) + places
-    return result
-
-
 def _write(rows: Scores, truth: Truth, options: argparse.Namespace) -> None:
     accuracy = truth.by_seed.mean(0)
     figures = {name: evaluate(scores, accuracy) for name, (scores, _) in rows.items()}
@@ -334,10 +325,10 @@ def _write(rows: Scores, truth: Truth, options: argparse.Namespace) -> None:
     table = [
         (
             name,
-            _interval(figures[name]["spearman"], 1),
-            _interval(figures[name]["kendall"], 1),
+            interval(figures[name]["spearman"], 1),
+            interval(figures[name]["kendall"], 1),
             f"{figures[name]['spearman_best_tenth'].value:.2f}",
-            _interval(figures[name]["regret_1"], 100),
+            interval(figures[name]["regret_1"], 100),
             f"{100 * figures[name]['regret_5'].value:.2f}",
             f"{rows[name][1]:.3f}",
         )
@@ -352,11 +343,6 @@ def _write(rows: Scores, truth: Truth, options: argparse.Namespace) -> None:
         table,
         [*_notes(truth, options), "", options.note],
     )  # fmt: skip
-
-
-def _interval(estimate: Estimate, factor: float) -> str:
-    value, low, high = (factor * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _notes(truth: Truth, options: argparse.Namespace) -> Iterator[str]:

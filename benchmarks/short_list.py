@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from common import CPU, write_table
+from common import CPU, interval, reordered, write_table
 
-from ghnas.correlation import Estimate, Values, evaluate
+from ghnas.correlation import Values, evaluate
 from ghnas.data import evaluation_batches, load_data, random_batches
 from ghnas.rows import RowFile
 from ghnas.shortlist import BATCH, RefineJob, quality, train_all
@@ -34,10 +34,7 @@ def main() -> None:
     scores = np.array([float(row[options.score]) for row in table])
     chosen = [int(i) for i in np.argsort(-scores, kind="stable")[: options.count]]
     refined, seconds = _refined(options, names, chosen)
-    again = scores.copy()
-    places = np.empty(len(chosen))
-    places[np.argsort(refined, kind="stable")] = np.arange(1, len(chosen) + 1)
-    again[chosen] = np.max(scores) + places
+    again = reordered(scores, chosen, refined)
     label = f"the {len(chosen)} best by their loss"
     _write(
         options,
@@ -109,10 +106,10 @@ def _write(
         rows.append(
             (
                 name,
-                _interval(figures["spearman"], 1),
-                _interval(figures["kendall"], 1),
-                _interval(figures["regret_1"], 100),
-                _interval(figures["regret_5"], 100),
+                interval(figures["spearman"], 1),
+                interval(figures["kendall"], 1),
+                interval(figures["regret_1"], 100),
+                interval(figures["regret_5"], 100),
                 f"{100 * (np.max(truth) - truth[first].mean()):.2f}",
             )
         )
@@ -134,11 +131,6 @@ def _write(
             options.note,
         ],
     )  # fmt: skip
-
-
-def _interval(estimate: Estimate, factor: float) -> str:
-    value, low, high = (factor * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _options() -> argparse.Namespace:

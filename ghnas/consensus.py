@@ -20,6 +20,7 @@ from ghnas.graph import Graph, Shape
 from ghnas.population import Parameters
 from ghnas.proxies import LOWEST, reaches_output
 from ghnas.proxies.separation import code_separability
+from ghnas.record import FLOOR
 from ghnas.scoring import POPULATION, Batch, Evidence, Score, Scorer, evaluate_one
 from ghnas.space import Candidate, Space
 
@@ -151,10 +152,6 @@ def reference_for(
         found += [score.evidence for score in scores if score and score.evidence]
     report(len(graphs), len(graphs))
     return Reference.of(found)
-
-
-FLOOR = -1000.0
-"""The consensus of an architecture without evidence: a study takes no infinite values."""
 
 
 def recorded(reference: Reference, evidence: Evidence) -> float:

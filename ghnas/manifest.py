@@ -22,6 +22,8 @@ BATCH = 128
 """Candidates that are proposed together."""
 SCORE_BATCH = 64
 """Images that batch-norm sees at a time: as many as in a hypernetwork's training."""
+REFINE_STEPS = 100
+"""SGD steps of each candidate of a short list."""
 
 Direction = Literal["maximize", "minimize"]
 
@@ -83,7 +85,7 @@ class Manifest(BaseModel):
     max_params: int | None = None
     max_flops: int | None = None
     refine: int | None = None
-    refine_steps: int = 100
+    refine_steps: int = REFINE_STEPS
     refine_cells: int | None = None
     storage: str | None = None
     study_name: str = ""
@@ -129,7 +131,7 @@ def new_manifest(
     max_params: int | None = None,
     max_flops: int | None = None,
     refine: int | None = None,
-    refine_steps: int = 100,
+    refine_steps: int = REFINE_STEPS,
     refine_cells: int | None = None,
     storage: str | None = None,
     device: str = "cpu",

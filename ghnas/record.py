@@ -25,6 +25,9 @@ operations of DARTS, 10,000 trials would be 104 MB of JSON; larger spaces record
 was chosen alone (45 MB), and the dashboard puts the options together again.
 """
 
+FLOOR = -1000.0
+"""What stands for minus infinity in a study, which takes no infinite values."""
+
 
 @dataclass(frozen=True)
 class Record:

@@ -112,11 +112,14 @@ class Run:
         with writing(self.study_path):
             return create_study(
                 self._open_storage(),
-                f"{self.manifest.study_name}-{kind}",
+                self._name_beside(kind),
                 objectives,
                 {"search": self.name},
                 may_exist=True,
             )
+
+    def _name_beside(self, kind: str) -> str:
+        return f"{self.manifest.study_name}-{kind}"
 
     def _open_storage(self) -> BaseStorage:
         if self.manifest.storage is None and not self.study_path.is_file():
@@ -184,9 +187,8 @@ class Run:
         """What came out for each trial of the search that was trained for a moment."""
         import optuna
 
-        name = f"{self.manifest.study_name}-refine"
         try:
-            study = optuna.load_study(study_name=name, storage=storage)
+            study = optuna.load_study(study_name=self._name_beside("refine"), storage=storage)
         except KeyError:
             return {}
         return {

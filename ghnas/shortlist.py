@@ -8,10 +8,10 @@ list is worth it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ from ghnas.manifest import check_refinable
 from ghnas.network import kaiming
 from ghnas.population import Parameters
 from ghnas.processes import as_completed
-from ghnas.record import Record, TrialFormat
+from ghnas.record import FLOOR, Record, TrialFormat
 from ghnas.refine import Refined, RefineSettings, refine_one
 from ghnas.run import Run
 from ghnas.scoring import Batch
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Images of each step."""
-LEAST = -1000.0
-"""What a training that failed is worth: a study takes no infinite values."""
 
 
 def quality(refined: Refined) -> float:
@@ -136,11 +134,11 @@ def train_all(graphs: Mapping[int, Graph], job: RefineJob) -> Generator[tuple[in
 
 
 def _train_one(number: int, graph: Graph, job: RefineJob) -> tuple[int, Refined, float]:
-    began = datetime.now()
+    began = time.monotonic()
     initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
     parameters: Parameters = {name: value.to(job.device) for name, value in initial.items()}
     refined = refine_one(graph, parameters, job.batches, job.checks, job.settings)
-    return number, refined, (datetime.now() - began).total_seconds()
+    return number, refined, time.monotonic() - began
 
 
 _worker: RefineJob | None = None
@@ -159,9 +157,8 @@ def _train_in_worker(number: int, graph: Graph) -> tuple[int, Refined, float]:
 
 def _trial(form: TrialFormat, record: Record, refined: Refined, seconds: float) -> FrozenTrial:
     """What came out, as a trial with the parameters of the search's own."""
-    trial = form.trial(record)
-    trial.values = [max(quality(refined), LEAST)]
-    trial.datetime_start = datetime.now() - timedelta(seconds=seconds)
+    trial = form.trial(replace(record, seconds=seconds))
+    trial.values = [max(quality(refined), FLOOR)]
     trial.user_attrs |= {
         "trial": record.number,
         "accuracy": refined.score.accuracy,

@@ -14,10 +14,11 @@ from searching import FakeScorer, make_manifest, ranking
 
 from ghnas.errors import UserError
 from ghnas.network import kaiming
+from ghnas.record import FLOOR
 from ghnas.refine import refine_one
 from ghnas.run import Run
 from ghnas.search import search
-from ghnas.shortlist import LEAST, RefineJob, quality, refine_best
+from ghnas.shortlist import RefineJob, quality, refine_best
 from ghnas.space import load_space
 from ghnas.study import create_run
 
@@ -55,7 +56,7 @@ def test_the_best_are_trained_and_come_first(tmp_path: Path) -> None:
     assert sorted(item.record.number for item in after[:5]) == sorted(before[:5])
     assert [item.record.number for item in after[5:]] == before[5:]
     found = [item.refined for item in after[:5]]
-    assert found == sorted(found, reverse=True, key=lambda value: value or LEAST)
+    assert found == sorted(found, reverse=True, key=lambda value: value or FLOOR)
     assert all(item.refined is None for item in after[5:])
     for item in after[:5]:
         graph = SPACE.graph(item.record.candidate, (3, 8, 8), 2)

@@ -15,7 +15,7 @@ from ghnas.errors import UserError
 from ghnas.finetune import EpochReport, FinetuneSettings, finetune
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHNConfig
-from ghnas.metatrain import Job, TrainSettings, train
+from ghnas.metatrain import Job, TrainProgress, TrainSettings, train
 from ghnas.metatrain_loop import learning_rate
 from ghnas.scoring import Scorer
 from ghnas.search import search
@@ -54,17 +54,19 @@ def test_learning_rate_falls_at_two_and_five_sixths() -> None:
     assert rates == pytest.approx([1.0] * 8 + [0.1] * 2 + [0.01] * 2)
 
 
+class Stop(Exception):
+    pass
+
+
+def interrupt(progress: TrainProgress) -> None:
+    """After the third step."""
+    if progress.step == 3:
+        raise Stop
+
+
 def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: DataSet) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     train(job(whole, data), lambda progress: None)
-
-    class Stop(Exception):
-        pass
-
-    def interrupt(progress: object) -> None:
-        if progress.step == 3:  # type: ignore[attr-defined]
-            raise Stop
-
     with pytest.raises(Stop):
         train(job(parts, data), interrupt)
     seen: list[int] = []
@@ -78,14 +80,6 @@ def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: DataSet) ->
 def test_the_result_can_be_a_mean_of_weights(tmp_path: Path, data: DataSet) -> None:
     """Interrupted after the second evaluation, the state holds what was seen at both."""
     mean, last = tmp_path / "mean.safetensors", tmp_path / "last.safetensors"
-
-    class Stop(Exception):
-        pass
-
-    def interrupt(progress: object) -> None:
-        if progress.step == 3:  # type: ignore[attr-defined]
-            raise Stop
-
     with pytest.raises(Stop):
         train(job(mean, data, average=2), interrupt)
     first = torch.load(mean.with_name(mean.name + ".state"), weights_only=True)["ghn"]

@@ -332,7 +332,10 @@ def _search(
     from ghnas.report import format_seconds
     from ghnas.search import search as run_search
 
-    manifest = run.manifest
+    manifest, before = run.manifest, len(run.recorded())
+    if before >= manifest.budget:
+        say(out, f"run {run.name}: all {manifest.budget:,} candidates are scored")
+        return
     scorer = _scorer(out, prepared, manifest, device)
     reference = None
     if "consensus" in manifest.objectives:
@@ -347,7 +350,6 @@ def _search(
                 manifest.image_shape,
                 lambda done, total: shown.update(done, total, "", pace.rate(done)),
             )
-    before = len(run.recorded())
     going_on = f", going on after {before:,}" if before else ""
     what = f"{manifest.budget:,} candidates of {manifest.space}, strategy {manifest.strategy}"
     say(out, f"run {run.name}: {what}{going_on}")
