@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ghnas.correlation import Estimate, Values
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
-from ghnas.graph import Graph
-from ghnas.metatrain import sample_graphs
-from ghnas.network import Network, kaiming, load_parameters
-from ghnas.network_training import train_steps
-from ghnas.scoring import Batch, evaluate_one
-from ghnas.space import load_space
+from ghnas.scoring.scorer import Batch, evaluate_one
+from ghnas.spaces.base import load_space
+from ghnas.training.hypernetwork.training import sample_graphs
+from ghnas.training.networks import train_steps
+from ghnas.utils.statistics import Estimate, Values
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ import torch
 from common import CPU, percent, write_table
 
 from ghnas.data import DataSet, evaluation_batches, load_data
-from ghnas.device import cores
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import PRESETS, GHNConfig
-from ghnas.metatrain import Job, TrainSettings, train
-from ghnas.scoring import Scorer
-from ghnas.space import Space, load_space
+from ghnas.scoring.scorer import Scorer
+from ghnas.spaces.base import Space, load_space
+from ghnas.training.hypernetwork.training import Job, TrainSettings, train
+from ghnas.utils.devices import cores
 
 SPLITS = ("test", "wide", "deep", "dense", "bnfree")
 ROWS: dict[str, tuple[dict[str, object], int | None]] = {

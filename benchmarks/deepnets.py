@@ -15,9 +15,9 @@ from common import write_table
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 
-from ghnas.architectures import CHUNK, Architectures, collection_paused, make_records
 from ghnas.ghn.features import GraphFeatures, graph_features
-from ghnas.space import load_space
+from ghnas.spaces.archive import CHUNK, Architectures, collection_paused, make_records
+from ghnas.spaces.base import load_space
 
 PUBLISHED = {
     "train": ("35-681", "192.3 +- 94.9", "2.3", "14.5 +- 4.8"),

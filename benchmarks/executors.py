@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from common import percent, write_table
 
-from ghnas.correlation import spearman
 from ghnas.data import evaluation_batches, load_data
+from ghnas.engine.manifest import SCORE_BATCH
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
-from ghnas.manifest import SCORE_BATCH
-from ghnas.scoring import CHUNK, Evaluator, Score, evaluate_one
-from ghnas.space import load_space
+from ghnas.scoring.scorer import CHUNK, Evaluator, Score, evaluate_one
+from ghnas.spaces.base import load_space
+from ghnas.utils.statistics import spearman
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from common import (
     write_table,
 )
 
-from ghnas.graph import Graph
+from ghnas.architectures.graph import Graph
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 RATES = {"ghn": (0.05, 0.1, 0.2, 0.4), "kaiming": (0.1, 0.2, 0.4, 0.8)}

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from common import write_table
 
-from ghnas.graph import Graph
-from ghnas.manifest import new_manifest
-from ghnas.racing import KEEP, Race
-from ghnas.scoring import Score
-from ghnas.search import SearchProgress, search
-from ghnas.space import load_space
-from ghnas.study import create_run
+from ghnas.architectures.graph import Graph
+from ghnas.engine.loop import SearchProgress, search
+from ghnas.engine.manifest import new_manifest
+from ghnas.engine.runs import create_run
+from ghnas.scoring.racing import KEEP, Race
+from ghnas.scoring.scorer import Score
+from ghnas.spaces.base import load_space
 
 MARKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 

@@ -22,18 +22,18 @@ import numpy as np
 import torch
 from common import CPU, interval, reordered, write_table
 
-from ghnas.consensus import Reference, gather
-from ghnas.correlation import Values, evaluate
+from ghnas.architectures.network import kaiming
 from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
 from ghnas.ghn.model import GHN
-from ghnas.network import kaiming
-from ghnas.processes import as_completed
-from ghnas.proxies import PROXIES, rank_vote, score_graph
-from ghnas.ranking import Truth, read_truth, subset
-from ghnas.refine import RefineSettings, refine_one
-from ghnas.rows import RowFile
-from ghnas.scoring import Evidence, evaluate_one
-from ghnas.space import load_space
+from ghnas.ranking.comparison import Truth, read_truth, subset
+from ghnas.scoring.composite import Reference, gather
+from ghnas.scoring.proxies import PROXIES, rank_vote, score_graph
+from ghnas.scoring.scorer import Evidence, evaluate_one
+from ghnas.spaces.base import load_space
+from ghnas.training.short import RefineSettings, refine_one
+from ghnas.utils.processes import as_completed
+from ghnas.utils.statistics import Values, evaluate
+from ghnas.utils.tables import RowFile
 
 COLUMNS = ("architecture", "measure", "key", "value", "seconds")
 REFERENCE, REFERENCE_SEED = 200, "ordering:reference"
@@ -348,7 +348,7 @@ def _write(rows: Scores, truth: Truth, options: argparse.Namespace) -> None:
 def _notes(truth: Truth, options: argparse.Namespace) -> Iterator[str]:
     yield (
         f"Against {truth.column}, {len(truth.architectures):,} architectures of the part "
-        f"`{options.part}` (`ghnas.correlation.part_of`: by the SHA-256 of the architecture's "
+        f"`{options.part}` (`ghnas.utils.statistics.part_of`: by the SHA-256 of the architecture's "
         "text), drawn with seed 0; in brackets bootstrap 95 % intervals over architectures, 1,000 "
         "samples. Networks have "
         f"{options.channels} channels and {options.cells} cells a stage unless said otherwise, "

@@ -19,10 +19,10 @@ from common import (
     write_table,
 )
 
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import Network
 from ghnas.ghn.model import GHN
-from ghnas.graph import Graph
-from ghnas.network import Network
-from ghnas.properties import graph_embeddings, predict_property
+from ghnas.ranking.properties import graph_embeddings, predict_property
 
 BATCH = 64
 HEAD = ("architecture", "accuracy", "convergence", "milliseconds")

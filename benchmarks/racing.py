@@ -13,11 +13,11 @@ import torch
 from common import percent, write_table
 
 from ghnas.data import evaluation_batches, load_data
+from ghnas.engine.manifest import BATCH, SCORE_BATCH
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
-from ghnas.manifest import BATCH, SCORE_BATCH
-from ghnas.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
-from ghnas.scoring import Score, Scorer
-from ghnas.space import load_space
+from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
+from ghnas.scoring.scorer import Score, Scorer
+from ghnas.spaces.base import load_space
 
 MARGINS = (1.28, 1.64, 2.0, 2.33, 3.0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import write_table
 
-from ghnas.study import create_run, find_run
+from ghnas.engine.runs import create_run, find_run
 
 
 def main() -> None:

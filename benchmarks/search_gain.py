@@ -16,7 +16,7 @@ from common import (
     write_table,
 )
 
-from ghnas.study import find_run
+from ghnas.engine.runs import find_run
 
 WAYS = (
     "best 5 of the search, from the GHN's weights",

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from common import CPU, interval, reordered, write_table
 
-from ghnas.correlation import Values, evaluate
 from ghnas.data import evaluation_batches, load_data, random_batches
-from ghnas.rows import RowFile
-from ghnas.shortlist import BATCH, RefineJob, quality, train_all
-from ghnas.space import load_space
+from ghnas.engine.short_list import BATCH, RefineJob, quality, train_all
+from ghnas.spaces.base import load_space
+from ghnas.utils.statistics import Values, evaluate
+from ghnas.utils.tables import RowFile
 
 COLUMNS = ("architecture", "refined", "accuracy", "seconds")
 

@@ -21,18 +21,18 @@ import torch
 from common import write_table
 from torch import Tensor, nn
 
-from ghnas.device import cores, pick_device
-from ghnas.fused import Machine, lower
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import Network, load_parameters
+from ghnas.engine.manifest import SCORE_BATCH, new_manifest
+from ghnas.engine.record import Record
+from ghnas.engine.runs import create_run
+from ghnas.executors.fused import Machine, lower
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
-from ghnas.graph import Graph
-from ghnas.manifest import SCORE_BATCH, new_manifest
-from ghnas.network import Network, load_parameters
-from ghnas.record import Record
-from ghnas.scoring import CHUNK, Batch, Scorer, evaluate_population
-from ghnas.space import Candidate, load_space
-from ghnas.study import create_run
+from ghnas.scoring.scorer import CHUNK, Batch, Scorer, evaluate_population
+from ghnas.spaces.base import Candidate, load_space
+from ghnas.utils.devices import cores, pick_device
 
 
 def main() -> None:

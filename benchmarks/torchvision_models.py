@@ -15,8 +15,8 @@ import torchvision
 from common import write_table
 from torch import nn
 
+from ghnas.architectures.tracing.trace import trace
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.trace import trace
 
 PUBLISHED = GHNConfig(num_classes=1000, max_shape=(64, 64, 16, 16), hid=32)
 

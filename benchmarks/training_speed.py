@@ -21,15 +21,15 @@ from stages import NodeByNode
 from torch import Tensor
 from torch.func import functional_call
 
+from ghnas.architectures.network import Network
 from ghnas.data import DataSet, load_data, random_batches
-from ghnas.device import cores
+from ghnas.executors.grouped import plan_one, run_stacked, stacked_plan
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
-from ghnas.meta_batches import sample_graphs
-from ghnas.metatrain import Job, TrainProgress, TrainSettings, train
-from ghnas.network import Network
-from ghnas.population import plan_one, run_stacked, stacked_plan
-from ghnas.space import Space, load_space
+from ghnas.spaces.base import Space, load_space
+from ghnas.training.hypernetwork.meta_batches import sample_graphs
+from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
+from ghnas.utils.devices import cores
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def our_rate(space: Space, data: DataSet, meta_batch: int, steps: int) -> float:
-    """Steps a second of `ghnas.metatrain`, when it has warmed up."""
+    """Steps a second of `ghnas.training.hypernetwork.training`, when it has warmed up."""
     rates: list[float] = []
 
     def note(progress: TrainProgress) -> None:

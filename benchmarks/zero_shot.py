@@ -18,7 +18,7 @@ from common import (
 )
 
 from ghnas.data import evaluation_batches
-from ghnas.scoring import Scorer
+from ghnas.scoring.scorer import Scorer
 
 RATES = (0.05, 0.1, 0.2)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ghnas.network import Network
+    from ghnas.architectures.network import Network
 
 __all__ = ["load"]
 
@@ -23,8 +23,8 @@ def load(path: str | PathLike[str]) -> Network:
         with the mean and std of `architecture.json`.
 
     Raises:
-        ghnas.errors.UserError: If there is none, or it is damaged.
+        ghnas.utils.errors.UserError: If there is none, or it is damaged.
     """
-    from ghnas.trained import load as load_network  # torch takes seconds to import
+    from ghnas.training.saved import load as load_network  # torch takes seconds to import
 
     return load_network(Path(path))

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ghnas.genotype import Genotype
+from ghnas.architectures.genotypes import Genotype
 
 
 class Op(nn.Module):

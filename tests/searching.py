@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ghnas.architectures.graph import Graph
 from ghnas.data import DataSet
+from ghnas.engine.loop import HASH_LENGTH
+from ghnas.engine.manifest import Manifest, new_manifest
+from ghnas.engine.runs import Ranked, Run
 from ghnas.ghn.checkpoint import GHNInfo, save_ghn
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.graph import Graph
-from ghnas.manifest import Manifest, new_manifest
-from ghnas.racing import Race
-from ghnas.scoring import Score
-from ghnas.search import HASH_LENGTH
-from ghnas.space import Space, load_space
-from ghnas.study import Ranked, Run
+from ghnas.scoring.racing import Race
+from ghnas.scoring.scorer import Score
+from ghnas.spaces.base import Space, load_space
 
 
 def make_manifest(space_name: str = "darts", **changes: Any) -> Manifest:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ghnas.space import list_spaces
+from ghnas.spaces.base import list_spaces
 
 Ghnas = Callable[..., tuple[int, str, str]]
 DARTS = list_spaces()["darts"].read_text()
@@ -321,7 +321,7 @@ def test_operating_system_errors(
     def refuse(*_: object) -> None:
         raise OSError(number, "as the system says it", "/somewhere/manifest.json")
 
-    monkeypatch.setattr("ghnas.device.pick_device", refuse)
+    monkeypatch.setattr("ghnas.utils.devices.pick_device", refuse)
     sentence = fails("search")
     assert words in sentence
     assert "/somewhere/manifest.json" in sentence

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ghnas.cli import main, options
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
@@ -155,7 +155,7 @@ def test_an_interrupted_search_is_resumed(
     ghnas: Ghnas, tiny_ghn: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the middle of a batch; afterwards the run equals an uninterrupted one."""
-    from ghnas.scoring import Scorer
+    from ghnas.scoring.scorer import Scorer
 
     score, calls = Scorer.score, []
 
@@ -249,7 +249,7 @@ def test_the_dashboard_serves_a_run(finished: Path) -> None:
     from urllib.request import urlopen
 
     from ghnas.cli.dashboard import make_dashboard
-    from ghnas.study import find_run
+    from ghnas.engine.runs import find_run
 
     run = find_run(finished)
     server = make_dashboard(run.storage_url, "127.0.0.1", 0)

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searching import make_manifest
 
-from ghnas.consensus import PARTS, Reference, Scale, gather, measure, reference_for
+from ghnas.architectures.network import kaiming
+from ghnas.engine.loop import search
+from ghnas.engine.runs import create_run
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.network import kaiming
-from ghnas.processes import as_completed, one_torch_thread
-from ghnas.refine import Refined, RefineSettings, learning_rate, refine_one
-from ghnas.scoring import Evidence, Score, Scorer, evaluate_one
-from ghnas.search import search
-from ghnas.space import load_space
-from ghnas.study import create_run
+from ghnas.scoring.composite import PARTS, Reference, Scale, gather, measure, reference_for
+from ghnas.scoring.scorer import Evidence, Score, Scorer, evaluate_one
+from ghnas.spaces.base import load_space
+from ghnas.training.short import Refined, RefineSettings, learning_rate, refine_one
+from ghnas.utils.processes import as_completed, one_torch_thread
 
 SPACE = load_space("nasbench201").with_skeleton(channels=4, cells=1)
 SHAPE, CPU = (3, 8, 8), torch.device("cpu")
@@ -103,7 +103,7 @@ def test_a_short_training_equals_plain_sgd() -> None:
     found = refine_one(graph, parameters, data, checks, settings)
     start = evaluate_one(graph, parameters, data)
     assert found.losses == pytest.approx((start.loss,), rel=1e-5)
-    from ghnas.network import Network, load_parameters
+    from ghnas.architectures.network import Network, load_parameters
 
     network = Network(graph)
     load_parameters(network, parameters)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from ghnas.architectures import Architectures, generate, make_records
-from ghnas.deepnets_space import DeepNetsSpace, reductions
-from ghnas.errors import UserError
+from ghnas.architectures.network import Network
+from ghnas.executors.grouped import plan, plan_one, run
 from ghnas.ghn.features import PRIMITIVES, graph_features
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.network import Network
-from ghnas.population import plan, plan_one, run
-from ghnas.space import load_space, read_space_file
+from ghnas.spaces.archive import Architectures, generate, make_records
+from ghnas.spaces.base import load_space, read_space_file
+from ghnas.spaces.deepnets import DeepNetsSpace, reductions
+from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
@@ -134,7 +134,7 @@ def test_a_heavy_head_counts_at_imagenet_size() -> None:
 def test_files_do_not_depend_on_who_writes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ghnas.architectures.SHARD", 30)
+    monkeypatch.setattr("ghnas.spaces.archive.SHARD", 30)
     chosen = space()
     for name, workers in (("one", 1), ("three", 3)):
         generate(tmp_path / name, chosen, TEXT, count=100, seed=5, workers=workers)

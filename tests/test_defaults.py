@@ -10,8 +10,8 @@ import pytest
 from searching import save_untrained
 
 from ghnas.data import load_data
-from ghnas.errors import UserError
-from ghnas.space import load_space, parse_space, read_space_file
+from ghnas.spaces.base import load_space, parse_space, read_space_file
+from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
 SMALL = {"channels": 4, "cells": 1, "stages": 2}

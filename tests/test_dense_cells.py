@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ghnas.constraints import Limits, require_feasible
-from ghnas.drawing import as_svg, as_text, draw
-from ghnas.errors import UserError
+from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.engine.constraints import Limits, require_feasible
+from ghnas.executors.grouped import plan, run
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.network import Network, kaiming, load_parameters
-from ghnas.population import plan, run
-from ghnas.scoring import evaluate_population
-from ghnas.space import Candidate, load_space
+from ghnas.reports.drawing import as_svg, as_text, draw
+from ghnas.scoring.scorer import evaluate_population
+from ghnas.spaces.base import Candidate, load_space
+from ghnas.utils.errors import UserError
 
 SPACE = load_space("nasbench201")
 SMALL = SPACE.with_skeleton(channels=4, cells=1)

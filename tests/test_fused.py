@@ -9,10 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnas.fused import Machine, Unsupported, lower
-from ghnas.graph import Graph, GraphBuilder
-from ghnas.network import Network, kaiming, load_parameters
-from ghnas.ops import (
+from ghnas.architectures.graph import Graph, GraphBuilder
+from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.architectures.ops import (
     Activation,
     AvgPool,
     BatchNorm,
@@ -27,8 +26,9 @@ from ghnas.ops import (
     Sum,
     Zeros,
 )
-from ghnas.scoring import Evaluator, evaluate_one
-from ghnas.space import load_space
+from ghnas.executors.fused import Machine, Unsupported, lower
+from ghnas.scoring.scorer import Evaluator, evaluate_one
+from ghnas.spaces.base import load_space
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

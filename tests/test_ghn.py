@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from searching import DARTS_V2
 
+from ghnas.architectures.genotypes import parse_genotype
 from ghnas.data import load_data
-from ghnas.errors import UserError
-from ghnas.genotype import parse_genotype
+from ghnas.executors.grouped import plan_one, run
 from ghnas.ghn.checkpoint import GHNInfo, check_ghn, find_ghn, load_ghn, save_ghn
 from ghnas.ghn.features import graph_features
 from ghnas.ghn.model import GHN, PRESETS, GHNConfig, read_graphs
-from ghnas.population import plan_one, run
-from ghnas.space import load_space
+from ghnas.spaces.base import load_space
+from ghnas.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 SHAPE = (3, 16, 16)

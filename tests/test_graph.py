@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnas.graph import Graph, GraphBuilder
-from ghnas.ops import Activation, BatchNorm, Concat, Conv, Input, Sum
-from ghnas.paths import levels, shortest_paths
-from ghnas.space import load_space
+from ghnas.architectures.graph import Graph, GraphBuilder
+from ghnas.architectures.ops import Activation, BatchNorm, Concat, Conv, Input, Sum
+from ghnas.architectures.paths import levels, shortest_paths
+from ghnas.spaces.base import load_space
 
 DARTS = load_space("darts")
 

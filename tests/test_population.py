@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghnas import kernels
-from ghnas.network import Network, kaiming, load_parameters
-from ghnas.population import plan, plan_one, run, run_stacked, stacked_plan
-from ghnas.space import load_space
+from ghnas.architectures import cpu_kernels
+from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.executors.grouped import plan, plan_one, run, run_stacked, stacked_plan
+from ghnas.spaces.base import load_space
 
 SHAPE = (3, 16, 16)
 
@@ -79,7 +79,7 @@ def test_depthwise_equals_pytorch(
     x = torch.randn(3, 6, *size).to(memory_format=torch.channels_last)
     weight = torch.randn(6, 1, kernel, kernel)
     padding = dilation * (kernel - 1) // 2
-    ours = gradients(lambda a, w: kernels.depthwise_conv(a, w, stride, dilation), x, weight)
+    ours = gradients(lambda a, w: cpu_kernels.depthwise_conv(a, w, stride, dilation), x, weight)
     theirs = gradients(lambda a, w: F.conv2d(a, w, None, stride, padding, dilation, 6), x, weight)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -89,10 +89,10 @@ def test_depthwise_equals_pytorch(
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pools_equal_pytorch(size: tuple[int, int], stride: int) -> None:
     x = torch.randn(3, 6, *size).to(memory_format=torch.channels_last)
-    ours = gradients(lambda a: kernels.avg_pool(a, 3, stride), x)
+    ours = gradients(lambda a: cpu_kernels.avg_pool(a, 3, stride), x)
     theirs = gradients(lambda a: F.avg_pool2d(a, 3, stride, 1, count_include_pad=False), x)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
     with torch.no_grad():
         expected = F.max_pool2d(x, 3, stride, 1)
-        torch.testing.assert_close(kernels.max_pool(x, 3, stride), expected)
+        torch.testing.assert_close(cpu_kernels.max_pool(x, 3, stride), expected)

@@ -13,7 +13,7 @@ import pytest
 
 PARENT = """
 import os, time
-from ghnas.processes import start_pool
+from ghnas.utils.processes import start_pool
 
 def note() -> None:
     print(os.getpid(), flush=True)
@@ -41,7 +41,7 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
 
 TRAINING = """
 import torch
-from ghnas.processes import start_pool, training_context
+from ghnas.utils.processes import start_pool, training_context
 
 class Doubled(torch.nn.Module):
     def forward(self, x):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
-from ghnas.properties import graph_embeddings, predict_property
-from ghnas.space import load_space
+from ghnas.ranking.properties import graph_embeddings, predict_property
+from ghnas.spaces.base import load_space
 
 SMALL = GHNConfig(hid=8, max_shape=(8, 8, 5, 5))
 

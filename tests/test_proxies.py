@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ghnas.graph import Graph, GraphBuilder
-from ghnas.network import Network, initialised, load_parameters
-from ghnas.ops import (
+from ghnas.architectures.graph import Graph, GraphBuilder
+from ghnas.architectures.network import Network, initialised, load_parameters
+from ghnas.architectures.ops import (
     Activation,
     BatchNorm,
     Conv,
@@ -23,14 +23,14 @@ from ghnas.ops import (
     Sum,
     Zeros,
 )
-from ghnas.proxies import (
+from ghnas.scoring.proxies import (
     LOWEST,
     PROXIES,
     rank_vote,
     reaches_output,
     score_graph,
 )
-from ghnas.space import load_space
+from ghnas.spaces.base import load_space
 
 Array = npt.NDArray[np.float64]
 

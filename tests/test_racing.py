@@ -12,13 +12,13 @@ import pytest
 import torch
 from searching import entries, make_manifest, ranking
 
+from ghnas.architectures.graph import Graph
+from ghnas.engine.loop import search
+from ghnas.engine.runs import create_run
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.graph import Graph
-from ghnas.racing import Race, Stage, bar_of, fit_stages
-from ghnas.scoring import Score, Scorer
-from ghnas.search import search
-from ghnas.space import load_space
-from ghnas.study import create_run
+from ghnas.scoring.racing import Race, Stage, bar_of, fit_stages
+from ghnas.scoring.scorer import Score, Scorer
+from ghnas.spaces.base import load_space
 
 
 def test_a_candidate_stops_when_it_can_no_longer_be_among_the_best() -> None:

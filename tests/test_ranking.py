@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghnas import correlation
-from ghnas.ensemble import out_of_fold
-from ghnas.errors import UserError
-from ghnas.ranking import read_truth, subset
-from ghnas.rows import RowFile
-from ghnas.scatter import scatter
+from ghnas.ranking.comparison import read_truth, subset
+from ghnas.ranking.ensemble import out_of_fold
+from ghnas.reports.plots import scatter
+from ghnas.utils import statistics as correlation
+from ghnas.utils.errors import UserError
+from ghnas.utils.tables import RowFile
 
 Ghnas = Callable[..., tuple[int, str, str]]
 LOW = -math.inf
@@ -258,7 +258,7 @@ def test_truth_is_resumed_and_ranked(ghnas: Ghnas, pictures: Path, tmp_path: Pat
 def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
     import random
 
-    from ghnas.space import load_space
+    from ghnas.spaces.base import load_space
 
     space, rng = load_space("darts"), random.Random(5)
     rows: list[tuple[object, ...]] = [("architecture", "my_accuracy")]
@@ -279,10 +279,10 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
 
     # the same scores as a search gives
     from ghnas.data import evaluation_batches, load_data
-    from ghnas.device import pick_device
+    from ghnas.engine.manifest import SCORE_BATCH
     from ghnas.ghn.checkpoint import load_ghn
-    from ghnas.manifest import SCORE_BATCH
-    from ghnas.scoring import Scorer
+    from ghnas.scoring.scorer import Scorer
+    from ghnas.utils.devices import pick_device
 
     data, (model, info) = load_data(), load_ghn(tiny_ghn)
     checks = evaluation_batches(

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ghnas.drawing import as_svg, as_text, draw
-from ghnas.report import format_count, format_percent, format_seconds, summarise
-from ghnas.space import load_space
+from ghnas.reports.drawing import as_svg, as_text, draw
+from ghnas.reports.tables import format_count, format_percent, format_seconds, summarise
+from ghnas.spaces.base import load_space
 
 IMAGE = (3, 16, 16)
 

@@ -19,11 +19,11 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from searching import FakeScorer, entries, make_manifest, ranking
 
-from ghnas.errors import UserError
-from ghnas.run import LOCK
-from ghnas.scoring import Score
-from ghnas.search import SearchProgress, search
-from ghnas.study import Run, create_run, open_run
+from ghnas.engine.loop import SearchProgress, search
+from ghnas.engine.run import LOCK
+from ghnas.engine.runs import Run, create_run, open_run
+from ghnas.scoring.scorer import Score
+from ghnas.utils.errors import UserError
 
 STRATEGIES = ("random", "evolution", "tpe", "nsga2")
 SMALL_SPACE = """
@@ -251,7 +251,7 @@ def test_batch_that_was_recorded_in_part(tmp_path: Path) -> None:
 def test_kill_9_at_any_moment(
     tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ghnas.storage.LOCK_PATIENCE", 0.02)  # nobody else writes
+    monkeypatch.setattr("ghnas.engine.storage.LOCK_PATIENCE", 0.02)  # nobody else writes
     # Parzen estimators take most of the time
     budget = 48 if strategy == "tpe" else 120
     settings: dict[str, Any] = {"strategy": strategy, "budget": budget, "batch_size": 6}

@@ -12,15 +12,15 @@ import pytest
 import torch
 from searching import FakeScorer, make_manifest, ranking
 
-from ghnas.errors import UserError
-from ghnas.network import kaiming
-from ghnas.record import FLOOR
-from ghnas.refine import refine_one
-from ghnas.run import Run
-from ghnas.search import search
-from ghnas.shortlist import RefineJob, quality, refine_best
-from ghnas.space import load_space
-from ghnas.study import create_run
+from ghnas.architectures.network import kaiming
+from ghnas.engine.loop import search
+from ghnas.engine.record import FLOOR
+from ghnas.engine.run import Run
+from ghnas.engine.runs import create_run
+from ghnas.engine.short_list import RefineJob, quality, refine_best
+from ghnas.spaces.base import load_space
+from ghnas.training.short import refine_one
+from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
 CPU = torch.device("cpu")

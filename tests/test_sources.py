@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from ghnas.data import data_name, load_data
-from ghnas.errors import DataError, UserError
+from ghnas.utils.errors import DataError, UserError
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from searching import DARTS_V2
 
-from ghnas.errors import UserError
-from ghnas.genotype import format_genotype, parse_genotype
-from ghnas.network import Network
-from ghnas.space import list_spaces, load_space
+from ghnas.architectures.genotypes import format_genotype, parse_genotype
+from ghnas.architectures.network import Network
+from ghnas.spaces.base import list_spaces, load_space
+from ghnas.utils.errors import UserError
 
 SHAPE = (3, 16, 16)
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ghnas.constraints import Limits, descend, require_feasible
-from ghnas.errors import UserError
-from ghnas.graph import Graph
-from ghnas.optuna_strategies import GeneticSearch, ParzenSearch
-from ghnas.space import Candidate, Space, load_space
-from ghnas.strategies import (
+from ghnas.architectures.graph import Graph
+from ghnas.engine.constraints import Limits, descend, require_feasible
+from ghnas.engine.optuna_samplers import GeneticSearch, ParzenSearch
+from ghnas.engine.samplers import (
     STRATEGIES,
     Directions,
     Evaluated,
@@ -23,6 +21,8 @@ from ghnas.strategies import (
     register,
     worse_than,
 )
+from ghnas.spaces.base import Candidate, Space, load_space
+from ghnas.utils.errors import UserError
 
 NAMES = ("random", "evolution", "tpe", "nsga2")
 ONE: Directions = ("maximize",)
@@ -135,7 +135,7 @@ def test_unknown_strategy(space: Space) -> None:
 
 
 def test_a_new_strategy_is_one_function(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghnas.strategies.STRATEGIES", dict(STRATEGIES))
+    monkeypatch.setattr("ghnas.engine.samplers.STRATEGIES", dict(STRATEGIES))
 
     @register("same")
     class Same:

@@ -15,14 +15,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from searching import FakeScorer, make_manifest, ranking
 
-from ghnas.errors import UserError
-from ghnas.manifest import OBJECTIVES, Manifest, read_manifest
-from ghnas.record import Record, TrialFormat
-from ghnas.run import JOURNAL, LOCK, MANIFEST, PROGRESS
-from ghnas.search import search
-from ghnas.space import load_space, read_space_file
-from ghnas.storage import JournalWriter, create_study, open_storage, repair_journal
-from ghnas.study import (
+from ghnas.engine.loop import search
+from ghnas.engine.manifest import OBJECTIVES, Manifest, read_manifest
+from ghnas.engine.record import Record, TrialFormat
+from ghnas.engine.run import JOURNAL, LOCK, MANIFEST, PROGRESS
+from ghnas.engine.runs import (
     FORMAT_VERSION,
     Run,
     create_run,
@@ -33,6 +30,9 @@ from ghnas.study import (
     parse_objectives,
     select,
 )
+from ghnas.engine.storage import JournalWriter, create_study, open_storage, repair_journal
+from ghnas.spaces.base import load_space, read_space_file
+from ghnas.utils.errors import UserError
 
 SPACES = {name: load_space(name) for name in ("darts", "mobile")}
 
@@ -356,7 +356,7 @@ def test_torn_line_is_cut(tmp_path: Path, cut: int) -> None:
 
 
 def test_lock_that_nobody_holds_is_removed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghnas.storage.LOCK_PATIENCE", 0.05)
+    monkeypatch.setattr("ghnas.engine.storage.LOCK_PATIENCE", 0.05)
     lock = Path(f"{run.study_path}.lock")
     lock.symlink_to(run.study_path)
     repair_journal(run.study_path)

@@ -14,13 +14,13 @@ from plain_networks import Darts, VisionTransformer, small_mobilenet_v3, small_r
 from searching import DARTS_V2
 from torch import Tensor, nn
 
-from ghnas.errors import UserError
-from ghnas.genotype import parse_genotype
+from ghnas.architectures.genotypes import parse_genotype
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.tracing.trace import replace_classifier, trace
 from ghnas.ghn.features import PRIMITIVES, graph_features
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.graph import Graph
-from ghnas.space import load_space
-from ghnas.trace import replace_classifier, trace
+from ghnas.spaces.base import load_space
+from ghnas.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 SMALL = (3, 32, 32)

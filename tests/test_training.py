@@ -9,18 +9,18 @@ import pytest
 import torch
 
 import ghnas
-from ghnas import finetune as finetuning
 from ghnas.data import DataSet, evaluation_batches, load_data
-from ghnas.errors import UserError
-from ghnas.finetune import EpochReport, FinetuneSettings, finetune
+from ghnas.engine import finetuning
+from ghnas.engine.finetuning import EpochReport, FinetuneSettings, finetune
+from ghnas.engine.loop import search
+from ghnas.engine.runs import create_run, new_manifest, select
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHNConfig
-from ghnas.metatrain import Job, TrainProgress, TrainSettings, train
-from ghnas.metatrain_loop import learning_rate
-from ghnas.scoring import Scorer
-from ghnas.search import search
-from ghnas.space import load_space
-from ghnas.study import create_run, new_manifest, select
+from ghnas.scoring.scorer import Scorer
+from ghnas.spaces.base import load_space
+from ghnas.training.hypernetwork.loop import learning_rate
+from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
+from ghnas.utils.errors import UserError
 
 CPU = torch.device("cpu")
 CONFIG = GHNConfig(hid=8, max_shape=(16, 16, 5, 5))

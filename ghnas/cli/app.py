@@ -22,7 +22,7 @@ from ghnas.cli import (
     train,
     truth,
 )
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -13,7 +13,7 @@ import typer
 
 from ghnas.cli import options
 from ghnas.cli.terminal import console, say
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 EXAMPLE = "Example: ghnas dashboard --port 8080"
 
@@ -30,7 +30,7 @@ def dashboard(
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Show a run in the Optuna dashboard, live while the search goes on."""
-    from ghnas.study import find_run
+    from ghnas.engine.runs import find_run
 
     found = find_run(results, run)
     out = console()

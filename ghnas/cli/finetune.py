@@ -15,8 +15,8 @@ from ghnas.cli.selection import ranked_as_dict, select
 from ghnas.cli.terminal import Meter, console, meter, print_json, say
 
 if TYPE_CHECKING:
-    from ghnas.finetune import EpochReport, FinetuneResult
-    from ghnas.study import Run
+    from ghnas.engine.finetuning import EpochReport, FinetuneResult
+    from ghnas.engine.runs import Run
 
 EXAMPLE = "Example: ghnas finetune top-5 --epochs 20 --baseline"
 
@@ -49,16 +49,16 @@ def finetune(
     Writes weights, architecture and history for ghnas.load(path), which gives the trained
     network back. Test images are read here alone.
     """
-    from ghnas.device import pick_device
-    from ghnas.record import trial_name
-    from ghnas.study import find_run
+    from ghnas.engine.record import trial_name
+    from ghnas.engine.runs import find_run
+    from ghnas.utils.devices import pick_device
 
     place = pick_device(device)
     found = find_run(results, run)
     chosen = select(found, which)
 
-    from ghnas.finetune import FinetuneSettings
-    from ghnas.finetune import finetune as run_finetuning
+    from ghnas.engine.finetuning import FinetuneSettings
+    from ghnas.engine.finetuning import finetune as run_finetuning
 
     settings = FinetuneSettings(
         epochs=epochs,
@@ -107,7 +107,7 @@ class _Progress:
 
 
 def _print_results(out: Console, finished: Sequence[FinetuneResult]) -> None:
-    from ghnas.report import baseline_table, finetune_table
+    from ghnas.reports.tables import baseline_table, finetune_table
 
     say(out, "")
     out.print(finetune_table(finished))

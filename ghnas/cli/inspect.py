@@ -14,9 +14,9 @@ from ghnas.cli.terminal import console, print_json, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ghnas.graph import Graph
-    from ghnas.space import Candidate, Space
-    from ghnas.study import Ranked
+    from ghnas.architectures.graph import Graph
+    from ghnas.engine.runs import Ranked
+    from ghnas.spaces.base import Candidate, Space
 
 SPACES_EXAMPLE = "Example: ghnas spaces darts"
 SHOW_EXAMPLE = "Example: ghnas show top-5"
@@ -36,7 +36,7 @@ def spaces(
 ) -> None:
     """List the search spaces, or show one: choices, size, an example with its cost."""
     from ghnas.cli.loading import load_skeleton
-    from ghnas.space import list_spaces
+    from ghnas.spaces.base import list_spaces
 
     if name is not None:
         _show_space(load_skeleton(name, cells, channels), seed, json)
@@ -45,7 +45,7 @@ def spaces(
     if json:
         print_json([_describe_space(space) for space in listed])
         return
-    from ghnas.report import Column, table
+    from ghnas.reports.tables import Column, table
 
     rows = [(s.name, str(len(s.choices)), f"{s.size:.1e}", s.description) for s in listed]
     columns = ("space", "choices", "size", Column("description", wrap=True))
@@ -64,7 +64,7 @@ def _describe_space(space: Space) -> dict[str, Any]:
 
 
 def _show_space(space: Space, seed: int, json: bool) -> None:
-    from ghnas.report import FLOPS_NOTE, choices_table, describe_skeleton, format_count
+    from ghnas.reports.tables import FLOPS_NOTE, choices_table, describe_skeleton, format_count
 
     candidate = space.sample(random.Random(seed))
     graph = space.graph(candidate, EXAMPLE_IMAGE, EXAMPLE_CLASSES)
@@ -93,7 +93,7 @@ def _show_space(space: Space, seed: int, json: bool) -> None:
 
 
 def _draw(out: Console, space: Space, candidate: Candidate, graph: Graph) -> None:
-    from ghnas.drawing import as_text, draw
+    from ghnas.reports.drawing import as_text, draw
 
     for drawing in draw(space, candidate, graph):
         say(out, as_text(drawing) + "\n")
@@ -119,10 +119,10 @@ def show(
 ) -> None:
     """Show architectures of a run: genotype, shapes, a drawing of the cell."""
     from ghnas.cli.selection import ranked_as_dict, select
-    from ghnas.drawing import as_svg, draw
-    from ghnas.files import write_atomically
-    from ghnas.record import trial_name
-    from ghnas.study import find_run
+    from ghnas.engine.record import trial_name
+    from ghnas.engine.runs import find_run
+    from ghnas.reports.drawing import as_svg, draw
+    from ghnas.utils.files import write_atomically
 
     found = find_run(results, run)
     space = found.space
@@ -142,8 +142,8 @@ def show(
 
 
 def _show_one(out: Console, space: Space, item: Ranked, graph: Graph, nodes: bool) -> None:
-    from ghnas.record import trial_name
-    from ghnas.report import cells_table, format_count, format_percent, nodes_table
+    from ghnas.engine.record import trial_name
+    from ghnas.reports.tables import cells_table, format_count, format_percent, nodes_table
 
     record = item.record
     consensus = "" if record.consensus is None else f"consensus {record.consensus:.2f}, "
@@ -161,7 +161,7 @@ def runs(results: options.Results = options.DEFAULT_RESULTS, json: options.Json 
     """List the runs, the latest last."""
     from dataclasses import asdict
 
-    from ghnas.study import list_runs
+    from ghnas.engine.runs import list_runs
 
     found = list_runs(results)
     if json:
@@ -170,6 +170,6 @@ def runs(results: options.Results = options.DEFAULT_RESULTS, json: options.Json 
     if not found:
         say(console(), f"no runs in {results}: start one with ghnas search")
         return
-    from ghnas.report import runs_table
+    from ghnas.reports.tables import runs_table
 
     console().print(runs_table(found))

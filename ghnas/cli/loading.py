@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ghnas.cli.terminal import meter, say
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
-    from ghnas.scoring import Batch, Measure, Scorer
-    from ghnas.space import Space
+    from ghnas.scoring.scorer import Batch, Measure, Scorer
+    from ghnas.spaces.base import Space
 
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 
@@ -38,7 +38,7 @@ def load_skeleton(
     Raises:
         UserError: If there is no such space, or it has no such setting.
     """
-    from ghnas.space import load_space
+    from ghnas.spaces.base import load_space
 
     space = load_space(name)
     changes = {"cells": cells, "channels": channels}
@@ -64,8 +64,8 @@ def skeleton_for(
     Raises:
         UserError: As `load_skeleton`.
     """
-    from ghnas.report import describe_skeleton
-    from ghnas.space import list_spaces
+    from ghnas.reports.tables import describe_skeleton
+    from ghnas.spaces.base import list_spaces
 
     space = load_skeleton(name, cells, channels)
     trained = load_skeleton(name, cells, channels, info.skeleton)
@@ -115,7 +115,7 @@ class Prepared:
         measure: Measure | None = None,
     ) -> Scorer:
         """Scores candidates on so many validation images, mixed by class, a batch at a time."""
-        from ghnas.scoring import Scorer
+        from ghnas.scoring.scorer import Scorer
 
         batches = self.batches(score_images, score_batch, device)
         return Scorer(self.ghn, batches, device, measure=measure)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)([kmgb]?)", re.IGNORECASE)

@@ -11,7 +11,7 @@ import typer
 
 from ghnas.cli import options
 from ghnas.cli.terminal import console, print_json, say
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,11 +70,11 @@ def predict(
 
     from safetensors.torch import save_file
 
-    from ghnas.files import replace_atomically
+    from ghnas.architectures.tracing.trace import trace
     from ghnas.ghn.checkpoint import load_ghn
     from ghnas.ghn.conditioning import condition
     from ghnas.ghn.model import with_tied
-    from ghnas.trace import trace
+    from ghnas.utils.files import replace_atomically
 
     out = console(json)
     path = output or Path(f"{network.rpartition(':')[2].rpartition('.')[2]}.safetensors")
@@ -123,7 +123,7 @@ def _build(name: str, classes: int | None, image_shape: tuple[int, int, int]) ->
     """
     from torch import nn
 
-    from ghnas.trace import replace_classifier
+    from ghnas.architectures.tracing.trace import replace_classifier
 
     if ":" not in name:
         named: nn.Module = _torchvision(name, classes)

@@ -19,15 +19,15 @@ from ghnas.cli import options
 from ghnas.cli.ranking_ghn import find_predictor, fitting
 from ghnas.cli.terminal import Pace, as_json, console, meter, print_json, say
 from ghnas.cli.truth import ImageSize, Workers, describe_estimate
-from ghnas.files import write_atomically
+from ghnas.utils.files import write_atomically
 
 if TYPE_CHECKING:
-    from ghnas.correlation import Estimate
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
-    from ghnas.methods import Scored, ScoreJob
-    from ghnas.ranking import Comparison
-    from ghnas.space import Space
+    from ghnas.ranking.comparison import Comparison
+    from ghnas.ranking.methods import Scored, ScoreJob
+    from ghnas.spaces.base import Space
+    from ghnas.utils.statistics import Estimate
 
 EXAMPLE = (
     "Example: ghnas rank --truth truth-darts-my-images.csv --space darts --data ./my-images "
@@ -128,12 +128,12 @@ def rank(
     the same command again to go on after an interruption; other methods add to the same folder.
     """
     from ghnas.data import evaluation_batches, random_batches
-    from ghnas.device import cores
+    from ghnas.engine.manifest import SCORE_BATCH
+    from ghnas.engine.short_list import BATCH
     from ghnas.ghn.checkpoint import train_command
-    from ghnas.manifest import SCORE_BATCH
-    from ghnas.methods import ScoreJob, base_methods, check_methods, needs_ghn, steps_of
-    from ghnas.ranking import as_dict, compare, read_truth, subset, write_comparison
-    from ghnas.shortlist import BATCH
+    from ghnas.ranking.comparison import as_dict, compare, read_truth, subset, write_comparison
+    from ghnas.ranking.methods import ScoreJob, base_methods, check_methods, needs_ghn, steps_of
+    from ghnas.utils.devices import cores
 
     names = _listed(methods)
     check_methods(names)
@@ -203,7 +203,7 @@ def _score(
     out: Console, job: ScoreJob, settings: dict[str, Any], names: list[str]
 ) -> dict[str, dict[str, Scored]]:
     """Scores by all methods but those that follow from the whole list, with meters."""
-    from ghnas.methods import (
+    from ghnas.ranking.methods import (
         CONSENSUS,
         CONSENSUS_PARTS,
         consensus,
@@ -231,7 +231,7 @@ def _score(
 
 def _listed(methods: str) -> list[str]:
     """The methods of a comma-separated list, each once."""
-    from ghnas.methods import DEFAULT
+    from ghnas.ranking.methods import DEFAULT
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     return list(
@@ -254,7 +254,7 @@ def _load(
     What is not given is as in the trainings, if they say it, or as the hypernetwork was trained.
     """
     from ghnas.cli.loading import load_images, load_skeleton
-    from ghnas.rows import read_settings
+    from ghnas.utils.tables import read_settings
 
     trained = read_settings(truth) or {}
     name = load_skeleton(space, None, None).name
@@ -303,7 +303,7 @@ def _notes(
 
 def _describe(info: GHNInfo, space: Space, score_images: int) -> str:
     """Which hypernetwork, for which skeleton, on how many validation images."""
-    from ghnas.manifest import SCORE_BATCH
+    from ghnas.engine.manifest import SCORE_BATCH
 
     size = _size(dict(space.skeleton))
     return f"{info.sha256[:12]}; {size}; {score_images} validation images, {SCORE_BATCH} at a time"
@@ -315,7 +315,7 @@ def _size(skeleton: dict[str, Any]) -> str:
 
 
 def _made_by(seconds: float, workers: int) -> str:
-    from ghnas.report import format_seconds
+    from ghnas.reports.tables import format_seconds
 
     return (
         f"made by `{shlex.join(['ghnas', *sys.argv[1:]])}` on {time.strftime('%Y-%m-%d')}, "
@@ -324,7 +324,7 @@ def _made_by(seconds: float, workers: int) -> str:
 
 
 def _print(out: Console, comparison: Comparison, notes: list[str], output: Path) -> None:
-    from ghnas.report import table
+    from ghnas.reports.tables import table
 
     shown = {
         "spearman": "Spear-\nman",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ghnas.cli.terminal import say
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
-    from ghnas.space import Space
+    from ghnas.spaces.base import Space
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def find_predictor(
     """The hypernetwork that the methods need; where none is named, the one that ships."""
     from ghnas.cli.loading import load_skeleton, shipped_ghn
     from ghnas.ghn.checkpoint import load_ghn
-    from ghnas.methods import needs_ghn
+    from ghnas.ranking.methods import needs_ghn
 
     if not any(map(needs_ghn, names)):
         return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from ghnas.cli.loading import Prepared
-    from ghnas.study import Run
+    from ghnas.engine.runs import Run
 
 
 SIZES = ("cells", "channels")
@@ -35,10 +35,10 @@ def refine_shortlist(
 ) -> None:
     """Train the best candidates for a moment, with a meter."""
     from ghnas.data import random_batches
-    from ghnas.device import cores
-    from ghnas.report import describe_skeleton
-    from ghnas.shortlist import BATCH, RefineJob, refine_best
-    from ghnas.space import parse_space
+    from ghnas.engine.short_list import BATCH, RefineJob, refine_best
+    from ghnas.reports.tables import describe_skeleton
+    from ghnas.spaces.base import parse_space
+    from ghnas.utils.devices import cores
 
     manifest, data, space = run.manifest, prepared.data, run.space
     cells = cells or parse_space(manifest.space_text, manifest.space).skeleton.get("cells")

@@ -16,17 +16,17 @@ from ghnas.cli import options
 from ghnas.cli.refining import refine_shortlist, results_option
 from ghnas.cli.selection import ranked_as_dict
 from ghnas.cli.terminal import Meter, Pace, console, meter, print_json, say
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+    from ghnas.architectures.graph import Graph
     from ghnas.cli.loading import Prepared
-    from ghnas.graph import Graph
-    from ghnas.scoring import Scorer
-    from ghnas.search import SearchProgress
-    from ghnas.space import Candidate, Space
-    from ghnas.study import Manifest, Run
+    from ghnas.engine.loop import SearchProgress
+    from ghnas.engine.runs import Manifest, Run
+    from ghnas.scoring.scorer import Scorer
+    from ghnas.spaces.base import Candidate, Space
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
 BUDGET, SCORE_IMAGES, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 10, 100, 20
@@ -166,7 +166,7 @@ def search(
     json: options.Json = False,
 ) -> None:
     """Search a space: propose candidates, predict their weights, score and rank them."""
-    from ghnas.device import pick_device
+    from ghnas.utils.devices import pick_device
 
     request = Request(
         space,
@@ -210,9 +210,9 @@ def _start(
 ) -> tuple[Run, Prepared]:
     """A new run for what was asked."""
     from ghnas.cli.loading import data_source, load_skeleton, prepare, skeleton_for
-    from ghnas.racing import KEEP
-    from ghnas.strategies import check_strategy
-    from ghnas.study import create_run, new_manifest, parse_objectives
+    from ghnas.engine.runs import create_run, new_manifest, parse_objectives
+    from ghnas.engine.samplers import check_strategy
+    from ghnas.scoring.racing import KEEP
 
     space_name = request.space or "darts"
     space = load_skeleton(space_name, request.cells, request.channels)
@@ -252,8 +252,8 @@ def _start(
 
 def _scorer(out: Console, prepared: Prepared, manifest: Manifest, device: torch.device) -> Scorer:
     """Looks for further evidence where the consensus is an objective."""
-    from ghnas.consensus import measure
-    from ghnas.fused import are_compiled
+    from ghnas.executors.fused import are_compiled
+    from ghnas.scoring.composite import measure
 
     if device.type == "cpu" and not are_compiled():
         say(out, "compiling the kernels for this machine, once: about 20 s")
@@ -262,7 +262,7 @@ def _scorer(out: Console, prepared: Prepared, manifest: Manifest, device: torch.
 
 
 def _require_feasible(space: Space, manifest: Manifest) -> None:
-    from ghnas.constraints import Limits, require_feasible
+    from ghnas.engine.constraints import Limits, require_feasible
 
     def graph(candidate: Candidate) -> Graph:
         return space.graph(candidate, manifest.image_shape, len(manifest.classes))
@@ -277,7 +277,7 @@ def _continue(
 ) -> tuple[Run, Prepared]:
     """An earlier run, with what it was started with."""
     from ghnas.cli.loading import prepare
-    from ghnas.study import find_run
+    from ghnas.engine.runs import find_run
 
     run = find_run(results, name)
     manifest = run.manifest
@@ -329,8 +329,8 @@ def _search(
     out: Console, run: Run, prepared: Prepared, device: torch.device, results: Path
 ) -> None:
     """Search until the budget is spent, with a meter."""
-    from ghnas.report import format_seconds
-    from ghnas.search import search as run_search
+    from ghnas.engine.loop import search as run_search
+    from ghnas.reports.tables import format_seconds
 
     manifest, before = run.manifest, len(run.recorded())
     if before >= manifest.budget:
@@ -339,7 +339,7 @@ def _search(
     scorer = _scorer(out, prepared, manifest, device)
     reference = None
     if "consensus" in manifest.objectives:
-        from ghnas.consensus import reference_for
+        from ghnas.scoring.composite import reference_for
 
         say(out, "first, random architectures to compare with")
         with meter(out, "for comparison") as shown:
@@ -367,7 +367,7 @@ def _search(
 
 
 def _report(shown: Meter, progress: SearchProgress) -> None:
-    from ghnas.report import format_percent
+    from ghnas.reports.tables import format_percent
 
     best = format_percent(progress.best_accuracy)
     shown.update(progress.done, progress.budget, f"best {best}", progress.rate)
@@ -375,7 +375,7 @@ def _report(shown: Meter, progress: SearchProgress) -> None:
 
 def _summarise(out: Console, run: Run, results: Path) -> None:
     """The best candidates, where everything is, and what to do next."""
-    from ghnas.report import ranking_table
+    from ghnas.reports.tables import ranking_table
 
     say(out, "")
     best = run.ranked(BEST)

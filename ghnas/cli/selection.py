@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ghnas.space import Space
-    from ghnas.study import Ranked, Run
+    from ghnas.engine.runs import Ranked, Run
+    from ghnas.spaces.base import Space
 
 _TOP = re.compile(r"top-?(.*)", re.IGNORECASE)
 _TRIAL = re.compile(r"(?:trial-?|#)(.*)", re.IGNORECASE)
@@ -26,7 +26,7 @@ def select(run: Run, text: str) -> list[Ranked]:
     Raises:
         UserError: If the selection cannot be read or names nothing.
     """
-    from ghnas.study import select as select_ranked
+    from ghnas.engine.runs import select as select_ranked
 
     text = text.strip()
     if (match := _TRIAL.fullmatch(text)) is not None:
@@ -48,8 +48,8 @@ def _number(digits: str, text: str, least: int) -> int:
 
 def _from_notation(run: Run, text: str) -> Ranked:
     """The run's own trial of that architecture, or one that was never scored."""
-    from ghnas.record import UNSCORED
-    from ghnas.study import Ranked, Record
+    from ghnas.engine.record import UNSCORED
+    from ghnas.engine.runs import Ranked, Record
 
     candidate = run.space.decode(text)
     graph = run.graph(candidate)
@@ -71,7 +71,7 @@ def _from_notation(run: Run, text: str) -> Ranked:
 
 def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
     """For JSON."""
-    from ghnas.record import UNSCORED
+    from ghnas.engine.record import UNSCORED
 
     record = item.record
     scored = record.number != UNSCORED

@@ -9,10 +9,10 @@ import typer
 
 from ghnas.cli import options
 from ghnas.cli.terminal import Meter, console, meter, print_json, say
-from ghnas.errors import UserError
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ghnas.metatrain import TrainProgress
+    from ghnas.training.hypernetwork.training import TrainProgress
 
 EXAMPLE = (
     "Example: ghnas train --space darts --data ./my-images --steps 20000 --output mine.safetensors"
@@ -97,11 +97,11 @@ def train(
     """
     from ghnas.cli.loading import load_images, load_skeleton
     from ghnas.data.sources import EMBEDDED
-    from ghnas.device import cores, pick_device
     from ghnas.ghn.checkpoint import find_ghn
     from ghnas.ghn.model import PRESETS, GHNConfig
-    from ghnas.metatrain import Job, TrainSettings
-    from ghnas.metatrain import train as run_training
+    from ghnas.training.hypernetwork.training import Job, TrainSettings
+    from ghnas.training.hypernetwork.training import train as run_training
+    from ghnas.utils.devices import cores, pick_device
 
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}: use {', '.join(PRESETS)}")
@@ -115,7 +115,7 @@ def train(
     if architectures is None:
         chosen = load_skeleton(space, cells, channels)
     else:
-        from ghnas.architectures import Architectures
+        from ghnas.spaces.archive import Architectures
 
         files = Architectures(architectures)
         chosen = files.space

@@ -13,8 +13,8 @@ from ghnas.cli import options
 from ghnas.cli.terminal import Pace, console, meter, print_json, say
 
 if TYPE_CHECKING:
-    from ghnas.correlation import Estimate
-    from ghnas.truth import TruthSummary
+    from ghnas.training.ground_truth import TruthSummary
+    from ghnas.utils.statistics import Estimate
 
 EXAMPLE = (
     "Example: ghnas truth --space darts --data ./my-images --count 20 --seeds 2 --steps 500, "
@@ -74,15 +74,15 @@ def truth(
     again to go on after an interruption; a larger --count or --seeds adds to the file.
     """
     from ghnas.cli.loading import load_images, load_skeleton
-    from ghnas.device import cores
-    from ghnas.network_training import Recipe
-    from ghnas.truth import (
+    from ghnas.training.ground_truth import (
         TruthJob,
         accuracies_by_seed,
         draw_architectures,
         make_truth,
         summarise_truth,
     )
+    from ghnas.training.networks import Recipe
+    from ghnas.utils.devices import cores
 
     out = console(json)
     chosen = load_skeleton(space, cells, channels)
@@ -125,7 +125,7 @@ def truth(
 
 
 def _describe(seconds: float, accuracy: float) -> str:
-    from ghnas.report import format_percent, format_seconds
+    from ghnas.reports.tables import format_percent, format_seconds
 
     known = accuracy == accuracy
     return f"last {format_percent(accuracy)} in {format_seconds(seconds)}" if known else ""
@@ -134,7 +134,7 @@ def _describe(seconds: float, accuracy: float) -> str:
 def _print(
     out: Console, summary: TruthSummary, column: str, output: Path, space: str, data: str
 ) -> None:
-    from ghnas.report import format_percent, table
+    from ghnas.reports.tables import format_percent, table
 
     measured = "test" if column == "test_accuracy" else "validation"
     rows: list[tuple[str, str]] = [

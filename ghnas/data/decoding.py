@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ghnas.data.dataset import Integers, Split
-from ghnas.errors import DataError
+from ghnas.utils.errors import DataError
 
 Progress = Callable[[int, int], None]
 

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from ghnas.data.dataset import DataSet, Integers, Split, channel_statistics, cut, mixed_order
 from ghnas.data.decoding import Coded, Progress, decode, first_line, native_size
-from ghnas.errors import DataError
+from ghnas.utils.errors import DataError
 
 EMBEDDED = "digitscapes"
 """Name of the built-in data set."""

@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ghnas.data import DataSet
-from ghnas.errors import UserError
-from ghnas.files import replace_atomically
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.ghn.published import is_pytorch_file, read_published
-from ghnas.space import Space
+from ghnas.spaces.base import Space
+from ghnas.utils.errors import UserError
+from ghnas.utils.files import replace_atomically
 
 FORMAT = "1"
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghnas.architectures.graph import Shape
 from ghnas.ghn.encoder import MLP
-from ghnas.graph import Shape
 
 
 class ConvDecoder(nn.Module):

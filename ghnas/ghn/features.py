@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from ghnas.graph import Graph, Shape
-from ghnas.paths import levels, shortest_paths
+from ghnas.architectures.graph import Graph, Shape
+from ghnas.architectures.paths import levels, shortest_paths
 
 PRIMITIVES = (
     "max_pool",

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ghnas.architectures.graph import Graph, Shape
+from ghnas.architectures.tracing.trace import trace
 from ghnas.ghn.decoder import (
     VECTORS,
     ConvDecoder,
@@ -29,8 +31,6 @@ from ghnas.ghn.features import (
     batch_features,
     graph_features,
 )
-from ghnas.graph import Graph, Shape
-from ghnas.trace import trace
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class GHN(nn.Module):
 
         Args:
             module: A classifier of images.
-            image_shape: (C, H, W) of an image; see `ghnas.trace.trace`.
+            image_shape: (C, H, W) of an image; see `ghnas.architectures.tracing.trace.trace`.
             keep_head: Leave the classifier out.
 
         Returns:

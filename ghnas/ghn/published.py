@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from ghnas.errors import UserError
-from ghnas.files import replace_atomically
 from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.utils.errors import UserError
+from ghnas.utils.files import replace_atomically
 
 DEFAULTS: dict[str, Any] = {"weight_norm": False, "ve": False, "layernorm": False}
 """What the published program means by a setting that a checkpoint does not name."""

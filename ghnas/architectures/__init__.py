@@ -1,0 +1,1 @@
+"""What an architecture is: its graph, operations and blocks."""

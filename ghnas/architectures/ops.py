@@ -1,0 +1,408 @@
+"""The table of operations: parameter shapes, forward, cost and primitive type in one place.
+
+Every forward works on a *population*: `groups` networks of the same shape side by side in the
+channel dimension, (B, groups * C, H, W), with their parameters concatenated along dimension 0.
+One network is `groups == 1`. To add an operation, add one class with `@operation`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ghnas.architectures import cpu_kernels
+from ghnas.architectures.graph import Shape
+
+OPERATIONS: dict[str, type[Op]] = {}
+"""Every operation by its kind."""
+
+_OpType = TypeVar("_OpType", bound="type[Op]")
+
+
+def operation(kind: str) -> Callable[[_OpType], _OpType]:
+    """Enter a class into the table of operations under `kind`."""
+
+    def register(cls: _OpType) -> _OpType:
+        cls.kind = kind
+        OPERATIONS[kind] = cls
+        return cls
+
+    return register
+
+
+@dataclass(frozen=True)
+class Op:
+    """Base of all operations; the methods are described in `ghnas.architectures.graph.Operation`."""
+
+    kind: ClassVar[str] = ""
+    sizes_only: ClassVar[bool] = False
+    """Reads its inputs for their sizes alone: to the hypernetwork it has no inputs."""
+
+    @property
+    def primitive(self) -> str | None:
+        """The hypernetwork's node type; None: contracted away."""
+        return None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Same shape as the first input unless overridden."""
+        return inputs[0]
+
+    def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
+        """No parameters unless overridden."""
+        return {}
+
+    def feature_shape(self, *inputs: Shape) -> Shape | None:
+        """The first parameter's shape unless overridden."""
+        return next(iter(self.parameter_shapes(*inputs).values()), None)
+
+    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
+        """Nothing unless overridden: only multiply-adds are counted."""
+        return 0
+
+    def buffer_shapes(self, *inputs: Shape) -> dict[str, tuple[Shape, float]]:
+        """Buffers of a trained network, with the value that they start from."""
+        return {}
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        """Run the operation for `groups` networks side by side (statistics from the batch)."""
+        raise NotImplementedError
+
+    def forward_tracked(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        training: bool,
+    ) -> Tensor:
+        """Run it for one network that keeps running statistics in its buffers."""
+        return self.forward(inputs, parameters)
+
+
+def describe(op: Op) -> dict[str, Any]:
+    """An operation as plain data, for files and drawings."""
+    return {"kind": op.kind} | {item.name: getattr(op, item.name) for item in fields(op)}
+
+
+@operation("input")
+@dataclass(frozen=True)
+class Input(Op):
+    """The image."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def primitive(self) -> str:
+        return "input"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (self.channels, self.height, self.width)
+
+
+@operation("conv")
+@dataclass(frozen=True)
+class Conv(Op):
+    """2-D convolution without bias; depthwise where `depthwise` is set."""
+
+    out: int
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    depthwise: bool = False
+
+    @property
+    def primitive(self) -> str:
+        if not self.depthwise:
+            return "conv"
+        return "dil_conv" if self.dilation > 1 else "sep_conv"
+
+    @property
+    def padding(self) -> int:
+        return self.dilation * (self.kernel - 1) // 2
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (self.out, *_resized(inputs[0], self.kernel, self.stride, self.dilation))
+
+    def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
+        fan_in = 1 if self.depthwise else inputs[0][0]
+        return {"weight": (self.out, fan_in, self.kernel, self.kernel)}
+
+    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
+        return 2 * math.prod(self.parameter_shapes(*inputs)["weight"]) * output[1] * output[2]
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        (x,), (weight,) = inputs, parameters
+        if self.depthwise:
+            return cpu_kernels.depthwise_conv(x, weight, self.stride, self.dilation)
+        if self.kernel > 1:
+            return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, groups)
+        if self.stride > 1:  # the positions that are read, before anything is computed
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.conv2d(x, weight) if groups == 1 else self._pointwise(x, weight, groups)
+
+    def _pointwise(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
+        # a batched matrix product is several times faster than a convolution with few groups
+        batch, _, height, width = x.shape
+        columns = x.reshape(batch, groups, -1, height * width)
+        result = torch.matmul(weight.view(groups, self.out, -1), columns)
+        return result.view(batch, groups * self.out, height, width)
+
+
+@operation("bn")
+@dataclass(frozen=True)
+class BatchNorm(Op):
+    """Batch normalisation over images and positions."""
+
+    @property
+    def primitive(self) -> str:
+        return "bn"
+
+    def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
+        return {"weight": (inputs[0][0],), "bias": (inputs[0][0],)}
+
+    def buffer_shapes(self, *inputs: Shape) -> dict[str, tuple[Shape, float]]:
+        channels = (inputs[0][0],)
+        return {"running_mean": (channels, 0.0), "running_var": (channels, 1.0)}
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        weight, bias = parameters
+        return F.batch_norm(inputs[0], None, None, weight, bias, training=True)
+
+    def forward_tracked(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        training: bool,
+    ) -> Tensor:
+        (weight, bias), (mean, var) = parameters, buffers
+        return F.batch_norm(inputs[0], mean, var, weight, bias, training=training)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
+
+
+@operation("activation")
+@dataclass(frozen=True)
+class Activation(Op):
+    """An elementwise non-linearity."""
+
+    function: str = "relu"
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        return _ACTIVATIONS[self.function](inputs[0])
+
+
+@dataclass(frozen=True)
+class _Pool(Op):
+    kernel: int
+    stride: int = 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (inputs[0][0], *_resized(inputs[0], self.kernel, self.stride, 1))
+
+    def feature_shape(self, *inputs: Shape) -> Shape | None:
+        return (1, 1, self.kernel, self.kernel)
+
+
+@operation("max_pool")
+@dataclass(frozen=True)
+class MaxPool(_Pool):
+    """Max pooling, padded to keep the size at stride 1."""
+
+    @property
+    def primitive(self) -> str:
+        return "max_pool"
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        return cpu_kernels.max_pool(inputs[0], self.kernel, self.stride)
+
+
+@operation("avg_pool")
+@dataclass(frozen=True)
+class AvgPool(_Pool):
+    """Average pooling; the padding is not counted (as in DARTS)."""
+
+    @property
+    def primitive(self) -> str:
+        return "avg_pool"
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        return cpu_kernels.avg_pool(inputs[0], self.kernel, self.stride)
+
+
+@operation("shift")
+@dataclass(frozen=True)
+class Shift(Op):
+    """Drop the first row and column, so that a strided reader sees the other positions."""
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        channels, height, width = inputs[0]
+        return (channels, height - 1, width - 1)
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        return inputs[0][:, :, 1:, 1:]
+
+
+@operation("zeros")
+@dataclass(frozen=True)
+class Zeros(Op):
+    """Zeros of the input's batch and size: a node that nothing is connected to.
+
+    The hypernetwork sees a sum of nothing.
+    """
+
+    sizes_only: ClassVar[bool] = True
+    out: int
+    stride: int = 1
+
+    @property
+    def primitive(self) -> str:
+        return "sum"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (self.out, *_resized(inputs[0], 1, self.stride, 1))
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        _, height, width = self.output_shape((0, *inputs[0].shape[2:]))
+        return inputs[0].new_zeros(inputs[0].shape[0], groups * self.out, height, width)
+
+
+@operation("sum")
+@dataclass(frozen=True)
+class Sum(Op):
+    """Elementwise sum of any number of inputs of one shape."""
+
+    @property
+    def primitive(self) -> str:
+        return "sum"
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        result = inputs[0]
+        for other in inputs[1:]:
+            result = result + other
+        return result
+
+
+@operation("concat")
+@dataclass(frozen=True)
+class Concat(Op):
+    """Concatenation along channels."""
+
+    @property
+    def primitive(self) -> str:
+        return "concat"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (sum(shape[0] for shape in inputs), *inputs[0][1:])
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        if groups == 1:
+            return torch.cat(list(inputs), dim=1)
+        batch, _, height, width = inputs[0].shape
+        parts = [x.view(batch, groups, -1, height, width) for x in inputs]
+        return torch.cat(parts, dim=2).view(batch, -1, height, width)
+
+
+@operation("glob_avg")
+@dataclass(frozen=True)
+class GlobalAveragePool(Op):
+    """Mean over all positions: (C, H, W) -> (C,)."""
+
+    @property
+    def primitive(self) -> str:
+        return "glob_avg"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (inputs[0][0],)
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        return inputs[0].mean(dim=(2, 3))
+
+
+@operation("linear")
+@dataclass(frozen=True)
+class Linear(Op):
+    """Matrix product without bias: (C,) -> (out,)."""
+
+    out: int
+
+    @property
+    def primitive(self) -> str:
+        return "conv"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (self.out,)
+
+    def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
+        return {"weight": (self.out, inputs[0][0])}
+
+    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
+        return 2 * self.out * inputs[0][0]
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        x = inputs[0].view(inputs[0].shape[0], groups, -1)
+        weight = parameters[0].view(groups, self.out, -1)
+        return torch.einsum("bgi,goi->bgo", x, weight).reshape(x.shape[0], -1)
+
+
+@operation("bias")
+@dataclass(frozen=True)
+class Bias(Op):
+    """Adds a vector to the channels."""
+
+    @property
+    def primitive(self) -> str:
+        return "bias"
+
+    def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
+        return {"bias": (inputs[0][0],)}
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        x = inputs[0]
+        return x + parameters[0].view(-1, *[1] * (x.dim() - 2))
+
+
+def _resized(shape: Shape, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    reach = dilation * (kernel - 1)
+    height, width = ((size + 2 * (reach // 2) - reach - 1) // stride + 1 for size in shape[1:])
+    return height, width

@@ -1,0 +1,1 @@
+"""The parts of `ghnas.architectures.tracing.trace`."""

@@ -1,0 +1,312 @@
+"""Fine-tunes candidates of a run from predicted weights; what it writes, `ghnas.load` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from ghnas.architectures.network import kaiming
+from ghnas.data import DataSet, evaluation_batches, load_data
+from ghnas.engine.record import Ranked, trial_name
+from ghnas.engine.run import Run
+from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.scoring.scorer import evaluate_one
+from ghnas.training.networks import (
+    FinetuneSettings,
+    History,
+    Material,
+    NetworkTask,
+    Trained,
+    finished,
+    identity,
+    train_network,
+)
+from ghnas.utils.devices import cores
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import one_torch_thread, start_pool, training_context
+
+__all__ = ["EpochReport", "FinetuneResult", "FinetuneSettings", "Trained", "finetune"]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of one network, and how many epochs of all networks are done."""
+
+    name: str
+    start: str
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    seconds: float
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A fine-tuned network.
+
+    Args:
+        ranked: The candidate.
+        path: Its folder, for `ghnas.load`.
+        zero_shot: Accuracy in [0, 1] with predicted weights on the scoring images.
+        trained: What fine-tuning made of it.
+        baseline: The same architecture from Kaiming initialisation, if it was asked for.
+    """
+
+    ranked: Ranked
+    path: Path
+    zero_shot: float
+    trained: Trained
+    baseline: Trained | None
+
+
+def finetune(
+    run: Run,
+    selection: Sequence[Ranked],
+    settings: FinetuneSettings,
+    device: torch.device,
+    report: Callable[[EpochReport], None],
+) -> list[FinetuneResult]:
+    """Fine-tune candidates of a run from the weights that its hypernetwork predicts.
+
+    On a CPU the networks train side by side, each in a process with one thread. Each keeps its
+    state in its folder after every epoch and goes on from there; one that is finished is not
+    trained again.
+
+    Args:
+        run: The search.
+        selection: Which candidates.
+        settings: How to train.
+        device: Where.
+        report: Called after each epoch.
+
+    Returns:
+        A result for each candidate, in their order.
+
+    Raises:
+        UserError: If the run's hypernetwork or data set is missing or has changed.
+    """
+    data = load_data(run.manifest.data, image_size=run.manifest.image_shape[-1])
+    split = data.validation.take(run.manifest.score_images)
+    size = run.manifest.score_batch  # as in the search
+    checks = evaluation_batches(split, size, device="cpu", mean=data.mean, std=data.std)
+    material = Material(data.without_test(), data.load_test(), checks, settings, device)
+    tasks = list(_tasks(run, selection, material))
+    trained = _train_all(run, tasks, material, report)
+    by_task = {(task.name, task.start): result for task, result in zip(tasks, trained, strict=True)}
+    main = {task.name: task for task in tasks if task.start == "ghn"}
+    results = []
+    for item in selection:
+        task = main[trial_name(item)]
+        results.append(
+            FinetuneResult(
+                item,
+                task.folder,
+                task.zero_shot,
+                by_task[task.name, "ghn"],
+                by_task.get((task.name, "kaiming")),
+            )
+        )
+    return results
+
+
+def _tasks(run: Run, selection: Sequence[Ranked], material: Material) -> Iterator[NetworkTask]:
+    """The networks to train, each with its first weights."""
+    data, settings = material.data, material.settings
+    ghn_path = Path(run.manifest.ghn)
+    if not ghn_path.exists():
+        ghn_path = find_ghn(run.space.name, data.name)
+    ghn, info = load_ghn(ghn_path)
+    run.check_inputs(ghn_sha256=info.sha256, data_fingerprint=data.fingerprint)
+    graphs = [run.graph(item.record.candidate) for item in selection]
+    with one_torch_thread():  # small tensors: threads would only wait for each other
+        predicted = [ghn.predict_graphs([graph])[0] for graph in graphs]
+        scores = [
+            evaluate_one(graph, parameters, material.checks)
+            for graph, parameters in zip(graphs, predicted, strict=True)
+        ]
+    folder = run.path / "finetune"
+    for item, graph, parameters, score in zip(selection, graphs, predicted, scores, strict=True):
+        name, architecture = trial_name(item), _architecture(run, item, data)
+        yield NetworkTask(
+            name, "ghn", graph, parameters, folder / name, score.accuracy, architecture
+        )
+        if settings.baseline:
+            initial = kaiming(graph, torch.Generator().manual_seed(settings.seed))
+            place = folder / f"{name}-kaiming"
+            yield NetworkTask(name, "kaiming", graph, initial, place, score.accuracy, architecture)
+
+
+def _architecture(run: Run, item: Ranked, data: DataSet) -> dict[str, Any]:
+    """What `load` needs to build the network again."""
+    return {
+        "space": run.manifest.space_text,
+        "skeleton": dict(run.manifest.skeleton),
+        "candidate": item.record.candidate,
+        "image_shape": list(run.manifest.image_shape),
+        "classes": list(data.classes),
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+
+
+def _train_all(
+    run: Run,
+    tasks: Sequence[NetworkTask],
+    material: Material,
+    report: Callable[[EpochReport], None],
+) -> list[Trained]:
+    """Train what is not finished; results in the order of the tasks."""
+    desk = _Desk(run.finetune_study(), tasks, material, report)
+    unfinished = []
+    for index, task in enumerate(tasks):
+        if result := finished(task, material):
+            desk.skip(index, result)
+        else:
+            unfinished.append(index)
+    if material.device.type == "cpu" and unfinished:
+        _on_processes(desk, unfinished)
+    else:
+        for index in unfinished:
+            count = partial(desk.count, index)
+            desk.end(index, train_network(tasks[index], material, count, lambda: False))
+    return [desk.results[index] for index in range(len(tasks))]
+
+
+def _on_processes(desk: _Desk, indices: Sequence[int]) -> None:
+    """Train side by side; this process hears of each epoch and writes the study."""
+    context = training_context()
+    stop, messages = context.Event(), context.SimpleQueue()
+    workers = min(len(indices), cores())
+    arguments = (desk.tasks, desk.material, messages, stop)
+    with start_pool(workers, _start_worker, *arguments, context=context) as pool:
+        waiting = {pool.submit(_train_in_worker, index): index for index in indices}
+        try:
+            while waiting:
+                done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                while not messages.empty():
+                    desk.count(*messages.get())
+                for future in done:
+                    desk.end(waiting.pop(future), future.result())
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a training process was ended from outside, perhaps for lack of memory: finished "
+                "epochs are kept, run the same command to go on"
+            ) from error
+        finally:
+            stop.set()  # or the pool would wait for the last epoch
+            for future in waiting:
+                future.cancel()
+
+
+_worker: tuple[Sequence[NetworkTask], Material, SimpleQueue[tuple[int, History]], Event] | None
+_worker = None
+"""What a worker process trains with; None in every other process."""
+
+
+def _start_worker(
+    tasks: Sequence[NetworkTask],
+    material: Material,
+    messages: SimpleQueue[tuple[int, History]],
+    stop: Event,
+) -> None:
+    global _worker
+    _worker = (tasks, material, messages, stop)
+
+
+def _train_in_worker(index: int) -> Trained:
+    assert _worker is not None
+    tasks, material, messages, stop = _worker
+    return train_network(
+        tasks[index], material, lambda history: messages.put((index, history)), stop.is_set
+    )
+
+
+class _Desk:
+    """Writes the study, counts the epochs of all networks, and collects results."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        tasks: Sequence[NetworkTask],
+        material: Material,
+        report: Callable[[EpochReport], None],
+    ) -> None:
+        self.study, self.tasks, self.material = study, tasks, material
+        self.report = report
+        self.done = [0] * len(tasks)
+        self.total = len(tasks) * material.settings.epochs
+        self.results: dict[int, Trained] = {}
+        self._trials: dict[int, optuna.trial.Trial] = {}
+
+    def count(self, index: int, history: History) -> None:
+        """Told of a task's epochs: first those that an earlier call did, then each new one."""
+        self.done[index] = len(history)
+        if index not in self._trials:
+            self._trials[index] = self._running(index) or self._begin(index)
+            self._catch_up(self._trials[index], history)
+            return
+        last, task = history[-1], self.tasks[index]
+        self._trials[index].report(last["validation"], len(history))
+        self.report(
+            EpochReport(
+                task.name, task.start, len(history), self.material.settings.epochs,
+                last["loss"], last["validation"], last["seconds"], sum(self.done), self.total,
+            )
+        )  # fmt: skip
+
+    def end(self, index: int, result: Trained) -> None:
+        """Told of a task's result."""
+        self.results[index] = result
+        self.study.tell(self._trials[index], result.validation)
+
+    def skip(self, index: int, result: Trained) -> None:
+        """Told of a result that an earlier call wrote, perhaps without telling the study."""
+        self.results[index] = result
+        self.done[index] = len(result.history)
+        if trial := self._running(index):
+            self._catch_up(trial, result.history)
+            self.study.tell(trial, result.validation)
+
+    def _attributes(self, index: int) -> dict[str, Any]:
+        task = self.tasks[index]
+        return {
+            "candidate": task.name,
+            "start": task.start,
+            "params": task.graph.parameter_count,
+            "flops": task.graph.flops,
+            "identity": identity(task, self.material),
+        }
+
+    def _running(self, index: int) -> optuna.trial.Trial | None:
+        """The trial that an interrupted call left open."""
+        attributes = self._attributes(index)
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs == attributes:
+                return optuna.trial.Trial(self.study, trial._trial_id)
+        return None
+
+    def _begin(self, index: int) -> optuna.trial.Trial:
+        trial = self.study.ask()
+        for key, value in self._attributes(index).items():
+            trial.set_user_attr(key, value)
+        return trial
+
+    def _catch_up(self, trial: optuna.trial.Trial, history: History) -> None:
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        for epoch, item in enumerate(history, start=1):
+            if epoch not in known:
+                trial.report(item["validation"], epoch)

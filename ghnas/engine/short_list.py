@@ -1,0 +1,170 @@
+"""The second stage of a search: its best candidates, trained for a moment and ordered by that.
+
+A zero-shot score sees a small network at one point; a short training at full depth sees how fast
+the architecture learns. It costs as much as hundreds of zero-shot scores, so that only a short
+list is worth it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import kaiming
+from ghnas.engine.manifest import check_refinable
+from ghnas.engine.record import FLOOR, Record, TrialFormat
+from ghnas.engine.run import Run
+from ghnas.engine.storage import writing
+from ghnas.executors.grouped import Parameters
+from ghnas.scoring.scorer import Batch
+from ghnas.spaces.base import Space
+from ghnas.training.short import Refined, RefineSettings, refine_one
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import as_completed
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+BATCH = 64
+"""Images of each step."""
+
+
+def quality(refined: Refined) -> float:
+    """What a short list is ordered by, higher is better: minus the training loss, in nats.
+
+    Of the second half of the steps, on the same images for all: see `Refined.summed_loss`.
+    """
+    return -refined.summed_loss()
+
+
+@dataclass(frozen=True)
+class RefineJob:
+    """How to train a short list.
+
+    Args:
+        space: The run's, with the skeleton to train.
+        batches: Training images and labels, one for each step; all candidates see the same.
+        checks: Validation images and labels.
+        device: Where.
+        workers: Processes on a CPU.
+        seed: Of Kaiming initialisation.
+        settings: How to train.
+    """
+
+    space: Space
+    batches: Sequence[Batch]
+    checks: Sequence[Batch]
+    device: torch.device
+    workers: int
+    seed: int = 0
+    settings: RefineSettings = field(default_factory=RefineSettings)
+
+
+def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]) -> None:
+    """Train the best candidates of a run that were not trained yet, and keep what comes out.
+
+    `Run.ranked` puts them first from then on. Each is a trial of the study `<run>-refine`, with
+    its training loss as intermediate values; one that is finished is never trained again.
+
+    Args:
+        run: With one objective.
+        job: How.
+        count: The best so many by the zero-shot score.
+        report: Called with the candidates done and their number.
+
+    Raises:
+        UserError: If the run has several objectives, its short list was trained in another way,
+            another process searches in it, a training process was ended from outside, or the
+            disk is full. What was finished by then is kept.
+    """
+    check_refinable(run.manifest.objectives)
+    with run.locked():
+        _refine_best(run, job, count, report)
+
+
+def _refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]) -> None:
+    study = run.refine_study()
+    way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
+    for key, value in way.items():
+        known = study.user_attrs.get(key, value)
+        if known != value:
+            raise UserError(
+                f"the short list of {run.name} was trained with {key} {known}, not {value}: use "
+                "the same again, or start a new search"
+            )
+        study.set_user_attr(key, value)
+    best = sorted(run.ranked(), key=lambda item: -item.record.quality)[:count]
+    records = {item.record.number: item.record for item in best if item.refined is None}
+    done = len(best) - len(records)
+    report(done, len(best))
+    shape, classes = run.manifest.image_shape, len(run.manifest.classes)
+    graphs = {
+        number: job.space.graph(record.candidate, shape, classes)
+        for number, record in records.items()
+    }
+    with closing(train_all(graphs, job)) as results:
+        for number, refined, seconds in results:
+            with writing(run.study_path):
+                study.add_trial(_trial(run.trial_format, records[number], refined, seconds))
+            done += 1
+            report(done, len(best))
+
+
+def train_all(graphs: Mapping[int, Graph], job: RefineJob) -> Generator[tuple[int, Refined, float]]:
+    """Train networks from Kaiming initialisation, all on the same images.
+
+    Yields:
+        Key, outcome and seconds of each, as they are finished.
+
+    Raises:
+        UserError: If a process was ended from outside.
+    """
+    if job.device.type == "cpu":
+        yield from as_completed(_train_in_worker, graphs.items(), job.workers, _start_worker, job)
+        return
+    for number, graph in graphs.items():
+        yield _train_one(number, graph, job)
+
+
+def _train_one(number: int, graph: Graph, job: RefineJob) -> tuple[int, Refined, float]:
+    began = time.monotonic()
+    initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
+    parameters: Parameters = {name: value.to(job.device) for name, value in initial.items()}
+    refined = refine_one(graph, parameters, job.batches, job.checks, job.settings)
+    return number, refined, time.monotonic() - began
+
+
+_worker: RefineJob | None = None
+"""What a worker process trains with; None in every other process."""
+
+
+def _start_worker(job: RefineJob) -> None:
+    global _worker
+    _worker = job
+
+
+def _train_in_worker(number: int, graph: Graph) -> tuple[int, Refined, float]:
+    assert _worker is not None
+    return _train_one(number, graph, _worker)
+
+
+def _trial(form: TrialFormat, record: Record, refined: Refined, seconds: float) -> FrozenTrial:
+    """What came out, as a trial with the parameters of the search's own."""
+    trial = form.trial(replace(record, seconds=seconds))
+    trial.values = [max(quality(refined), FLOOR)]
+    trial.user_attrs |= {
+        "trial": record.number,
+        "accuracy": refined.score.accuracy,
+        "loss": refined.score.loss,
+    }
+    trial.intermediate_values = {
+        step: loss for step, loss in enumerate(refined.losses, start=1) if math.isfinite(loss)
+    }
+    return trial

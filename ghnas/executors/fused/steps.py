@@ -1,0 +1,410 @@
+"""The steps of a program: what each of them does with the arena, and the loop over all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ghnas.executors.fused.kernels import (
+    BLOCK,
+    Doubles,
+    Floats,
+    activate,
+    compiled,
+    copy_with_moments,
+    depthwise,
+    moments,
+    multiply,
+    pad_plane,
+    pool,
+)
+from ghnas.executors.fused.program import (
+    ADD,
+    AFFINE,
+    AVG_POOL,
+    COPY,
+    DENSE,
+    DEPTHWISE,
+    FILL,
+    MAX_POOL,
+    MEAN,
+    MOMENTS,
+    NORMALISE,
+    rounded,
+)
+
+EPSILON = 1e-5
+"""Added to a variance, as in PyTorch's batch normalisation."""
+
+
+@compiled
+def execute(
+    steps: Any,
+    weights: Floats,
+    images: Floats,
+    count: int,
+    arena: Floats,
+    scratch: Floats,
+    affine: Floats,
+    statistics: Doubles,
+) -> None:
+    """Run a program.
+
+    Args:
+        steps: Its steps.
+        weights: All parameters, in the program's order.
+        images: (C, H, W, N), flat; they go to the arena's beginning.
+        count: N.
+        arena: Every tensor of the network.
+        scratch: Room for one step.
+        affine: (2, channels) room for scale and shift of normalised channels.
+        statistics: (2, channels) zeros: sums and sums of squares.
+    """
+    arena[: len(images)] = images
+    for index in range(len(steps)):
+        step = steps[index]
+        code = step.code
+        if code == DENSE:
+            _dense(step, weights, count, arena, scratch, affine, statistics)
+        elif code == DEPTHWISE:
+            _depthwise(step, weights, count, arena, scratch, affine)
+        elif code in (MAX_POOL, AVG_POOL):
+            _pool(step, count, arena, scratch, affine)
+        elif code == NORMALISE:
+            _normalise(step, weights, count, affine, statistics)
+        elif code == MOMENTS:
+            size = step.height * step.width * count
+            for c in range(step.channels):
+                start = step.source * count + c * size
+                row = arena[start : start + size]
+                moments(row, step.statistics + c, statistics[0], statistics[1])
+        elif code == AFFINE:
+            for c in range(step.channels):
+                affine[0, step.out_affine + c] = 1
+                affine[1, step.out_affine + c] = weights[step.weight + c]
+        elif code == COPY:
+            _copy(step, count, arena, affine)
+        elif code == ADD:
+            _add(step, count, arena, scratch, affine)
+        elif code == MEAN:
+            _mean(step, count, arena, scratch, affine)
+        elif code == FILL:
+            size = step.out_channels * step.out_height * step.out_width * count
+            arena[step.target * count : step.target * count + size] = 0
+
+
+@compiled
+def _scale(affine: Floats, first: int, channel: int) -> np.float32:
+    return affine[0, first + channel] if first >= 0 else np.float32(1)
+
+
+@compiled
+def _shift(affine: Floats, first: int, channel: int) -> np.float32:
+    return affine[1, first + channel] if first >= 0 else np.float32(0)
+
+
+@compiled
+def _read(
+    step: Any, channel: int, source: int, arena: Floats, affine: Floats, target: Floats
+) -> None:
+    """Fill a target with the activated values of a channel of the step's input."""
+    activate(
+        arena[source : source + len(target)],
+        target,
+        _scale(affine, step.affine, channel),
+        _shift(affine, step.affine, channel),
+        step.activation,
+    )
+
+
+@compiled
+def _pad(
+    step: Any,
+    channel: int,
+    count: int,
+    border: int,
+    fill: np.float32,
+    arena: Floats,
+    affine: Floats,
+    target: Floats,
+) -> None:
+    """Pad a channel of the step's input."""
+    row = step.width * count
+    start = step.source * count + channel * step.height * row
+    pad_plane(
+        arena[start : start + step.height * row],
+        step.height,
+        row,
+        border,
+        border * count,
+        fill,
+        target,
+        _scale(affine, step.affine, channel),
+        _shift(affine, step.affine, channel),
+        step.activation,
+    )
+
+
+@compiled
+def _depthwise(
+    step: Any, weights: Floats, count: int, arena: Floats, scratch: Floats, affine: Floats
+) -> None:
+    border = step.dilation * (step.kernel - 1) // 2
+    pitch = (step.width + 2 * border) * count
+    plane = scratch[: (step.height + 2 * border) * pitch]
+    size, taps = step.out_height * step.out_width * count, step.kernel * step.kernel
+    for c in range(step.channels):
+        _pad(step, c, count, border, np.float32(0), arena, affine, plane)
+        start = step.target * count + c * size
+        depthwise(
+            plane,
+            pitch,
+            count,
+            step.kernel,
+            step.stride,
+            step.dilation,
+            weights[step.weight + c * taps : step.weight + (c + 1) * taps],
+            step.out_height,
+            step.out_width,
+            arena[start : start + size],
+        )
+
+
+@compiled
+def _pool(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats) -> None:
+    maximum, border = step.code == MAX_POOL, (step.kernel - 1) // 2
+    pitch = (step.width + 2 * border) * count
+    area = (step.height + 2 * border) * pitch
+    plane, line = scratch[:area], scratch[area : area + pitch]
+    fill = np.float32(-np.inf) if maximum else np.float32(0)
+    size = step.out_height * step.out_width * count
+    for c in range(step.channels):
+        _pad(step, c, count, border, fill, arena, affine, plane)
+        start = step.target * count + c * size
+        out = arena[start : start + size]
+        pool(
+            plane, pitch, count, step.kernel, step.stride, maximum,
+            step.out_height, step.out_width, line, out,
+        )  # fmt: skip
+        if maximum:
+            continue
+        for i in range(step.out_height):  # the border is not counted
+            rows = _inside(i, step.stride, step.kernel, border, step.height)
+            for j in range(step.out_width):
+                columns = _inside(j, step.stride, step.kernel, border, step.width)
+                part = out[(i * step.out_width + j) * count : (i * step.out_width + j + 1) * count]
+                share = np.float32(1) / np.float32(rows * columns)
+                activate(part, part, share, np.float32(0), 0)
+
+
+@compiled
+def _inside(position: int, stride: int, kernel: int, border: int, size: int) -> int:
+    """How many taps of a window lie on the image."""
+    first = position * stride - border
+    return min(first + kernel, size) - max(first, 0)
+
+
+@compiled
+def _dense(
+    step: Any,
+    weights: Floats,
+    count: int,
+    arena: Floats,
+    scratch: Floats,
+    affine: Floats,
+    statistics: Doubles,
+) -> None:
+    """Convolution of all channels with all, or a matrix product: rows times weights."""
+    taps = step.kernel * step.kernel
+    terms, outputs = step.channels * taps, step.out_channels
+    weight = np.zeros((rounded(outputs), rounded(terms)), np.float32)
+    for o in range(outputs):
+        weight[o, :terms] = weights[step.weight + o * terms : step.weight + (o + 1) * terms]
+    rows = np.zeros(weight.shape[1], np.int64)
+    block, rest = scratch[: len(weight) * BLOCK], scratch[len(weight) * BLOCK :]
+    plain = step.kernel == 1 and step.stride == 1 and step.skip == 0
+    if plain and step.affine < 0 and step.activation == 0:
+        size = step.height * step.width * count
+        for start in range(0, size, BLOCK):
+            length = min(BLOCK, size - start)
+            for c in range(terms):
+                rows[c] = step.source * count + c * size + start
+            rows[terms:] = rows[0]
+            multiply(arena, rows, length, weight, block)
+            _store(step, block, length, start, count, arena, statistics)
+    elif plain:
+        size = step.height * step.width * count
+        for c in range(terms):
+            rows[c] = c * BLOCK
+        for start in range(0, size, BLOCK):
+            length = min(BLOCK, size - start)
+            for c in range(terms):
+                source = step.source * count + c * size + start
+                target = rest[c * BLOCK : c * BLOCK + length]
+                _read(step, c, source, arena, affine, target)
+            multiply(rest, rows, length, weight, block)
+            _store(step, block, length, start, count, arena, statistics)
+    elif step.kernel == 1:
+        _dense_at_strides(step, weight, rows, count, arena, block, rest, affine, statistics)
+    else:
+        _dense_by_rows(step, weight, rows, count, arena, block, rest, affine, statistics)
+
+
+@compiled
+def _dense_at_strides(
+    step: Any,
+    weight: Floats,
+    rows: Any,
+    count: int,
+    arena: Floats,
+    block: Floats,
+    rest: Floats,
+    affine: Floats,
+    statistics: Doubles,
+) -> None:
+    """A 1x1 convolution: one row of the output at a time, from the positions that are read."""
+    row = step.out_width * count
+    area = step.height * step.width
+    for c in range(step.channels):
+        rows[c] = c * row
+    for i in range(step.out_height):
+        line = (i * step.stride + step.skip) * step.width + step.skip
+        for c in range(step.channels):
+            for j in range(step.out_width):
+                x = (step.source + c * area + line + j * step.stride) * count
+                y = c * row + j * count
+                _read(step, c, x, arena, affine, rest[y : y + count])
+        for start in range(0, row, BLOCK):
+            length = min(BLOCK, row - start)
+            multiply(rest, rows + start, length, weight, block)
+            _store(step, block, length, i * row + start, count, arena, statistics)
+
+
+@compiled
+def _dense_by_rows(
+    step: Any,
+    weight: Floats,
+    rows: Any,
+    count: int,
+    arena: Floats,
+    block: Floats,
+    rest: Floats,
+    affine: Floats,
+    statistics: Doubles,
+) -> None:
+    """One row of the output at a time, from padded channels."""
+    kernel, stride, images = step.kernel, step.stride, count
+    border = step.dilation * (kernel - 1) // 2
+    pitch = (step.width + 2 * border) * images
+    area = (step.height + 2 * border) * pitch
+    for c in range(step.channels):
+        plane = rest[c * area : (c + 1) * area]
+        _pad(step, c, images, border, np.float32(0), arena, affine, plane)
+    gathered = rest[step.channels * area :]
+    row = step.out_width * images
+    for i in range(step.out_height):
+        index = 0
+        for c in range(step.channels):
+            for a in range(kernel):
+                line = c * area + (i * stride + a * step.dilation) * pitch
+                for b in range(kernel):
+                    begin = line + b * step.dilation * images
+                    rows[index] = begin
+                    if stride > 1:
+                        for j in range(step.out_width):
+                            x = begin + j * stride * images
+                            y = index * row + j * images
+                            gathered[y : y + images] = rest[x : x + images]
+                        rows[index] = index * row
+                    index += 1
+        rows[index:] = rows[0]
+        operand = gathered if stride > 1 else rest
+        for start in range(0, row, BLOCK):
+            length = min(BLOCK, row - start)
+            multiply(operand, rows + start, length, weight, block)
+            _store(step, block, length, i * row + start, images, arena, statistics)
+
+
+@compiled
+def _store(
+    step: Any,
+    block: Floats,
+    length: int,
+    position: int,
+    count: int,
+    arena: Floats,
+    statistics: Doubles,
+) -> None:
+    """Put a block of results where they belong, with their moments where they are asked for."""
+    size = step.out_height * step.out_width * count
+    for o in range(step.out_channels):
+        start = step.target * count + o * size + position
+        result, target = block[o * length : (o + 1) * length], arena[start : start + length]
+        if step.statistics >= 0:
+            copy_with_moments(result, target, step.statistics + o, statistics[0], statistics[1])
+        else:
+            target[:] = result
+
+
+@compiled
+def _normalise(step: Any, weights: Floats, count: int, affine: Floats, statistics: Doubles) -> None:
+    """Scale and shift of a batch normalisation, from the moments of its input."""
+    number = step.height * step.width * count
+    for c in range(step.channels):
+        mean = statistics[0, step.statistics + c] / number
+        variance = max(statistics[1, step.statistics + c] / number - mean * mean, 0.0)
+        scale = weights[step.weight + c] / np.sqrt(variance + EPSILON)
+        affine[0, step.out_affine + c] = scale
+        affine[1, step.out_affine + c] = weights[step.weight + step.channels + c] - mean * scale
+
+
+@compiled
+def _copy(step: Any, count: int, arena: Floats, affine: Floats) -> None:
+    size = step.height * step.width * count
+    for c in range(step.channels):
+        source, target = step.source * count + c * size, step.target * count + c * size
+        _read(step, c, source, arena, affine, arena[target : target + size])
+
+
+@compiled
+def _add(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats) -> None:
+    """Sum of two tensors."""
+    size = step.height * step.width * count
+    for c in range(step.channels):
+        first, second = step.source * count + c * size, step.second * count + c * size
+        target = step.target * count + c * size
+        for start in range(0, size, BLOCK):
+            length = min(BLOCK, size - start)
+            one, two = scratch[:length], scratch[BLOCK : BLOCK + length]
+            _read(step, c, first + start, arena, affine, one)
+            activate(
+                arena[second + start : second + start + length],
+                two,
+                _scale(affine, step.second_affine, c),
+                _shift(affine, step.second_affine, c),
+                step.second_activation,
+            )
+            _sum(one, two, arena[target + start : target + start + length])
+
+
+@compiled
+def _sum(a: Floats, b: Floats, out: Floats) -> None:
+    for i in range(len(out)):
+        out[i] = a[i] + b[i]
+
+
+@compiled
+def _mean(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats) -> None:
+    """Mean over all positions."""
+    positions = step.height * step.width
+    activated = scratch[:count]
+    for c in range(step.channels):
+        start = step.target * count + c * count
+        target = arena[start : start + count]
+        target[:] = 0
+        for p in range(positions):
+            source = step.source * count + (c * positions + p) * count
+            _read(step, c, source, arena, affine, activated)
+            _sum(activated, target, target)
+        activate(target, target, np.float32(1) / np.float32(positions), np.float32(0), 0)

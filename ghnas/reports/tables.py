@@ -1,0 +1,257 @@
+"""Tables and numbers for people, made for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from ghnas.architectures.graph import Graph, Node
+from ghnas.engine.record import trial_name
+from ghnas.reports.drawing import format_shape
+from ghnas.spaces.base import Candidate, Space, Value
+
+if TYPE_CHECKING:
+    from ghnas.engine.finetuning import FinetuneResult
+    from ghnas.engine.runs import Ranked, Run, RunSummary
+
+FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
+
+
+def format_count(value: float) -> str:
+    """As `1.23M`, `45.6k` or `789`: three significant digits."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit * 0.9995:
+            scaled = value / limit
+            digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+            return f"{scaled:.{digits}f}{unit}"
+    return f"{value:.0f}"
+
+
+def format_percent(share: float | None) -> str:
+    """As `63.2 %`; a dash for nothing."""
+    return "-" if share is None or share != share else f"{100 * share:.1f} %"
+
+
+def format_seconds(seconds: float) -> str:
+    """As `850 ms`, `12.3 s`, `4 min 05 s` or `2 h 03 min`."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def summarise(space: Space, candidate: Candidate) -> str:
+    """What a candidate is made of, in a few words: how many operations of which kind.
+
+    A space whose choices are numbers gives them in its own notation.
+    """
+    kinds = [
+        value.partition("_")[0]
+        for value in candidate.values()
+        if isinstance(value, str) and "+" not in value
+    ]
+    if not kinds:
+        return space.encode(candidate)
+    return " ".join(f"{count} {name}" for name, count in Counter(kinds).most_common())
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of words, aligned left, that gives way where the terminal is narrow.
+
+    Args:
+        name: Its header.
+        wrap: Go on in the next line; otherwise long cells are cut short.
+    """
+
+    name: str
+    wrap: bool = False
+
+
+def table(
+    title: str,
+    columns: Sequence[str | Column],
+    rows: Iterable[Sequence[str]],
+    caption: str | None = None,
+) -> Table:
+    """A table; plain columns are never cut, and all but the first are aligned right.
+
+    Args:
+        title: Above it.
+        columns: Headers.
+        rows: A cell for each column.
+        caption: Below it.
+
+    Returns:
+        The table for a console.
+    """
+    result = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for number, column in enumerate(columns):
+        if isinstance(column, Column):
+            result.add_column(column.name, overflow="fold" if column.wrap else "ellipsis")
+        else:
+            result.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    cut = [not (isinstance(column, Column) and column.wrap) for column in columns]
+    for row in rows:
+        result.add_row(*(Text(cell, no_wrap=no) for cell, no in zip(row, cut, strict=True)))
+    return result
+
+
+def cells_table(graph: Graph) -> Table:
+    """Output shape, parameters and FLOPs of every cell or stage."""
+    rows: list[tuple[str, str, str, int, int]] = []
+    for cell in sorted({node.cell for node in graph.nodes}):
+        nodes = [node for node in graph.nodes if node.cell == cell]
+        images = [node for node in nodes if len(node.shape) == 3]
+        parameters = sum(_parameters(node) for node in nodes)
+        flops = sum(node.spec.flops for node in nodes)
+        name = str(cell) if cell else "0, stem"
+        rows.append((name, str(len(nodes)), format_shape(images[-1].shape), parameters, flops))
+    rows[-1] = (f"{rows[-1][0]}, head", *rows[-1][1:])
+    rows.append(("all", str(len(graph.nodes)), "", graph.parameter_count, graph.flops))
+    return table(
+        "Shapes",
+        ("part", "nodes", "output", "parameters", "FLOPs"),
+        [(*words, format_count(p), format_count(f)) for *words, p, f in rows],
+        FLOPS_NOTE,
+    )
+
+
+def nodes_table(graph: Graph) -> Table:
+    """Every node: operation, name, inputs, output shape and parameters."""
+    rows = [
+        (
+            str(index),
+            getattr(node.op, "kind", type(node.op).__name__),
+            node.name,
+            ",".join(map(str, node.inputs)),
+            format_shape(node.shape),
+            format_count(_parameters(node)),
+        )
+        for index, node in enumerate(graph.nodes)
+    ]
+    columns = ("node", Column("operation"), Column("name"), Column("reads"), "output", "parameters")
+    return table("Nodes", columns, rows)
+
+
+def _parameters(node: Node) -> int:
+    return sum(math.prod(shape) for _, shape in node.spec.parameter_shapes)
+
+
+def choices_table(space: Space) -> Table:
+    """The choices of a space; those with the same options share a row."""
+    alike: dict[tuple[Value, ...], list[str]] = {}
+    for choice in space.choices:
+        alike.setdefault(choice.options, []).append(choice.name)
+    rows = [(", ".join(map(str, options)), ", ".join(names)) for options, names in alike.items()]
+    columns = (Column("options", wrap=True), Column("choices", wrap=True))
+    return table(f"The {len(space.choices)} choices of {space.name}", columns, rows)
+
+
+def describe_skeleton(skeleton: Mapping[str, object]) -> str:
+    """The skeleton in one line."""
+    parts = []
+    for key, value in skeleton.items():
+        inner = f"({describe_skeleton(value)})" if isinstance(value, Mapping) else value
+        parts.append(f"{key} {inner}")
+    return ", ".join(parts)
+
+
+def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
+    """The best candidates of a run."""
+    space = run.space
+    several = len(run.manifest.objectives) > 1
+    consensus = "consensus" in run.manifest.objectives
+    refined = any(item.refined is not None for item in ranked)
+    rows = [
+        (
+            str(item.rank) + (" *" if several and item.front else ""),
+            trial_name(item),
+            *([_refined(item)] if refined else []),
+            *([f"{item.record.quality:.2f}"] if consensus else []),
+            format_percent(item.record.accuracy),
+            format_count(item.record.params),
+            format_count(item.record.flops),
+            summarise(space, item.record.candidate),
+        )
+        for item in ranked
+    ]
+    score = ("consensus",) if consensus else ()
+    loss = ("loss",) if refined else ()
+    columns = ("#", "trial", *loss, *score, "zero-shot", "params", "FLOPs", Column("made of"))
+    note = "*: on the Pareto front; " if several else ""
+    if refined:
+        note += "loss: in nats, in the last half of a short training; "
+    caption = f"{note}zero-shot: accuracy on validation images, no training; {FLOPS_NOTE}"
+    return table(f"The best of {run.name}", columns, rows, caption)
+
+
+def _refined(item: Ranked) -> str:
+    """The training loss of a candidate that was trained for a moment."""
+    return "-" if item.refined is None else f"{-item.refined:.3f}"
+
+
+def runs_table(runs: Sequence[RunSummary]) -> Table:
+    """All runs of a results folder, the latest last."""
+    rows = [
+        (
+            item.name,
+            item.data or "-",
+            "-" if item.done is None else f"{item.done:,}/{item.budget:,}",
+            format_percent(item.best_accuracy),
+            item.problem or "",
+        )
+        for item in runs
+    ]
+    columns = ("run", Column("data"), "scored", "best", Column("problem", wrap=True))
+    return table("Runs", columns, rows)
+
+
+def finetune_table(results: Sequence[FinetuneResult]) -> Table:
+    """Accuracy before and after fine-tuning, and what it cost."""
+    rows = [
+        (
+            trial_name(item.ranked),
+            format_percent(item.zero_shot),
+            format_percent(item.trained.validation),
+            format_percent(item.trained.test),
+            format_count(item.ranked.record.params),
+            format_count(item.ranked.record.flops),
+            format_seconds(item.trained.seconds),
+        )
+        for item in results
+    ]
+    columns = ("trial", "zero-shot", "validation", "test", "params", "FLOPs", "time")
+    return table("Fine-tuned from the GHN's weights", columns, rows, FLOPS_NOTE)
+
+
+def baseline_table(results: Sequence[FinetuneResult]) -> Table:
+    """The same architectures from Kaiming initialisation."""
+    rows = []
+    for item in results:
+        if item.baseline is None:
+            continue
+        saved = item.baseline.steps_saved
+        rows.append(
+            (
+                trial_name(item.ranked),
+                format_percent(item.trained.validation),
+                format_percent(item.baseline.validation),
+                format_percent(item.trained.test),
+                format_percent(item.baseline.test),
+                "not reached" if saved is None else f"{saved:,}",
+            )
+        )
+    columns = ("trial", "val. GHN", "val. Kaiming", "test GHN", "test Kaiming", "steps saved")
+    caption = "steps saved: SGD steps from Kaiming initialisation to the zero-shot accuracy"
+    return table("The GHN's weights against Kaiming initialisation", columns, rows, caption)

@@ -1,0 +1,1 @@
+"""Scores of architectures without training."""

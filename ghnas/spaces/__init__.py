@@ -1,0 +1,1 @@
+"""Search spaces: families, their files, archives of many architectures."""

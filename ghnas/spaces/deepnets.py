@@ -1,0 +1,382 @@
+"""The `deepnets` family: networks of random cells, depths, norms, stems and heads.
+
+DeepNets-1M (Knyazev et al., NeurIPS 2021, arXiv 2110.13100, section 3 and appendix A).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from itertools import combinations
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+import ghnas.architectures.deepnets_blocks  # noqa: F401  (enters its blocks into the table)
+from ghnas.architectures.blocks import Place, add_block
+from ghnas.architectures.graph import Graph, GraphBuilder, Shape
+from ghnas.architectures.ops import Activation, Bias, Concat, GlobalAveragePool, Input, Linear, Sum
+from ghnas.architectures.token_ops import Blank, Flatten
+from ghnas.spaces.base import BlockSettings, Candidate, Choice, Space, Value, explain
+from ghnas.spaces.cells import CELLS
+from ghnas.spaces.deepnets_file import DeepNetsFile
+from ghnas.utils.errors import UserError
+
+POOLING_SHARE = 0.5
+"""How many networks have a reduction cell without parameters."""
+SPARSE_SHARE = 0.5
+"""How many networks leave nodes of a cell out of its output."""
+KEPT_SHARE = 0.5
+"""How many nodes such a network keeps."""
+PLAIN_HEAD_SHARE = 0.1
+"""How many shallow networks have a head without global pooling."""
+VIT_PREPROCESS_SHARE = 0.2
+"""How many transformers of one node a cell have 1x1 convolutions before their cells."""
+IMAGENET_GROWTH = 49 / 16
+"""How much larger a head without global pooling is for 224x224 images than for 32x32."""
+_Option = TypeVar("_Option")
+
+
+class _CellPlan(NamedTuple):
+    """A cell as it is repeated.
+
+    Args:
+        preprocess: Whether its inputs go through 1x1 convolutions.
+        edges: For each node its (operation or None, source) pairs.
+        outputs: The nodes that are concatenated.
+    """
+
+    preprocess: bool
+    edges: list[list[tuple[BlockSettings | None, int]]]
+    outputs: list[int]
+
+
+class DeepNetsSpace(Space):
+    """Choices of the network (`cells`, `nodes`, `stem`, ...) and of each node of its two cells.
+
+    A candidate has a value for every choice; those of nodes beyond `nodes` mean nothing.
+    """
+
+    def __init__(self, file: DeepNetsFile) -> None:
+        super().__init__(file)
+        self.file = file
+        self.split = file.splits[file.skeleton.split]
+        blocks = {name: item.block for name, item in file.operations.items()}
+        self._none = {name for name, item in blocks.items() if item == "zeros"}
+        self._attention = {name for name, item in blocks.items() if item == "transformer"}
+        self._gates = {name for name, item in blocks.items() if item == "squeeze_excitation"}
+        self._convolutions = {name for name in blocks if "conv" in name}
+        self._large = {
+            name
+            for name, item in file.operations.items()
+            if item.block == "relu_conv_bn" and item.settings.get("kernel", 1) > 3
+        }
+        self._plain = tuple(
+            name
+            for name, item in blocks.items()
+            if item in ("zeros", "max_pool", "avg_pool", "skip")
+        )
+
+    @property
+    def skeleton(self) -> Mapping[str, Any]:
+        return self.file.skeleton.model_dump()
+
+    def with_skeleton(self, **changes: Any) -> DeepNetsSpace:
+        if "cells" in changes:
+            raise UserError(f"space {self.name!r}: the number of cells is a choice")
+        changed = self.file.with_skeleton(changes)
+        try:
+            return DeepNetsSpace(DeepNetsFile.model_validate(changed))
+        except ValidationError as error:
+            raise UserError(f"space {self.name!r}: {explain(error)}") from error
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        split, operations = self.split, tuple(self.file.operations)
+        result = [
+            Choice("cells", _range(split.cells)),
+            Choice("deep_from", _range(split.deep_from)),
+            Choice("nodes", _range(split.nodes)),
+            Choice("norm", split.norm),
+            Choice("preprocess", ("yes", "no")),
+            Choice("multiplier", (1, 2)),
+            Choice("stem", ("simple", "pooled", "deep")),
+            Choice("stem_kernel", (3, 5, 7)),
+            Choice("head", ("pooled", "flat")),
+            Choice("fc_layers", (1, 2)),
+        ]
+        most = split.nodes[1]
+        result += [Choice(f"concat.{node}", ("yes", "no")) for node in range(2, 1 + most)]
+        for cell in CELLS:
+            for node in range(2, 2 + most):
+                pairs = _input_pairs(node)
+                if len(pairs) > 1:
+                    result.append(Choice(f"{cell}.{node}.inputs", pairs))
+                result.append(Choice(f"{cell}.{node}.first", operations))
+                result.append(Choice(f"{cell}.{node}.second", operations))
+        return tuple(result)
+
+    @cached_property
+    def _first_options(self) -> Candidate:
+        return {item.name: item.options[0] for item in self.choices}
+
+    # Sampling, as published: not uniform over each choice, and with rules.
+
+    def sample(self, rng: random.Random) -> Candidate:
+        while True:
+            candidate = self._draw(rng)
+            if self.is_connected(candidate):
+                return candidate
+
+    def _draw(self, rng: random.Random) -> Candidate:
+        split, operations = self.split, tuple(self.file.operations)
+        found: dict[str, Value] = dict(self._first_options)
+        cells, deep_from = rng.randint(*split.cells), rng.randint(*split.deep_from)
+        least, most = split.nodes
+        nodes = rng.randint(least, split.deep_nodes if cells > deep_from else most)
+        found |= {"cells": cells, "deep_from": deep_from, "nodes": nodes}
+        pools, sparse = rng.random() < POOLING_SHARE, rng.random() < SPARSE_SHARE
+        for cell in CELLS:
+            options = self._plain if pools and cell == "reduce" else operations
+            if nodes == 1:
+                options = tuple(item for item in options if item not in self._none)
+            for node in range(2, 2 + nodes):
+                if node > 2:
+                    found[f"{cell}.{node}.inputs"] = _pick(rng, _input_pairs(node))
+                found[f"{cell}.{node}.first"] = _pick(rng, options)
+                found[f"{cell}.{node}.second"] = _pick(rng, options)
+        for node in range(2, 1 + nodes):
+            found[f"concat.{node}"] = "no" if sparse and rng.random() >= KEPT_SHARE else "yes"
+        used = self._operations_used(found)
+        vit = any(name in self._attention for name in used["normal"] + used["reduce"])
+        multiplier = rng.choice((1, 2))
+        plain = nodes == 1 and multiplier == 1
+        shallow = cells <= split.cells[0] + 1 and nodes <= split.deep_nodes
+        found |= {
+            "multiplier": multiplier,
+            "preprocess": "no" if plain and vit and rng.random() >= VIT_PREPROCESS_SHARE else "yes",
+            "head": "flat"
+            if not vit and cells <= deep_from and rng.random() < PLAIN_HEAD_SHARE
+            else "pooled",
+            "norm": rng.choice(split.norm) if shallow else split.norm[0],
+            "stem": rng.choice(("simple", "pooled", "deep", "deep")),
+            "stem_kernel": rng.choice((3, 5, 7)),
+            "fc_layers": rng.choice((1, 2)),
+        }
+        return found
+
+    def _operations_used(self, candidate: Candidate) -> dict[str, list[str]]:
+        nodes = range(2, 2 + int(candidate["nodes"]))
+        return {
+            cell: [str(candidate[f"{cell}.{n}.{side}"]) for n in nodes for side in _SIDES]
+            for cell in CELLS
+        }
+
+    def is_connected(self, candidate: Candidate) -> bool:
+        """The published rules: enough to learn, not too many large or unstable operations, and
+        an image that reaches the output."""
+        used = self._operations_used(candidate)
+        both = used["normal"] + used["reduce"]
+        if candidate["preprocess"] == "no" and (
+            candidate["nodes"] != 1 or candidate["multiplier"] != 1
+        ):
+            return False
+        convolution = any(name in self._convolutions for name in both)
+        gates = [len([n for n in names if n in self._gates]) for names in used.values()]
+        large = [len([n for n in names if n in self._large]) for names in used.values()]
+        if max(gates) > 1 or max(large) > 1 or (any(gates) and not convolution):
+            return False
+        if not (convolution or any(gates) or any(name in self._attention for name in both)):
+            return False
+        return self._reaches(candidate)
+
+    def _reaches(self, candidate: Candidate) -> bool:
+        """Whether the output of the last cell depends on the image."""
+        split, cells = self._cells_that_live(candidate), int(candidate["cells"])
+        before = last = True
+        for index in range(cells):
+            kind = "reduce" if index in reductions(cells) else "normal"
+            before, last = last, split[kind][before, last]
+            if not (before or last):
+                return False
+        return last
+
+    def _cells_that_live(self, candidate: Candidate) -> dict[str, dict[tuple[bool, bool], bool]]:
+        """For each cell whether its output lives, by whether its two inputs do."""
+        outputs = self._outputs(candidate)
+        result = {}
+        for cell in CELLS:
+            edges = [
+                [i for op, i in pairs if op not in self._none]
+                for pairs in self._edges(candidate, cell)
+            ]
+            result[cell] = {pair: _lives(edges, outputs, pair) for pair in _PAIRS}
+        return result
+
+    def _edges(self, candidate: Candidate, cell: str) -> list[list[tuple[str, int]]]:
+        """For each node of a cell its two (operation, source) pairs."""
+        result = []
+        for node in range(2, 2 + int(candidate["nodes"])):
+            prefix = f"{cell}.{node}"
+            sources = str(candidate.get(f"{prefix}.inputs", "0+1")).split("+")
+            operations = (str(candidate[f"{prefix}.{side}"]) for side in _SIDES)
+            result.append([(op, int(i)) for op, i in zip(operations, sources, strict=True)])
+        return result
+
+    def _outputs(self, candidate: Candidate) -> list[int]:
+        """The nodes that a cell concatenates: the last, and those that are chosen."""
+        last = 1 + int(candidate["nodes"])
+        return [n for n in range(2, last) if candidate[f"concat.{n}"] == "yes"] + [last]
+
+    # From choices to a graph.
+
+    def graph(self, candidate: Candidate, image_shape: Shape, classes: int) -> Graph:
+        candidate = self.check(candidate)
+        graph = GraphBuilder(left_out="bn" if candidate["norm"] == "none" else "")
+        image = graph.add(Input(*image_shape), name="input")
+        used = self._operations_used(candidate)
+        vit = any(name in self._attention for name in used["normal"] + used["reduce"])
+        channels = self.file.skeleton.channels * self.split.widen
+        before, last, halved = self._stem(graph, candidate, image, channels, vit)
+        cells = int(candidate["cells"])
+        plans = {cell: self._plan(candidate, cell) for cell in CELLS}
+        alive: tuple[int | None, int | None] = (before, last)
+        for index in range(cells):
+            graph.cell = index
+            reduces = index in reductions(cells)
+            channels *= int(candidate["multiplier"]) if reduces else 1
+            kind = "reduce" if reduces else "normal"
+            stride = 2 if reduces and not vit else 1
+            halves = halved and not vit
+            out = self._cell(graph, plans[kind], alive, channels, stride, halves)
+            alive, halved = (alive[1], out), reduces
+        if alive[1] is None:
+            raise UserError(f"space {self.name!r}: the image does not reach the output")
+        self._head(graph, candidate, alive[1], classes)
+        return graph.build()
+
+    def _stem(
+        self, graph: GraphBuilder, candidate: Candidate, image: int, channels: int, vit: bool
+    ) -> tuple[int, int, bool]:
+        """Both inputs of the first cell, and whether the second is half as large."""
+        kernel = candidate["stem_kernel"]
+        if vit:
+            x = add_block(graph, "stem_patches", Place(image, channels, 1, ""), (("kernel", 3),))
+            return x, x, False
+        if candidate["stem"] == "deep":
+            place = Place(image, channels, 1, "stem0")
+            first = add_block(graph, "stem_first", place, (("kernel", kernel),))
+            place = Place(first, channels, 2, "stem1")
+            return first, add_block(graph, "stem_second", place), True
+        width = 3 * channels if candidate["preprocess"] == "yes" else channels
+        pool = 2 if candidate["stem"] == "pooled" else 1
+        place = Place(image, width, 1, "stem")
+        x = add_block(graph, "stem_simple", place, (("kernel", kernel), ("pool", pool)))
+        return x, x, False
+
+    def _cell(
+        self,
+        graph: GraphBuilder,
+        plan: _CellPlan,
+        previous: tuple[int | None, int | None],
+        channels: int,
+        stride: int,
+        halves: bool,
+    ) -> int | None:
+        """Add one cell; None stands for a state that no image reaches."""
+        name = f"cells.{graph.cell}"
+        if plan.preprocess:
+            blocks = ("factorized_reduce" if halves else "relu_conv_bn", "relu_conv_bn")
+        else:
+            blocks = ("stride" if halves else "skip", "skip")
+        states: list[int | None] = []
+        for number, (block, source) in enumerate(zip(blocks, previous, strict=True)):
+            step = 2 if block == "stride" else 1
+            place = Place(source or 0, channels, step, f"{name}.preprocess{number}")
+            states.append(None if source is None else add_block(graph, block, place))
+        number = 0
+        for pairs in plan.edges:
+            reached = []
+            for settings, source in pairs:
+                state = states[source]
+                if state is not None and settings is not None:
+                    step = stride if source < 2 else 1
+                    place = Place(state, channels, step, f"{name}._ops.{number}")
+                    reached.append(add_block(graph, settings.block, place, settings.pairs))
+                number += 1
+            if len(reached) > 1:
+                states.append(graph.add(_SUM, *reached))
+            else:
+                states.append(reached[0] if reached else None)
+        return self._output(graph, [states[i] for i in plan.outputs])
+
+    def _plan(self, candidate: Candidate, cell: str) -> _CellPlan:
+        known = self.file.operations
+        return _CellPlan(
+            candidate["preprocess"] == "yes",
+            [
+                [(None if op in self._none else known[op], i) for op, i in pairs]
+                for pairs in self._edges(candidate, cell)
+            ],
+            self._outputs(candidate),
+        )
+
+    def _output(self, graph: GraphBuilder, states: list[int | None]) -> int | None:
+        living = [state for state in states if state is not None]
+        if not living:
+            return None
+        if len(states) == 1:
+            return living[0]
+        blank = None if len(living) == len(states) else graph.add(Blank(), living[0])
+        return graph.add(_CONCAT, *(blank if s is None else s for s in states))  # type: ignore[arg-type]
+
+    def _head(self, graph: GraphBuilder, candidate: Candidate, source: int, classes: int) -> None:
+        flat = candidate["head"] == "flat"
+        x = graph.add(Flatten() if flat else GlobalAveragePool(), source)
+        widths = [self.file.skeleton.fc_width] * (int(candidate["fc_layers"]) - 1)
+        for number, width in enumerate([*widths, classes]):
+            if number:
+                x = graph.add(Activation(), x)
+            name = f"classifier.{3 * number}"
+            x = graph.add(Bias(), graph.add(Linear(width), x, name=name), name=name)
+
+    def is_small_enough(self, candidate: Candidate, graph: Graph) -> bool:
+        """Whether the parameters, counted for 32x32 and 224x224 images, are within the split's
+        limit; `graph` is for 32x32 images."""
+        count = float(graph.parameter_count)
+        if candidate["head"] == "flat":
+            first = graph.parameters["classifier.0.weight"]
+            count += (IMAGENET_GROWTH - 1) * first[0] * first[1]
+        return count <= self.split.max_parameters
+
+
+_SIDES = ("first", "second")
+_SUM, _CONCAT = Sum(), Concat()
+_PAIRS = tuple((a, b) for a in (True, False) for b in (True, False))
+
+
+@cache
+def _input_pairs(node: int) -> tuple[str, ...]:
+    return tuple(f"{a}+{b}" for a, b in combinations(range(node), 2))
+
+
+def _pick(rng: random.Random, options: Sequence[_Option]) -> _Option:
+    """As `rng.choice`, several times faster."""
+    return options[int(rng.random() * len(options))]
+
+
+def _lives(edges: list[list[int]], outputs: list[int], inputs: tuple[bool, bool]) -> bool:
+    alive = list(inputs)
+    for sources in edges:
+        alive.append(any(alive[i] for i in sources))
+    return any(alive[i] for i in outputs)
+
+
+def _range(bounds: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(range(bounds[0], bounds[1] + 1))
+
+
+def reductions(cells: int) -> tuple[int, ...]:
+    """The cells that halve the size: at one and at two thirds of the depth."""
+    return tuple(sorted({cells // 3, 2 * cells // 3} - {0}))

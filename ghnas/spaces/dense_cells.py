@@ -1,0 +1,178 @@
+"""The `dense_cells` family: one cell in which every pair of nodes is an edge (NAS-Bench-201)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
+from ghnas.architectures.graph import Graph, GraphBuilder, Shape
+from ghnas.architectures.ops import Activation, BatchNorm, Input, Sum, Zeros
+from ghnas.spaces.base import BlockSettings, Candidate, Choice, Space, SpaceFile, StrictModel
+from ghnas.utils.errors import UserError
+
+_NODE = re.compile(r"\|(?:[^|~]+~\d+\|)+")
+_EDGE = re.compile(r"([^|~]+)~(\d+)\|")
+
+
+class DenseCellSkeleton(StrictModel):
+    """The macro part.
+
+    Args:
+        channels: Of the first stage; doubled at every further one.
+        cells: Of each stage.
+        stages: Between them stands a residual block that halves the size.
+    """
+
+    channels: int = Field(ge=1, le=4096)
+    cells: int = Field(ge=1, le=200)
+    stages: int = Field(default=3, ge=1, le=8)
+
+
+class DenseCellSettings(StrictModel):
+    """What a cell is made of: its nodes, the input counted, and the operations of an edge."""
+
+    nodes: int = Field(ge=2, le=16)
+    operations: dict[str, BlockSettings] = Field(min_length=1)
+
+
+class DenseCellSpaceFile(SpaceFile):
+    """A space file of the `dense_cells` family."""
+
+    family: Literal["dense_cells"]
+    skeleton: DenseCellSkeleton
+    cell: DenseCellSettings
+
+
+class DenseCellSpace(Space):
+    """Every node of a cell sums an operation on each earlier node; the last is the output.
+
+    Choices: the operation of each edge, named as `0-1` (from node 0, the cell's input, to node
+    1). The operation that is no connection adds nothing; a node that nothing is connected to is
+    zero. An architecture whose output does not depend on the image can be read, built and scored,
+    but sampling, mutation and crossover leave it out.
+
+    Source: Dong and Yang, NAS-Bench-201 (ICLR 2020), section 2.1.
+    """
+
+    def __init__(self, file: DenseCellSpaceFile) -> None:
+        super().__init__(file)
+        self.file = file
+
+    @property
+    def skeleton(self) -> Mapping[str, Any]:
+        return self.file.skeleton.model_dump()
+
+    def with_skeleton(self, **changes: Any) -> DenseCellSpace:
+        return DenseCellSpace(self.file.with_skeleton(changes))
+
+    @cached_property
+    def _edges(self) -> tuple[tuple[int, int], ...]:
+        """(source, target) of every edge, by target: the order of the notation."""
+        pairs = combinations(range(self.file.cell.nodes), 2)
+        return tuple(sorted(pairs, key=lambda pair: pair[::-1]))
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        operations = tuple(self.file.cell.operations)
+        return tuple(Choice(f"{source}-{target}", operations) for source, target in self._edges)
+
+    def edges(self, candidate: Candidate) -> list[list[tuple[str, int]]]:
+        """For each node after the first its (operation, source) pairs."""
+        return [
+            [(str(candidate[f"{source}-{target}"]), source) for source in range(target)]
+            for target in range(1, self.file.cell.nodes)
+        ]
+
+    def is_connected(self, candidate: Candidate) -> bool:
+        alive = [True]
+        for pairs in self.edges(candidate):
+            alive.append(any(alive[i] and not self.is_none(op) for op, i in pairs))
+        return alive[-1]
+
+    def is_none(self, operation: str) -> bool:
+        """Whether an operation is no connection."""
+        return self.file.cell.operations[operation].block == "zeros"
+
+    def encode(self, candidate: Candidate) -> str:
+        """As the benchmark writes it: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`."""
+        nodes = ("|".join(f"{op}~{i}" for op, i in pairs) for pairs in self.edges(candidate))
+        return "+".join(f"|{node}|" for node in nodes)
+
+    def decode(self, text: str) -> Candidate:
+        nodes = text.strip().split("+")
+        if len(nodes) != self.file.cell.nodes - 1 or not all(map(_NODE.fullmatch, nodes)):
+            raise UserError(
+                f"not an architecture of space {self.name!r}, such as "
+                f"{self.encode(self._first)!r}: {text[:80]!r}"
+            )
+        candidate: Candidate = {}
+        for target, node in enumerate(nodes, start=1):
+            edges = _EDGE.findall(node)
+            if [int(source) for _, source in edges] != list(range(target)):
+                raise UserError(
+                    f"{node!r}: node {target} must have one operation for each of the nodes 0 to "
+                    f"{target - 1}, in their order"
+                )
+            candidate |= {f"{source}-{target}": operation for operation, source in edges}
+        return self.check(candidate)
+
+    @property
+    def _first(self) -> Candidate:
+        return {choice.name: choice.options[0] for choice in self.choices}
+
+    def graph(self, candidate: Candidate, image_shape: Shape, classes: int) -> Graph:
+        candidate = self.check(candidate)
+        skeleton = self.file.skeleton
+        if min(image_shape[1:]) < 2**skeleton.stages:
+            raise UserError(
+                f"images of {image_shape[1]}x{image_shape[2]} are too small for space "
+                f"{self.name!r} with {skeleton.stages} stages"
+            )
+        edges = self.edges(candidate)
+        graph = GraphBuilder()
+        x = graph.add(Input(*image_shape), name="input")
+        channels = skeleton.channels
+        x = conv_bn(graph, Place(x, channels, 1, "stem"), kernel=3, conv_name="0", bn_name="1")
+        for stage in range(skeleton.stages):
+            if stage:
+                channels *= 2
+                x = add_block(graph, "relu_residual", Place(x, channels, 2, _name(graph)))
+                graph.cell += 1
+            for _ in range(skeleton.cells):
+                x = self._cell(graph, edges, x, channels)
+                graph.cell += 1
+        x = graph.add(BatchNorm(), x, name="lastact.0")
+        classifier(graph, graph.add(Activation(), x), classes, "classifier")
+        return graph.build()
+
+    def _cell(
+        self, graph: GraphBuilder, edges: list[list[tuple[str, int]]], source: int, channels: int
+    ) -> int:
+        """Add one cell; its edges are numbered as in the benchmark's own networks."""
+        states, number = [source], 0
+        for pairs in edges:
+            connected = []
+            for operation, index in pairs:
+                if not self.is_none(operation):
+                    settings = self.file.cell.operations[operation]
+                    place = Place(states[index], channels, 1, f"{_name(graph)}.layers.{number}")
+                    connected.append(add_block(graph, settings.block, place, settings.pairs))
+                number += 1
+            states.append(_sum(graph, connected, source, channels))
+        return states[-1]
+
+
+def _name(graph: GraphBuilder) -> str:
+    return f"cells.{graph.cell}"
+
+
+def _sum(graph: GraphBuilder, connected: list[int], source: int, channels: int) -> int:
+    if not connected:
+        return graph.add(Zeros(channels), source)
+    return connected[0] if len(connected) == 1 else graph.add(Sum(), *connected)

@@ -1,0 +1,231 @@
+"""Ground truth: architectures of a space trained from scratch, each from several seeds."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ghnas.data import DataSet, Split
+from ghnas.spaces.base import Candidate, Space
+from ghnas.training.networks import Recipe, measure_accuracy, train_from_scratch
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import as_completed
+from ghnas.utils.statistics import Estimate, Values, ceiling, ceiling_of_mean, seed_noise
+from ghnas.utils.tables import Row, RowFile
+
+COLUMNS = (
+    "architecture", "seed", "validation_accuracy", "test_accuracy", "parameters", "flops",
+    "seconds",
+)  # fmt: skip
+"""Of a file of ground truth; accuracies in [0, 1], FLOPs are multiply-adds x 2."""
+
+ATTEMPTS = 1000
+"""Draws without a new architecture after which a space is said to have no more."""
+
+
+@dataclass(frozen=True)
+class TruthJob:
+    """What to train.
+
+    Args:
+        space: With its skeleton.
+        data: Training images are trained on, validation images measured.
+        test: Test images to measure too, or None.
+        architectures: In the space's notation.
+        seeds: Trainings of each.
+        recipe: How to train.
+        drawn: Where the architectures come from, for the record.
+        output: The CSV file.
+        workers: Processes, one torch thread each.
+    """
+
+    space: Space
+    data: DataSet
+    test: Split | None
+    architectures: Sequence[str]
+    seeds: int
+    recipe: Recipe
+    drawn: str
+    output: Path
+    workers: int
+
+
+@dataclass(frozen=True)
+class TruthProgress:
+    """How far it is: trainings done of all, the seconds and the accuracy of the last one."""
+
+    done: int
+    total: int
+    seconds: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class TruthSummary:
+    """What the trainings say.
+
+    Args:
+        architectures: That were trained from every seed.
+        seeds: Of each.
+        mean, best, worst: Accuracy, averaged over seeds.
+        between_architectures: Standard deviation of that average.
+        between_seeds: Standard deviation of the trainings of one architecture.
+        ceiling: Spearman between seeds.
+        ceiling_of_mean: The most that a score can correlate with the average over seeds.
+    """
+
+    architectures: int
+    seeds: int
+    mean: float
+    best: float
+    worst: float
+    between_architectures: float
+    between_seeds: float
+    ceiling: Estimate
+    ceiling_of_mean: float
+
+
+def draw_architectures(
+    space: Space, image_shape: tuple[int, ...], classes: int, count: int, seed: int
+) -> list[str]:
+    """Random architectures, no two of which are isomorphic, in the space's notation.
+
+    A larger count gives the same ones first.
+
+    Raises:
+        UserError: If the space has not so many.
+    """
+    rng = random.Random(f"truth:{seed}")
+    found: dict[str, str] = {}
+    failures = 0
+    while len(found) < count:
+        candidate: Candidate = space.sample(rng)
+        key = space.graph(candidate, image_shape, classes).hash
+        failures = failures + 1 if key in found else 0
+        if failures > ATTEMPTS:
+            raise UserError(f"space {space.name!r} has {len(found)} architectures, not {count}")
+        found.setdefault(key, space.encode(candidate))
+    return list(found.values())
+
+
+def make_truth(job: TruthJob, report: Callable[[TruthProgress], None]) -> list[Row]:
+    """Train what is not trained yet; a row is written as each training ends.
+
+    Args:
+        job: What to train.
+        report: Called before the first training and after each.
+
+    Returns:
+        A row for each architecture and seed, all seeds of an architecture after each other.
+
+    Raises:
+        UserError: If the file was made with other settings, or a process was ended from outside.
+    """
+    wanted = [(name, seed) for name in job.architectures for seed in range(1, job.seeds + 1)]
+    with RowFile(job.output, COLUMNS, settings(job)) as file:
+        known = {_key(row) for row in file.rows}
+        missing = [key for key in wanted if key not in known]
+        done, total = len(wanted) - len(missing), len(wanted)
+        report(TruthProgress(done, total, 0.0, float("nan")))
+        with closing(as_completed(_train_one, missing, job.workers, _start_worker, job)) as rows:
+            for row in rows:
+                file.append([row])
+                done += 1
+                report(TruthProgress(done, total, row["seconds"], row["validation_accuracy"]))
+        by_key = {_key(row): row for row in file.rows}
+    return [by_key[key] for key in wanted]
+
+
+def settings(job: TruthJob) -> dict[str, Any]:
+    """What trainings in one file must agree in."""
+    return {
+        "space": job.space.name,
+        "skeleton": dict(job.space.skeleton),
+        "data": job.data.name,
+        "data_fingerprint": job.data.fingerprint,
+        "image_size": job.data.image_shape[-1],
+        "drawn": job.drawn,
+        "test": job.test is not None,
+        "recipe": asdict(job.recipe),
+    }
+
+
+def _key(row: Row) -> tuple[str, int]:
+    return row["architecture"], int(row["seed"])
+
+
+_worker: TruthJob | None = None
+"""What a worker process trains; None in every other process."""
+
+
+def _start_worker(job: TruthJob) -> None:
+    global _worker
+    _worker = job
+
+
+def _train_one(architecture: str, seed: int) -> dict[str, Any]:
+    """One training: a row."""
+    assert _worker is not None
+    job, data = _worker, _worker.data
+    graph = job.space.graph(job.space.decode(architecture), data.image_shape, data.num_classes)
+    began = time.process_time()
+    network = train_from_scratch(graph, data, job.recipe, seed)
+    seconds = time.process_time() - began
+    test = "" if job.test is None else round(measure_accuracy(network, job.test, data), 6)
+    return {
+        "architecture": architecture,
+        "seed": seed,
+        "validation_accuracy": round(measure_accuracy(network, data.validation, data), 6),
+        "test_accuracy": test,
+        "parameters": graph.parameter_count,
+        "flops": graph.flops,
+        "seconds": round(seconds, 2),
+    }
+
+
+def accuracies_by_seed(rows: Sequence[Row], column: str) -> tuple[list[str], Values]:
+    """Architectures and their accuracies (seeds, architectures).
+
+    Architectures that lack a seed that others have are left out.
+
+    Raises:
+        UserError: If an accuracy is not a number.
+    """
+    table: dict[str, dict[str, float]] = {}
+    for row in rows:
+        try:
+            accuracy = float(row[column])
+        except ValueError as error:
+            raise UserError(
+                f"column {column!r} of {row['architecture']} holds {row[column]!r}, not a number"
+            ) from error
+        table.setdefault(row["architecture"].strip(), {})[row.get("seed", "")] = accuracy
+    seeds = sorted({seed for values in table.values() for seed in values})
+    whole = {name: values for name, values in table.items() if len(values) == len(seeds)}
+    matrix = np.array([[values[seed] for values in whole.values()] for seed in seeds])
+    return list(whole), matrix.reshape(len(seeds), len(whole))
+
+
+def summarise_truth(by_seed: Values) -> TruthSummary:
+    """What the trainings say; see `accuracies_by_seed` for the shape."""
+    seeds, count = by_seed.shape
+    mean = by_seed.mean(axis=0)
+    agreement = ceiling(by_seed)
+    return TruthSummary(
+        architectures=count,
+        seeds=seeds,
+        mean=float(mean.mean()),
+        best=float(np.max(mean)),
+        worst=float(np.min(mean)),
+        between_architectures=float(mean.std(ddof=1)) if count > 1 else float("nan"),
+        between_seeds=seed_noise(by_seed),
+        ceiling=agreement,
+        ceiling_of_mean=ceiling_of_mean(agreement.value, seeds),
+    )

@@ -1,0 +1,361 @@
+"""The training loop of a graph hypernetwork: the loss of networks with predicted weights, over many
+architectures and batches of images (section 3.2 of the paper, arXiv 2110.13100)."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ghnas.architectures.graph import Graph
+from ghnas.data import DataSet, evaluation_batches, random_batches
+from ghnas.executors.grouped import run_stacked
+from ghnas.ghn.checkpoint import GHNInfo, save_ghn, start_from
+from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.scoring.scorer import Scorer
+from ghnas.spaces.archive import Architectures
+from ghnas.spaces.base import Space
+from ghnas.training.hypernetwork.meta_batches import MetaBatch, MetaBatches, sample_graphs
+from ghnas.training.hypernetwork.state import TrainingState, copy_of, mean_of
+from ghnas.utils.errors import UserError
+
+EVALUATION_SEED = 1_000_003
+"""Held-out architectures are drawn from a seed that no training step uses."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train a hypernetwork; the defaults are the paper's.
+
+    Args:
+        steps: Updates of the hypernetwork.
+        meta_batch: Architectures for each update.
+        batch_size: Images for each update, the same for all its architectures.
+        learning_rate: Adam's, divided by 10 at two and at five sixths of the steps.
+        weight_decay: Adam's.
+        gradient_clip: Largest norm of the gradient.
+        shift: Move training images by up to so many pixels.
+        seed: Of the initial weights, architectures and images.
+        evaluate_every: Steps between evaluations on held-out architectures and saved states.
+        average: The result is the mean of the weights at the last so many evaluations.
+        evaluate_architectures: Held-out architectures to score.
+        evaluate_images: Validation images to score them on.
+        workers: Processes: on a CPU they share a step's architectures, for a GPU they prepare
+            them.
+    """
+
+    steps: int = 2000
+    meta_batch: int = 8
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    gradient_clip: float = 5.0
+    shift: int = 1
+    seed: int = 0
+    evaluate_every: int = 200
+    average: int = 1
+    evaluate_architectures: int = 32
+    evaluate_images: int = 512
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """State of a training.
+
+    Args:
+        step: Updates done.
+        steps: Updates in all.
+        loss: Mean cross-entropy in nats since the last report.
+        accuracy: Training accuracy with predicted weights since the last report.
+        held_out: Zero-shot accuracy on held-out architectures, where it was just measured.
+        seconds: Since this process began to train.
+        steps_per_second: Over the time since the last report.
+        learning_rate: At this step.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    held_out: float | None
+    seconds: float
+    steps_per_second: float
+    learning_rate: float
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """The rate at a step: divided by 10 at two thirds and again at five sixths of the run."""
+    passed = sum(step >= settings.steps * share for share in (2 / 3, 5 / 6))
+    return float(settings.learning_rate / 10**passed)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that one process of a training needs; it can be sent to another process.
+
+    Args:
+        space: Where architectures are drawn from.
+        data: Images to train and to evaluate on.
+        config: Of the hypernetwork.
+        settings: How to train.
+        output: The file to write.
+        device: Where.
+        start: A hypernetwork whose weights to start from; None: random weights.
+        architectures: Files to draw architectures from; None: drawn from the space on the fly.
+        report_every: Steps between reports.
+    """
+
+    space: Space
+    data: DataSet
+    config: GHNConfig
+    settings: TrainSettings
+    output: Path
+    device: torch.device
+    start: Path | None = None
+    architectures: Architectures | None = None
+    report_every: int = 20
+
+
+def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ranks: int) -> None:
+    """One process's part of a training; the first one reports, saves and writes the result."""
+    settings, device = job.settings, job.device
+    torch.manual_seed(settings.seed)
+    ghn = GHN(job.config)
+    origin = start_from(ghn, job.start) if job.start else None
+    ghn.to(device)
+    optimizer = torch.optim.Adam(
+        ghn.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    state = TrainingState(job.output.with_name(job.output.name + ".state"), _identity(job, origin))
+    start, history, recent = state.restore(ghn, optimizer)
+    graphs = held_out_graphs(job.space, job.data, settings)
+    meter = _Meter(settings, start, history)
+    for step, meta, images, labels in _steps(job, start, rank, ranks):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        meter.add(_update(ghn, optimizer, meta, images, labels, settings))
+        done = step + 1
+        if done % settings.evaluate_every == 0 or done == settings.steps:
+            recent = [*recent, copy_of(ghn)][-settings.average :]
+            share = graphs[rank::ranks]
+            total = held_out_accuracy(ghn, share, job.data, settings, device) * len(share)
+            progress = meter.progress(done, _sum_over_ranks(total) / len(graphs))
+            if rank == 0:
+                report(progress)
+                state.save(ghn, optimizer, done, meter.history, recent)
+        elif done % job.report_every == 0:
+            progress = meter.progress(done, None)
+            if rank == 0:
+                report(progress)
+    if rank == 0:
+        ghn.load_state_dict(mean_of(recent))
+        save_ghn(job.output, ghn, _info(job, origin, meter.history))
+        state.path.unlink(missing_ok=True)
+
+
+def _info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> GHNInfo:
+    data = job.data
+    return GHNInfo(
+        config=job.config,
+        space=job.space.name,
+        skeleton=dict(job.space.skeleton),
+        data=data.name,
+        fingerprint=data.fingerprint,
+        classes=data.classes,
+        image_shape=tuple(data.image_shape),
+        mean=data.mean,
+        std=data.std,
+        training=asdict(job.settings)
+        | {
+            "device": job.device.type,
+            "architectures": job.architectures and len(job.architectures),
+            "start": origin and {"sha256": origin.sha256, "training": origin.training},
+            "history": history,
+        },
+    )
+
+
+def _sum_over_ranks(value: float) -> float:
+    total = torch.tensor([value], dtype=torch.float64)
+    if dist.is_initialized():
+        dist.all_reduce(total)
+    return float(total)
+
+
+def held_out_graphs(space: Space, data: DataSet, settings: TrainSettings) -> list[Graph]:
+    """The architectures that training never sees (drawn from another seed)."""
+    rng = random.Random(f"{EVALUATION_SEED}:{settings.seed}")
+    count = settings.evaluate_architectures
+    return sample_graphs(space, data.image_shape, data.num_classes, count, rng)
+
+
+def held_out_accuracy(
+    ghn: GHN, graphs: list[Graph], data: DataSet, settings: TrainSettings, device: torch.device
+) -> float:
+    """Mean zero-shot accuracy of architectures on validation images."""
+    split = data.validation.take(settings.evaluate_images)
+    batches = evaluation_batches(
+        split, settings.batch_size, device=device, mean=data.mean, std=data.std
+    )
+    scores = Scorer(ghn, batches, device, workers=1).score(graphs)
+    ghn.train()
+    return float(sum(score.accuracy for score in scores if score)) / max(len(graphs), 1)
+
+
+def _steps(
+    job: Job, start: int, rank: int, ranks: int
+) -> Iterator[tuple[int, MetaBatch, Tensor, Tensor]]:
+    settings, data, device = job.settings, job.data, job.device
+    members = range(settings.meta_batch)[rank::ranks]
+    on_gpu = device.type == "cuda"
+    metas = MetaBatches(
+        job.space,
+        data.image_shape,
+        job.config,
+        settings.seed,
+        members,
+        together=on_gpu,
+        draw=job.architectures.draw if job.architectures else job.space.sample,
+    )
+    loader = DataLoader(
+        metas,
+        batch_size=None,
+        sampler=range(start, settings.steps),
+        num_workers=settings.workers if on_gpu else 0,
+        prefetch_factor=8 if on_gpu and settings.workers else None,
+    )
+    images = random_batches(
+        data.train,
+        settings.batch_size,
+        seed=settings.seed,
+        device=device,
+        mean=data.mean,
+        std=data.std,
+        mirror=data.mirror,
+        shift=settings.shift,
+        start_step=start,
+    )
+    for step, meta, (batch, labels) in zip(
+        range(start, settings.steps), loader, images, strict=False
+    ):
+        yield step, meta, batch, labels
+
+
+def _update(
+    ghn: GHN,
+    optimizer: torch.optim.Optimizer,
+    meta: MetaBatch,
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainSettings,
+) -> Tensor:
+    """One step; returns mean loss and accuracy (2,).
+
+    A step whose gradient is not finite changes nothing.
+    """
+    stacks = ghn(meta.features.to(images.device))
+    logits = torch.cat([run_stacked(item, stacks, images) for item in meta.schedules])
+    targets = labels.repeat(len(logits))
+    loss = F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
+    share = 1 / (settings.meta_batch * len(labels))
+    optimizer.zero_grad()
+    (loss * share).backward()
+    correct = (logits.detach().argmax(dim=2) == labels).sum()
+    result = torch.stack([loss.detach(), correct]) * share
+    if dist.is_initialized():
+        _add_up(ghn, result)
+    norm = torch.nn.utils.clip_grad_norm_(ghn.parameters(), settings.gradient_clip)
+    if torch.isfinite(norm):
+        optimizer.step()
+    return result
+
+
+def _add_up(ghn: GHN, result: Tensor) -> None:
+    """Sum gradients and results over all processes, as one message."""
+    gradients = [
+        torch.zeros_like(item) if item.grad is None else item.grad for item in ghn.parameters()
+    ]
+    message = torch.cat([*(item.flatten() for item in gradients), result])
+    dist.all_reduce(message)
+    parts = message.split([*(item.numel() for item in gradients), len(result)])
+    for parameter, part in zip(ghn.parameters(), parts, strict=False):
+        parameter.grad = part.view_as(parameter)
+    result.copy_(parts[-1])
+
+
+class _Meter:
+    """Averages between reports, and the history of evaluations."""
+
+    def __init__(
+        self, settings: TrainSettings, start: int, history: list[dict[str, float]]
+    ) -> None:
+        self.settings = settings
+        self.history = history
+        self._begin = self._since = time.monotonic()
+        self._last = start
+        self._results: list[Tensor] = []
+
+    def add(self, result: Tensor) -> None:
+        """Keep a step's mean loss and accuracy (2,)."""
+        self._results.append(result)
+
+    def progress(self, step: int, held_out: float | None) -> TrainProgress:
+        losses, accuracies = torch.stack(self._results).cpu().unbind(1)
+        if not torch.isfinite(losses).any():
+            raise UserError(
+                f"training diverged at step {step}: lower --learning-rate and start anew"
+            )
+        loss = float(losses[torch.isfinite(losses)].mean())
+        accuracy = float(accuracies.mean())
+        now = time.monotonic()
+        rate = (step - self._last) / max(now - self._since, 1e-9)
+        progress = TrainProgress(
+            step,
+            self.settings.steps,
+            loss,
+            accuracy,
+            held_out,
+            now - self._begin,
+            rate,
+            learning_rate(self.settings, step - 1),
+        )
+        self._results, self._last, self._since = [], step, now
+        if held_out is not None:
+            self.history.append(
+                {
+                    "step": step,
+                    "loss": _rounded(loss),
+                    "accuracy": _rounded(accuracy),
+                    "held_out": _rounded(held_out),
+                }
+            )
+        return progress
+
+
+def _rounded(value: float) -> float:
+    return round(value, 5) if math.isfinite(value) else value
+
+
+def _identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:
+    """What must agree for a training to go on."""
+    same = asdict(job.settings)
+    del same["workers"]
+    return {
+        "space": job.space.name,
+        "skeleton": dict(job.space.skeleton),
+        "data": job.data.fingerprint,
+        "config": job.config.as_dict(),
+        "settings": same,
+        "start": origin.sha256 if origin else None,
+        "architectures": job.architectures and job.architectures.manifest.model_dump(),
+    }

@@ -1,0 +1,89 @@
+"""The architectures of every training step, with what the hypernetwork reads of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import Dataset
+
+from ghnas.architectures.graph import Graph
+from ghnas.executors.grouped import StackedPlan, plan, plan_one, stacked_plan
+from ghnas.ghn.features import FeatureBatch
+from ghnas.ghn.model import GHNConfig, read_graphs
+from ghnas.spaces.base import Candidate, Space
+
+
+@dataclass(frozen=True)
+class MetaBatch:
+    """Architectures of one step: their features and how to run them."""
+
+    features: FeatureBatch
+    schedules: tuple[StackedPlan, ...]
+
+
+class MetaBatches(Dataset[MetaBatch]):
+    """The architectures of every step; each is a function of seed, step and index alone.
+
+    Args:
+        space: Where they are drawn from.
+        image_shape: (C, H, W).
+        config: Of the hypernetwork; its classes are the networks'.
+        seed: Of the training.
+        members: Indices of the meta-batch to prepare.
+        together: Whether they run as one population (GPU) or one by one (CPU).
+        draw: Draws an architecture of the space.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        image_shape: tuple[int, ...],
+        config: GHNConfig,
+        seed: int,
+        members: Sequence[int],
+        together: bool,
+        draw: Callable[[random.Random], Candidate],
+    ) -> None:
+        self.space = space
+        self.image_shape = image_shape
+        self.config = config
+        self.seed = seed
+        self.members = members
+        self.schedules = _together if together else _apart
+        self.draw = draw
+
+    def __getitem__(self, step: int) -> MetaBatch:
+        graphs = []
+        for index in self.members:
+            rng = random.Random(f"{self.seed}:{step}:{index}")
+            candidate = self.draw(rng)
+            graphs.append(self.space.graph(candidate, self.image_shape, self.config.num_classes))
+        features = read_graphs(graphs, self.config)
+        members = [group.members for group in features.groups]
+        return MetaBatch(features, self.schedules(graphs, members))
+
+
+Members = Sequence[Sequence[tuple[int, str]]]
+
+
+def _together(graphs: Sequence[Graph], members: Members) -> tuple[StackedPlan, ...]:
+    return (stacked_plan(plan(graphs), members),)
+
+
+def _apart(graphs: Sequence[Graph], members: Members) -> tuple[StackedPlan, ...]:
+    return tuple(
+        stacked_plan(
+            plan_one(graph),
+            [[(owner - index, name) for owner, name in rows] for rows in members],
+        )
+        for index, graph in enumerate(graphs)
+    )
+
+
+def sample_graphs(
+    space: Space, image_shape: tuple[int, ...], classes: int, count: int, rng: random.Random
+) -> list[Graph]:
+    """Random architectures of a space."""
+    return [space.graph(space.sample(rng), image_shape, classes) for _ in range(count)]

@@ -1,0 +1,90 @@
+"""Trains a graph hypernetwork, on one device or on several processes of a CPU."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.multiprocessing
+
+from ghnas.executors.fused import compile_kernels
+from ghnas.ghn.checkpoint import GHNInfo, load_ghn
+from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, train_rank
+from ghnas.training.hypernetwork.meta_batches import sample_graphs
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import become_worker
+
+__all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
+
+
+def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
+    """Train a hypernetwork and write it to `job.output`.
+
+    The state is kept in `<output>.state` at every evaluation; a training that was interrupted
+    goes on from there, with the same architectures and images as if it had not been. On a CPU
+    the architectures of a step are shared among `settings.workers` processes, which add up
+    their gradients.
+
+    Args:
+        job: What to train.
+        report: Called every `job.report_every` steps and after each evaluation.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: If `<output>.state` belongs to a training with other settings, or the loss
+            is not finite for many steps in a row.
+    """
+    if job.device.type == "cpu" and job.settings.workers > 1:
+        train_on_processes(job, report)
+    else:
+        train_rank(job, report, rank=0, ranks=1)
+    return load_ghn(job.output)[1]
+
+
+def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> None:
+    """Train on `job.settings.workers` processes of this machine.
+
+    Raises:
+        UserError: As `train`.
+    """
+    compile_kernels()  # once, before the processes start
+    context = torch.multiprocessing.get_context("spawn")
+    messages = context.SimpleQueue()
+    job = replace(job, data=job.data.without_test())
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (job, messages, str(Path(folder) / "rendezvous"), job.settings.workers)
+        processes = torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
+            _worker, arguments, nprocs=job.settings.workers, join=False
+        )
+        try:
+            finished = False
+            while not finished:
+                finished = processes.join(timeout=0.2)
+                while not messages.empty():
+                    message = messages.get()
+                    if isinstance(message, UserError):
+                        raise message
+                    report(message)
+        finally:
+            for process in processes.processes:
+                process.kill()
+
+
+def _worker(rank: int, job: Job, messages: Any, rendezvous: str, ranks: int) -> None:
+    become_worker()
+    if Path("/sys/class/net/lo").exists():  # the loopback needs no name to be looked up
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
+    try:
+        train_rank(job, messages.put, rank, ranks)
+    except UserError as error:
+        messages.put(error)
+    finally:
+        dist.destroy_process_group()

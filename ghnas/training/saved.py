@@ -1,0 +1,57 @@
+"""Trained networks as files: safetensors with the architecture in the header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ghnas.architectures.network import Network
+from ghnas.spaces.base import parse_space
+from ghnas.utils.errors import UserError
+from ghnas.utils.files import replace_atomically
+
+FORMAT = "1"
+
+
+def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
+    """Write a network.
+
+    Args:
+        path: The file; an existing one is replaced in one step.
+        network: Its parameters and buffers are written.
+        architecture: The YAML text of its `space`, `skeleton`, `candidate`, `image_shape` and
+            `classes`; more is kept for people.
+    """
+    metadata = {"format": FORMAT, "ghnas_network": json.dumps(architecture)}
+    tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+    replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+
+
+def load(path: Path) -> Network:
+    """Build a fine-tuned network again, in evaluation mode on the CPU.
+
+    Args:
+        path: The folder that `ghnas finetune` wrote, or the `model.safetensors` in it.
+
+    Raises:
+        UserError: If there is none, or it is damaged.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"no fine-tuned network at {path}: make one with `ghnas finetune`")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        content = json.loads(metadata["ghnas_network"])
+        space = parse_space(content["space"], str(file)).with_skeleton(**content["skeleton"])
+        shape, classes = tuple(content["image_shape"]), len(content["classes"])
+        network = Network(space.graph(content["candidate"], shape, classes))
+        network.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{file} is damaged or not a network of ghnas ({error})") from error
+    return network.eval()
