@@ -38,7 +38,7 @@ def operation(kind: str) -> Callable[[_OpType], _OpType]:
 
 @dataclass(frozen=True)
 class Op:
-    """Base of all operations; the methods are described in `ghnas.architectures.graph.Operation`."""
+    """Base of all operations; `ghnas.architectures.graph.Operation` says what the methods mean."""
 
     kind: ClassVar[str] = ""
     sizes_only: ClassVar[bool] = False

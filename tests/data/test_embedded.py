@@ -17,7 +17,7 @@ from ghnas.data.dataset import channel_statistics, cut, mixed_order
 from ghnas.data.embedded import SPLITS, DigitscapeSettings, _sources, make_digitscapes
 
 FINGERPRINT = "8d73a918c8252c92e962a3f764468dd0eb8efa438df60abf5ac6c9d15fa16685"
-CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 
 
 @pytest.fixture(scope="module")

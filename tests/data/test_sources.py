@@ -19,7 +19,7 @@ from PIL import Image
 from ghnas.data import data_name, load_data
 from ghnas.utils.errors import DataError, UserError
 
-CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 
 
 def write_images(folder: Path, counts: dict[str, int], size: tuple[int, int] = (8, 8)) -> None:

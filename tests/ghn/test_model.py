@@ -21,7 +21,7 @@ from ghnas.ghn.model import GHN, PRESETS, GHNConfig, read_graphs
 from ghnas.spaces.base import load_space
 from ghnas.utils.errors import UserError
 
-PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 SHAPE = (3, 16, 16)
 SMALL = GHNConfig(hid=8, max_shape=(16, 16, 5, 5))
 

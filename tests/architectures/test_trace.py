@@ -22,7 +22,7 @@ from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.spaces.base import load_space
 from ghnas.utils.errors import UserError
 
-PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 SMALL = (3, 32, 32)
 DECODER = GHNConfig(hid=8, max_shape=(16, 16, 11, 11))
 

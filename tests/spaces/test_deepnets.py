@@ -22,7 +22,7 @@ from ghnas.spaces.deepnets import DeepNetsSpace, reductions
 from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
-PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 IMAGE = (3, 32, 32)
 TEXT = read_space_file("deepnets1m")
 SPLITS = ("train", "val", "test", "wide", "deep", "dense", "bnfree", "search")

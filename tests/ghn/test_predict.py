@@ -17,7 +17,7 @@ from ghnas.ghn.model import GHN, PRESETS, GHNConfig
 from ghnas.ghn.published import write_published
 
 Ghnas = Callable[..., tuple[int, str, str]]
-PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 NETWORK = """
 from torch import nn
 
