@@ -19,7 +19,7 @@ from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
-from ghnas.scoring.scorer import Batch, evaluate_one
+from ghnas.scoring.evaluation import Batch, evaluate_one
 from ghnas.spaces.base import load_space
 from ghnas.training.hypernetwork.training import sample_graphs
 from ghnas.training.networks import train_steps

@@ -12,8 +12,10 @@ from common import percent, write_table
 
 from ghnas.data import evaluation_batches, load_data
 from ghnas.engine.manifest import SCORE_BATCH
+from ghnas.executors.fused import FusedExecutor
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
-from ghnas.scoring.scorer import CHUNK, Evaluator, Score, evaluate_one
+from ghnas.scoring.evaluation import Score, evaluate, evaluate_one
+from ghnas.scoring.scorer import CHUNK
 from ghnas.spaces.base import load_space
 from ghnas.utils.statistics import spearman
 
@@ -38,10 +40,8 @@ def main() -> None:
         size: evaluation_batches(split, size, device="cpu", mean=info.mean, std=info.std)
         for size in (SCORE_BATCH, 2 * SCORE_BATCH)
     }
-    fused = Evaluator(batches[SCORE_BATCH])
     pairs = list(zip(graphs, weights, strict=True))
-    with torch.no_grad():
-        base = [fused.evaluate(graph, item) for graph, item in pairs]
+    base = evaluate(FusedExecutor(), graphs, weights, batches[SCORE_BATCH])
     rows = []
     for size, found in batches.items():
         other = [evaluate_one(graph, item, found) for graph, item in pairs]

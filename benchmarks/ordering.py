@@ -27,8 +27,8 @@ from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
 from ghnas.ghn.model import GHN
 from ghnas.ranking.comparison import Truth, read_truth, subset
 from ghnas.scoring.composite import Reference, gather
+from ghnas.scoring.evaluation import Evidence, evaluate_one
 from ghnas.scoring.proxies import PROXIES, rank_vote, score_graph
-from ghnas.scoring.scorer import Evidence, evaluate_one
 from ghnas.spaces.base import load_space
 from ghnas.training.short import RefineSettings, refine_one
 from ghnas.utils.processes import as_completed

@@ -15,8 +15,9 @@ from common import percent, write_table
 from ghnas.data import evaluation_batches, load_data
 from ghnas.engine.manifest import BATCH, SCORE_BATCH
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
-from ghnas.scoring.scorer import Score, Scorer
+from ghnas.scoring.scorer import Scorer
 from ghnas.spaces.base import load_space
 
 MARGINS = (1.28, 1.64, 2.0, 2.33, 3.0)

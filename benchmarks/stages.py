@@ -26,11 +26,13 @@ from ghnas.architectures.network import Network, load_parameters
 from ghnas.engine.manifest import SCORE_BATCH, new_manifest
 from ghnas.engine.record import Record
 from ghnas.engine.runs import create_run
-from ghnas.executors.fused import Machine, lower
+from ghnas.executors.fused import FusedExecutor, lower
+from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
-from ghnas.scoring.scorer import CHUNK, Batch, Scorer, evaluate_population
+from ghnas.scoring.evaluation import Batch, evaluate
+from ghnas.scoring.scorer import CHUNK, Scorer
 from ghnas.spaces.base import Candidate, load_space
 from ghnas.utils.devices import cores, pick_device
 
@@ -164,12 +166,12 @@ def cpu_stages(
     torch.set_num_threads(1)
     chunks = [graphs[i : i + CHUNK] for i in range(0, len(graphs), CHUNK)]
     parameters = [item for chunk in chunks for item in ghn.predict_graphs(chunk)]
-    machine, programs = Machine([images for images, _ in batches]), [lower(g) for g in graphs]
+
+    executor = FusedExecutor()
 
     def score() -> None:
-        for program, weights in zip(programs, parameters, strict=True):
-            for batch in range(len(batches)):
-                machine.run(program, weights, batch)
+        for images, _ in batches:
+            executor.run(graphs, parameters, images)
 
     fresh = timed(lambda: [read_graphs(chunk, ghn.config) for chunk in chunks], repeats)
     predict = timed(lambda: [ghn.predict_graphs(chunk) for chunk in chunks], repeats)
@@ -192,7 +194,7 @@ def gpu_stages(
     features = timed(lambda: read_graphs(graphs, ghn.config), repeats)
     predict = timed(lambda: ghn.predict_graphs(graphs), repeats, device)
     parameters = ghn.predict_graphs(graphs)
-    score = timed(lambda: evaluate_population(graphs, parameters, batches), repeats, device)
+    score = timed(lambda: evaluate(GroupedExecutor(), graphs, parameters, batches), repeats, device)
     return {"features": features, "predict": predict - features, "schedule and score": score}
 
 

@@ -15,8 +15,8 @@ from ghnas.engine.manifest import Manifest, new_manifest
 from ghnas.engine.runs import Ranked, Run
 from ghnas.ghn.checkpoint import GHNInfo, save_ghn
 from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import Race
-from ghnas.scoring.scorer import Score
 from ghnas.spaces.base import Space, load_space
 
 

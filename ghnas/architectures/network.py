@@ -1,14 +1,14 @@
-"""A graph as an `nn.Module`, for fine-tuning and export."""
+"""The interpreter of graphs with PyTorch's operations, and a graph as an `nn.Module`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ghnas.architectures.graph import Graph
+from ghnas.architectures.graph import Graph, Node
 from ghnas.architectures.ops import Op
 
 
@@ -38,23 +38,64 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) for images (B, C, H, W)."""
-        values: list[Tensor] = []
-        for node in self.graph.nodes:
-            if not node.inputs:
-                values.append(images)
-                continue
+
+        def apply(node: Node, inputs: Sequence[Tensor]) -> Tensor:
             assert isinstance(node.op, Op)
             owner = self.get_submodule(node.name) if node.name else self
             buffers = node.op.buffer_shapes(*node.spec.input_shapes)
-            values.append(
-                node.op.forward_tracked(
-                    [values[i] for i in node.inputs],
-                    [getattr(owner, key) for key, _ in node.spec.parameter_shapes],
-                    [getattr(owner, key) for key in buffers],
-                    self.training,
-                )
+            return node.op.forward_tracked(
+                inputs,
+                [getattr(owner, key) for key, _ in node.spec.parameter_shapes],
+                [getattr(owner, key) for key in buffers],
+                self.training,
             )
-        return values[-1]
+
+        return traverse(self.graph, images, apply)
+
+
+def traverse(
+    graph: Graph, images: Tensor, apply: Callable[[Node, Sequence[Tensor]], Tensor]
+) -> Tensor:
+    """Run a graph node by node, keeping each value until its last reader has read it.
+
+    Args:
+        graph: The architecture.
+        images: (B, C, H, W), the value of the input node.
+        apply: (node, values of its inputs) -> its value; called for every node but the input.
+
+    Returns:
+        The value of the last node: logits (B, classes).
+    """
+    values = {0: images}
+    readers = [len(item) for item in graph.consumers]
+    for index, node in enumerate(graph.nodes):
+        if not node.inputs:
+            continue
+        values[index] = apply(node, [values[i] for i in node.inputs])
+        for source in node.inputs:
+            readers[source] -= 1
+            if readers[source] == 0:
+                del values[source]
+    return values[len(graph.nodes) - 1]
+
+
+def forward(graph: Graph, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    """Logits of a network with given weights; batch-norm uses the statistics of the batch.
+
+    Args:
+        graph: The architecture.
+        parameters: A tensor for each of its parameters, by name.
+        images: (B, C, H, W).
+
+    Returns:
+        (B, classes).
+    """
+
+    def apply(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        assert isinstance(node.op, Op)
+        return node.op.forward(inputs, [parameters[name] for name, _ in node.parameters])
+
+    return traverse(graph, images, apply)
 
 
 def initialised(graph: Graph, seed: int) -> Network:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
-    from ghnas.scoring.scorer import Batch, Measure, Scorer
+    from ghnas.scoring.evaluation import Batch, Measure
+    from ghnas.scoring.scorer import Scorer
     from ghnas.spaces.base import Space
 
 READY_MADE = ("embedded", "digitscapes", "cifar10")

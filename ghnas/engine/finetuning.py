@@ -21,7 +21,7 @@ from ghnas.data import DataSet, evaluation_batches, load_data
 from ghnas.engine.record import Ranked, trial_name
 from ghnas.engine.run import Run
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
-from ghnas.scoring.scorer import evaluate_one
+from ghnas.scoring.evaluation import evaluate_one
 from ghnas.training.networks import (
     FinetuneSettings,
     History,

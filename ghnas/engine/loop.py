@@ -29,8 +29,8 @@ from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ghnas.scoring.composite import Reference
+    from ghnas.scoring.evaluation import Score
     from ghnas.scoring.racing import Early, Race, Stage
-    from ghnas.scoring.scorer import Score
 
 HASH_LENGTH = 16
 """Hexadecimal digits of a graph's hash that are recorded: 64 bits."""

@@ -22,8 +22,8 @@ from ghnas.engine.manifest import check_refinable
 from ghnas.engine.record import FLOOR, Record, TrialFormat
 from ghnas.engine.run import Run
 from ghnas.engine.storage import writing
-from ghnas.executors.grouped import Parameters
-from ghnas.scoring.scorer import Batch
+from ghnas.executors.base import Parameters
+from ghnas.scoring.evaluation import Batch
 from ghnas.spaces.base import Space
 from ghnas.training.short import Refined, RefineSettings, refine_one
 from ghnas.utils.errors import UserError

@@ -7,8 +7,9 @@ cost mostly their launch, this makes a population little dearer than one network
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph, Specification
 from ghnas.architectures.ops import Op
+from ghnas.executors.base import Parameters
 
-Parameters = Mapping[str, Tensor]
 Member = tuple[int, int]
 """(index of the graph, index of the node in it)."""
 
@@ -129,6 +130,24 @@ def _runs(sources: Sequence[tuple[int, int]]) -> tuple[tuple[int, int, int], ...
         else:
             runs.append([step, position, 1])
     return tuple((a, b, c) for a, b, c in runs)
+
+
+class GroupedExecutor(threading.local):  # each thread has a plan of its own
+    """Runs equal operations of different networks as one; made for a GPU."""
+
+    def __init__(self) -> None:
+        self._graphs: tuple[Graph, ...] = ()
+        self._plan = Plan((), (), ())
+
+    def __reduce__(self) -> tuple[Callable[..., GroupedExecutor], tuple[()]]:
+        """Without its plan when sent to another process."""
+        return GroupedExecutor, ()
+
+    def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
+        """See `ghnas.executors.base.Executor`."""
+        if tuple(map(id, graphs)) != tuple(map(id, self._graphs)):
+            self._graphs, self._plan = tuple(graphs), plan(graphs)
+        return run(self._plan, weights, images)
 
 
 def run(schedule: Plan, parameters: Sequence[Parameters], images: Tensor) -> Tensor:

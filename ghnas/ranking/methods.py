@@ -15,13 +15,13 @@ import torch
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
 from ghnas.data import DataSet
-from ghnas.executors.fused import compile_kernels
-from ghnas.executors.grouped import Parameters
+from ghnas.executors.base import Executor, Parameters
+from ghnas.executors.fused import FusedExecutor, compile_kernels
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, reference_candidates
+from ghnas.scoring.evaluation import Batch, Evidence, Score, evaluate
 from ghnas.scoring.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.scoring.proxies.table import LOWEST
-from ghnas.scoring.scorer import Batch, Evaluator, Evidence, Score
 from ghnas.spaces.base import Space
 from ghnas.training.short import RefineSettings, refine_one
 from ghnas.utils.errors import UserError
@@ -194,22 +194,22 @@ def _chunks(
             chunk = []
 
 
-_worker: tuple[ScoreJob, Evaluator] | None = None
+_worker: tuple[ScoreJob, Executor] | None = None
 """What a worker process scores with; None in every other process."""
 
 
 def _start_worker(job: ScoreJob) -> None:
     global _worker
-    _worker = (job, Evaluator(job.checks))
+    _worker = (job, FusedExecutor())
 
 
 def _score_chunk(names: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each architecture and method."""
     assert _worker is not None
-    job, evaluator = _worker
+    job, executor = _worker
     predicting = [method for method in methods if needs_ghn(method)]
     graphs = _graphs(job, job.space, names)
-    scores = _with_predicted(job, evaluator, graphs, predicting)
+    scores = _with_predicted(job, executor, graphs, predicting)
     for method in methods:
         if method in PROXIES:
             proxy_graphs = _graphs(job, job.proxy_space, names)
@@ -243,7 +243,7 @@ def _with_proxy(job: ScoreJob, method: str, graph: Graph) -> Scored:
 
 
 def _with_predicted(
-    job: ScoreJob, evaluator: Evaluator, graphs: Sequence[Graph], methods: Sequence[str]
+    job: ScoreJob, executor: Executor, graphs: Sequence[Graph], methods: Sequence[str]
 ) -> dict[str, list[Scored]]:
     if not methods:
         return {}
@@ -253,7 +253,7 @@ def _with_predicted(
     shared = (time.process_time() - began) / len(graphs)
     result: dict[str, list[Scored]] = {method: [] for method in methods}
     for graph, parameters in zip(graphs, predicted, strict=True):
-        scores = _at_once(job, evaluator, graph, parameters, methods, shared)
+        scores = _at_once(job, executor, graph, parameters, methods, shared)
         for method in methods:
             if method not in scores:
                 scores[method] = _trained(job, method, graph, parameters, shared)
@@ -264,7 +264,7 @@ def _with_predicted(
 @torch.no_grad()
 def _at_once(
     job: ScoreJob,
-    evaluator: Evaluator,
+    executor: Executor,
     graph: Graph,
     parameters: Parameters,
     methods: Sequence[str],
@@ -272,7 +272,7 @@ def _at_once(
 ) -> dict[str, Scored]:
     """What predicted weights tell without a gradient step."""
     began = time.process_time()
-    score = evaluator.evaluate(graph, parameters)
+    score = evaluate(executor, [graph], [parameters], job.checks)[0]
     evaluated = shared + time.process_time() - began
     if not reaches_output(graph):
         score = Score(LOWEST, -LOWEST)

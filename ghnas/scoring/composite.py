@@ -18,10 +18,11 @@ import numpy as np
 
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.engine.record import FLOOR
-from ghnas.executors.grouped import Parameters
+from ghnas.executors.base import Parameters
+from ghnas.scoring.evaluation import Batch, Evidence, Score, evaluate_one
 from ghnas.scoring.proxies import LOWEST, reaches_output
 from ghnas.scoring.proxies.separation import code_separability
-from ghnas.scoring.scorer import POPULATION, Batch, Evidence, Score, Scorer, evaluate_one
+from ghnas.scoring.scorer import POPULATION, Scorer
 from ghnas.spaces.base import Candidate, Space
 
 PARTS = ("fit", "separability", "size")

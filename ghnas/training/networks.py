@@ -17,7 +17,7 @@ from torch import Tensor
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, initialised, load_parameters
 from ghnas.data import DataSet, Split, evaluation_batches, random_batches
-from ghnas.scoring.scorer import Batch, evaluate_one
+from ghnas.scoring.evaluation import Batch, evaluate_one
 from ghnas.training.saved import save
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically, write_atomically

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
-from ghnas.executors.grouped import plan_one, run
-from ghnas.scoring.scorer import Batch, Score, evaluate_one
+from ghnas.architectures.network import forward
+from ghnas.scoring.evaluation import Batch, Score, evaluate_one
 from ghnas.training.networks import cosine
 
 
@@ -95,11 +95,11 @@ def refine_one(
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
     )
-    schedule, losses = plan_one(graph), [math.inf] * len(batches)
+    losses = [math.inf] * len(batches)
     for step, (images, labels) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step, len(batches))
-        loss = F.cross_entropy(run(schedule, [weights], images)[0], labels)
+        loss = F.cross_entropy(forward(graph, weights, images), labels)
         if not torch.isfinite(loss):
             break
         losses[step] = float(loss.detach())

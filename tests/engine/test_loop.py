@@ -22,7 +22,7 @@ from searching import FakeScorer, entries, make_manifest, ranking
 from ghnas.engine.loop import SearchProgress, search
 from ghnas.engine.run import LOCK
 from ghnas.engine.runs import Run, create_run, open_run
-from ghnas.scoring.scorer import Score
+from ghnas.scoring.evaluation import Score
 from ghnas.utils.errors import UserError
 
 STRATEGIES = ("random", "evolution", "tpe", "nsga2")

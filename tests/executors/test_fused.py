@@ -26,8 +26,8 @@ from ghnas.architectures.ops import (
     Sum,
     Zeros,
 )
-from ghnas.executors.fused import Machine, Unsupported, lower
-from ghnas.scoring.scorer import Evaluator, evaluate_one
+from ghnas.executors.fused import FusedExecutor, Unsupported, lower
+from ghnas.scoring.evaluation import evaluate, evaluate_one
 from ghnas.spaces.base import load_space
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -47,7 +47,8 @@ def assert_equal_to_network(graph: Graph, images: torch.Tensor) -> None:
     network.train()
     with torch.no_grad():
         expected = network(images)
-    found = Machine([images]).run(lower(graph), parameters, 0)
+    lower(graph)  # does not fall back on PyTorch's operations
+    found = FusedExecutor().run([graph], [parameters], images)[0]
     scale = float(expected.abs().max().clamp(min=1))
     torch.testing.assert_close(found / scale, expected / scale, rtol=1e-4, atol=1e-4)
 
@@ -69,8 +70,7 @@ def test_networks_with_other_operations_are_evaluated_all_the_same(seed: int) ->
     graph = space.graph(space.sample(random.Random(seed)), (3, 16, 16), 10)
     parameters = kaiming(graph, torch.Generator().manual_seed(1))
     batches = [(IMAGES, torch.arange(6)), (IMAGES.flip(0), torch.arange(6))]
-    with torch.no_grad():
-        found = Evaluator(batches).evaluate(graph, parameters)
+    found = evaluate(FusedExecutor(), [graph], [parameters], batches)[0]
     expected = evaluate_one(graph, parameters, batches)
     assert (found.accuracy, found.images) == (expected.accuracy, 12)
     assert found.loss == pytest.approx(expected.loss, rel=1e-4)
@@ -130,18 +130,17 @@ def test_what_is_not_a_number_stays_so() -> None:
     graph = space.graph(space.sample(random.Random(0)), (3, 16, 16), 10)
     parameters = kaiming(graph)
     parameters["stem.0.weight"][0] = float("nan")
-    assert Machine([IMAGES]).run(lower(graph), parameters, 0).isnan().all()
+    assert FusedExecutor().run([graph], [parameters], IMAGES).isnan().all()
 
 
-def test_batches_of_different_sizes_share_a_machine() -> None:
+def test_batches_of_different_sizes_share_memory() -> None:
     space = load_space("darts")
     graph = space.graph(space.sample(random.Random(3)), (3, 16, 16), 10)
-    parameters, program = kaiming(graph), lower(graph)
-    machine = Machine([IMAGES[:2], IMAGES])
-    small, large = (machine.run(program, parameters, i) for i in (0, 1))
-    assert (len(small), len(large)) == (2, 6)
-    torch.testing.assert_close(machine.run(program, parameters, 0), small)
-    torch.testing.assert_close(Machine([IMAGES]).run(program, parameters, 0), large)
+    networks, executor = ([graph], [kaiming(graph)]), FusedExecutor()
+    small, large = (executor.run(*networks, images) for images in (IMAGES[:2], IMAGES))
+    assert (small.shape, large.shape) == ((1, 2, 10), (1, 6, 10))
+    torch.testing.assert_close(executor.run(*networks, IMAGES[:2]), small)
+    torch.testing.assert_close(FusedExecutor().run(*networks, IMAGES), large)
 
 
 def test_operations_without_a_kernel_are_refused() -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from searching import DARTS_V2
 
 from ghnas.architectures.genotypes import parse_genotype
+from ghnas.architectures.network import forward
 from ghnas.data import load_data
-from ghnas.executors.grouped import plan_one, run
 from ghnas.ghn.checkpoint import GHNInfo, check_ghn, find_ghn, load_ghn, save_ghn
 from ghnas.ghn.features import graph_features
 from ghnas.ghn.model import GHN, PRESETS, GHNConfig, read_graphs
@@ -51,7 +51,7 @@ def test_equals_the_published_implementation() -> None:
         first = values.flatten()[:8].tolist()
         assert first == pytest.approx(expected["first"], rel=1e-4, abs=1e-6)
     images = torch.linspace(-1, 1, 4 * 3 * 32 * 32).view(4, 3, 32, 32)
-    logits = run(plan_one(graph), [predicted], images)[0]
+    logits = forward(graph, predicted, images)
     torch.testing.assert_close(logits, torch.tensor(case["logits"]), rtol=1e-3, atol=1e-3)
 
 

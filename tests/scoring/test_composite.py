@@ -17,7 +17,8 @@ from ghnas.engine.loop import search
 from ghnas.engine.runs import create_run
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.composite import PARTS, Reference, Scale, gather, measure, reference_for
-from ghnas.scoring.scorer import Evidence, Score, Scorer, evaluate_one
+from ghnas.scoring.evaluation import Evidence, Score, evaluate_one
+from ghnas.scoring.scorer import Scorer
 from ghnas.spaces.base import load_space
 from ghnas.training.short import Refined, RefineSettings, learning_rate, refine_one
 from ghnas.utils.processes import as_completed, one_torch_thread

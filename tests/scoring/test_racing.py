@@ -16,8 +16,9 @@ from ghnas.architectures.graph import Graph
 from ghnas.engine.loop import search
 from ghnas.engine.runs import create_run
 from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import Race, Stage, bar_of, fit_stages
-from ghnas.scoring.scorer import Score, Scorer
+from ghnas.scoring.scorer import Scorer
 from ghnas.spaces.base import load_space
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.engine.constraints import Limits, require_feasible
-from ghnas.executors.grouped import plan, run
+from ghnas.executors.grouped import GroupedExecutor, plan, run
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.reports.drawing import as_svg, as_text, draw
-from ghnas.scoring.scorer import evaluate_population
+from ghnas.scoring.evaluation import evaluate
 from ghnas.spaces.base import Candidate, load_space
 from ghnas.utils.errors import UserError
 
@@ -202,7 +202,7 @@ def test_disconnected_architectures_are_scored() -> None:
     torch.testing.assert_close(logits[0], logits[0, :1].expand(8, -1))
     predicted = GHN(GHNConfig(hid=8)).predict_graphs(graphs)
     assert [set(item) for item in predicted] == [set(graph.parameters) for graph in graphs]
-    scores = evaluate_population(graphs, predicted, [(images, torch.arange(8))])
+    scores = evaluate(GroupedExecutor(), graphs, predicted, [(images, torch.arange(8))])
     assert all(0 <= score.accuracy <= 1 for score in scores)
 
 

@@ -2,50 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import forward
+from ghnas.executors.base import Parameters
 from ghnas.executors.fused.kernels import Floats
+from ghnas.executors.fused.lowering import Unsupported, lower
 from ghnas.executors.fused.program import STEP, Program
 from ghnas.executors.fused.steps import execute
 
 
-class Machine:
-    """Runs networks on batches of images.
+class FusedExecutor(threading.local):  # each thread has programs and memory of its own
+    """Runs one network after the other as a program of compiled kernels, on a CPU in float32.
 
-    Args:
-        batches: Images (B, C, H, W), float32 on the CPU.
+    A graph with an operation that has no kernel runs with PyTorch's operations. Gradients are
+    not computed.
     """
 
-    def __init__(self, batches: list[Tensor]) -> None:
-        self.images = [batch.permute(1, 2, 3, 0).contiguous().numpy().ravel() for batch in batches]
-        self.counts = [len(batch) for batch in batches]
+    def __init__(self) -> None:
+        self._programs: dict[int, tuple[Graph, Program | None]] = {}
+        """By the identity of the graph, which is kept with its program."""
         self._arena = np.empty(0, np.float32)
         self._scratch = np.empty(0, np.float32)
 
-    def run(self, program: Program, parameters: Mapping[str, Tensor], batch: int) -> Tensor:
-        """Logits of a network on a batch, batch-norm with the statistics of the batch.
+    def __reduce__(self) -> tuple[Callable[..., FusedExecutor], tuple[()]]:
+        """Without its memory when sent to another process."""
+        return FusedExecutor, ()
 
-        Args:
-            program: From `ghnas.executors.fused.lower`.
-            parameters: The network's parameters by name.
-            batch: Which of the batches.
+    @torch.no_grad()
+    def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
+        """See `ghnas.executors.base.Executor`."""
+        known = self._programs
+        self._programs = {
+            id(graph): known.get(id(graph)) or (graph, _program(graph)) for graph in graphs
+        }
+        pixels = images.permute(1, 2, 3, 0).contiguous().numpy().ravel()
+        logits = []
+        for graph, own in zip(graphs, weights, strict=True):
+            _, program = self._programs[id(graph)]
+            logits.append(
+                forward(graph, own, images)
+                if program is None
+                else self._execute(program, own, pixels, len(images))
+            )
+        return torch.stack(logits)
 
-        Returns:
-            (B, classes).
-        """
-        count = self.counts[batch]
-        tensors = [parameters[name].reshape(-1) for name in program.parameters]
-        weights = torch.cat(tensors) if tensors else torch.zeros(1)
+    def _execute(self, program: Program, weights: Parameters, pixels: Floats, count: int) -> Tensor:
+        """Logits (count, classes) for images that stand as (C, H, W, count), flat."""
+        tensors = [weights[name].reshape(-1) for name in program.parameters]
+        flat = torch.cat(tensors) if tensors else torch.zeros(1)
         self._arena = _at_least(self._arena, program.arena * count)
         self._scratch = _at_least(self._scratch, program.scratch * count + program.extra)
         execute(
             program.steps,
-            weights.numpy(),
-            self.images[batch],
+            flat.numpy(),
+            pixels,
             count,
             self._arena,
             self._scratch,
@@ -62,6 +79,13 @@ def compile_kernels() -> None:
     none = np.zeros(0, STEP)
     room, doubles = np.zeros(0, np.float32), np.zeros((2, 1), np.float64)
     execute(none, room, room, 1, room, room, np.zeros((2, 1), np.float32), doubles)
+
+
+def _program(graph: Graph) -> Program | None:
+    try:
+        return lower(graph)
+    except Unsupported:
+        return None
 
 
 def _at_least(room: Floats, size: int) -> Floats:

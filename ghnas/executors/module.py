@@ -1,0 +1,21 @@
+"""The reference executor: one network after the other with PyTorch's own operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import forward
+from ghnas.executors.base import Parameters
+
+
+class ModuleExecutor:
+    """Runs every operation of every graph, on any device, with gradients if they are wanted."""
+
+    def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
+        """See `ghnas.executors.base.Executor`."""
+        pairs = zip(graphs, weights, strict=True)
+        return torch.stack([forward(graph, own, images) for graph, own in pairs])
