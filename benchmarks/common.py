@@ -22,7 +22,7 @@ from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, evaluate_one
 from ghnas.spaces.base import load_space
 from ghnas.training.hypernetwork.training import sample_graphs
-from ghnas.training.networks import train_steps
+from ghnas.training.sgd import SGDSettings, SGDTraining
 from ghnas.utils.statistics import Estimate, Values
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -87,7 +87,9 @@ def _train(task: Training) -> tuple[list[tuple[int, float]], dict[str, torch.Ten
     checks = _checks(data.validation.take(task.images))
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     curve = []
-    for step in train_steps(network, batches, task.steps, task.rate):
+    training = SGDTraining(network.parameters(), task.steps, SGDSettings(task.rate))
+    for step, batch in zip(range(1, task.steps + 1), batches, strict=False):
+        training.step(network, *batch)
         if step == task.steps or (task.check_every and step % task.check_every == 0):
             curve.append((step, evaluate_one(task.graph, parameters, checks).accuracy))
     return curve, parameters

@@ -30,8 +30,8 @@ from ghnas.scoring.composite import Reference, gather
 from ghnas.scoring.evaluation import Evidence, evaluate_one
 from ghnas.scoring.proxies import PROXIES, rank_vote, score_graph
 from ghnas.spaces.base import load_space
-from ghnas.training.short import RefineSettings, refine_one
-from ghnas.utils.processes import as_completed
+from ghnas.training.short import SETTINGS, train_briefly
+from ghnas.utils.processes import Workers
 from ghnas.utils.statistics import Values, evaluate
 from ghnas.utils.tables import RowFile
 
@@ -185,20 +185,12 @@ def _measure(
     tasks = [(m, text) for m in measures for text in texts if (text, m.name) not in known]
     began = time.monotonic()
     images = load_data(work.data, image_size=work.image_size).without_test() if tasks else None
-    results = as_completed(_measure_one, tasks, workers, _start_worker, work, images)
-    for done, rows in enumerate(results, start=1):
-        file.append(rows)
-        if done % 100 == 0 or done == len(tasks):
-            spent = time.monotonic() - began
-            print(f"{done}/{len(tasks)} in {spent:.0f} s", file=sys.stderr, flush=True)
-
-
-_worker: tuple[Work, DataSet] | None = None
-
-
-def _start_worker(work: Work, data: DataSet) -> None:
-    global _worker
-    _worker = (work, data)
+    with Workers(workers, functools.partial, _measure_one, work, images, gradients=True) as pool:
+        for done, rows in enumerate(pool.as_completed(tasks), start=1):
+            file.append(rows)
+            if done % 100 == 0 or done == len(tasks):
+                spent = time.monotonic() - began
+                print(f"{done}/{len(tasks)} in {spent:.0f} s", file=sys.stderr, flush=True)
 
 
 @functools.cache
@@ -207,17 +199,13 @@ def _ghn(path: str) -> GHN:
 
 
 @functools.cache
-def _checks(split: str, images: int, batch: int) -> list[Any]:
-    assert _worker is not None
-    data = _worker[1]
+def _checks(data: DataSet, split: str, images: int, batch: int) -> list[Any]:
     part = data.train if split == "train" else data.validation
     return evaluation_batches(part.take(images), batch, device=CPU, mean=data.mean, std=data.std)
 
 
 @functools.cache
-def _training_batches(steps: int) -> list[Any]:
-    assert _worker is not None
-    data = _worker[1]
+def _training_batches(data: DataSet, steps: int) -> list[Any]:
     endless = random_batches(
         data.train, 64, seed=0, device=CPU, mean=data.mean, std=data.std, mirror=data.mirror,
         shift=1,
@@ -225,13 +213,11 @@ def _training_batches(steps: int) -> list[Any]:
     return list(islice(endless, steps))
 
 
-def _measure_one(measure: Measure, text: str) -> list[dict[str, object]]:
-    assert _worker is not None
-    work, data = _worker
+def _measure_one(work: Work, data: DataSet, measure: Measure, text: str) -> list[dict[str, object]]:
     if measure.ghn:
         _ghn(measure.ghn)  # what is read once does not count
-    batches = _training_batches(max(measure.steps, 1))
-    checks = _checks(measure.split, measure.images, measure.batch)
+    batches = _training_batches(data, max(measure.steps, 1))
+    checks = _checks(data, measure.split, measure.images, measure.batch)
     began = time.process_time()
     space = load_space(work.space).with_skeleton(
         channels=work.channels, cells=measure.cells or work.cells
@@ -246,8 +232,8 @@ def _measure_one(measure: Measure, text: str) -> list[dict[str, object]]:
         else:
             parameters = kaiming(graph, torch.Generator().manual_seed(0))
         if measure.kind == "short":
-            settings = RefineSettings(learning_rate=measure.rate)
-            refined = refine_one(graph, parameters, batches, checks, settings)
+            settings = replace(SETTINGS, learning_rate=measure.rate)
+            refined = train_briefly(graph, parameters, batches, checks, settings)
             found = {
                 "accuracy": refined.score.accuracy,
                 "loss": -refined.score.loss,

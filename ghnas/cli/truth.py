@@ -13,7 +13,7 @@ from ghnas.cli import options
 from ghnas.cli.terminal import Pace, console, meter, print_json, say
 
 if TYPE_CHECKING:
-    from ghnas.training.ground_truth import TruthSummary
+    from ghnas.training.ground_truth import GroundTruthSummary
     from ghnas.utils.statistics import Estimate
 
 EXAMPLE = (
@@ -75,13 +75,13 @@ def truth(
     """
     from ghnas.cli.loading import load_images, load_skeleton
     from ghnas.training.ground_truth import (
-        TruthJob,
+        GroundTruthJob,
         accuracies_by_seed,
         draw_architectures,
-        make_truth,
-        summarise_truth,
+        make_ground_truth,
+        summarise_ground_truth,
     )
-    from ghnas.training.networks import Recipe
+    from ghnas.training.sgd import SGDSettings
     from ghnas.utils.devices import cores
 
     out = console(json)
@@ -89,16 +89,18 @@ def truth(
     images = load_images(out, data, image_size)
     names = draw_architectures(chosen, images.image_shape, images.num_classes, count, seed)
     output = output or Path(f"truth-{chosen.name}-{images.name}.csv")
-    job = TruthJob(
+    job = GroundTruthJob(
         space=chosen,
         data=images.without_test(),
         test=images.load_test() if test else None,
         architectures=names,
         seeds=seeds,
-        recipe=Recipe(steps, learning_rate, batch_size),
         drawn=f"seed {seed}",
         output=output,
         workers=workers or cores(),
+        steps=steps,
+        batch_size=batch_size,
+        sgd=SGDSettings(learning_rate),
     )
     say(
         out,
@@ -108,7 +110,7 @@ def truth(
     try:
         with meter(out, "trainings") as shown:
             pace = Pace()
-            rows = make_truth(
+            rows = make_ground_truth(
                 job,
                 lambda p: shown.update(
                     p.done, p.total, _describe(p.seconds, p.accuracy), pace.rate(p.done)
@@ -118,7 +120,7 @@ def truth(
         say(out, f"\ninterrupted; finished trainings are in {output}: run the same command again")
         raise
     column = "test_accuracy" if test else "validation_accuracy"
-    summary = summarise_truth(accuracies_by_seed(rows, column)[1])
+    summary = summarise_ground_truth(accuracies_by_seed(rows, column)[1])
     _print(out, summary, column, output, space, data)
     if json:
         print_json({"output": str(output), "column": column, **asdict(summary)})
@@ -132,7 +134,7 @@ def _describe(seconds: float, accuracy: float) -> str:
 
 
 def _print(
-    out: Console, summary: TruthSummary, column: str, output: Path, space: str, data: str
+    out: Console, summary: GroundTruthSummary, column: str, output: Path, space: str, data: str
 ) -> None:
     from ghnas.reports.tables import format_percent, table
 

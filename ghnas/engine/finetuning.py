@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from ghnas.engine.record import Ranked, trial_name
 from ghnas.engine.run import Run
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.scoring.evaluation import evaluate_one
-from ghnas.training.networks import (
+from ghnas.training.finetuning import (
     FinetuneSettings,
     History,
     Material,
@@ -30,11 +26,9 @@ from ghnas.training.networks import (
     Trained,
     finished,
     identity,
-    train_network,
+    train_networks,
 )
-from ghnas.utils.devices import cores
-from ghnas.utils.errors import UserError
-from ghnas.utils.processes import one_torch_thread, start_pool, training_context
+from ghnas.utils.processes import one_torch_thread
 
 __all__ = ["EpochReport", "FinetuneResult", "FinetuneSettings", "Trained", "finetune"]
 
@@ -177,62 +171,13 @@ def _train_all(
             desk.skip(index, result)
         else:
             unfinished.append(index)
-    if material.device.type == "cpu" and unfinished:
-        _on_processes(desk, unfinished)
-    else:
-        for index in unfinished:
-            count = partial(desk.count, index)
-            desk.end(index, train_network(tasks[index], material, count, lambda: False))
+    with closing(train_networks([tasks[index] for index in unfinished], material)) as epochs:
+        for position, history, ended in epochs:
+            index = unfinished[position]
+            desk.count(index, history)
+            if ended is not None:
+                desk.end(index, ended)
     return [desk.results[index] for index in range(len(tasks))]
-
-
-def _on_processes(desk: _Desk, indices: Sequence[int]) -> None:
-    """Train side by side; this process hears of each epoch and writes the study."""
-    context = training_context()
-    stop, messages = context.Event(), context.SimpleQueue()
-    workers = min(len(indices), cores())
-    arguments = (desk.tasks, desk.material, messages, stop)
-    with start_pool(workers, _start_worker, *arguments, context=context) as pool:
-        waiting = {pool.submit(_train_in_worker, index): index for index in indices}
-        try:
-            while waiting:
-                done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                while not messages.empty():
-                    desk.count(*messages.get())
-                for future in done:
-                    desk.end(waiting.pop(future), future.result())
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a training process was ended from outside, perhaps for lack of memory: finished "
-                "epochs are kept, run the same command to go on"
-            ) from error
-        finally:
-            stop.set()  # or the pool would wait for the last epoch
-            for future in waiting:
-                future.cancel()
-
-
-_worker: tuple[Sequence[NetworkTask], Material, SimpleQueue[tuple[int, History]], Event] | None
-_worker = None
-"""What a worker process trains with; None in every other process."""
-
-
-def _start_worker(
-    tasks: Sequence[NetworkTask],
-    material: Material,
-    messages: SimpleQueue[tuple[int, History]],
-    stop: Event,
-) -> None:
-    global _worker
-    _worker = (tasks, material, messages, stop)
-
-
-def _train_in_worker(index: int) -> Trained:
-    assert _worker is not None
-    tasks, material, messages, stop = _worker
-    return train_network(
-        tasks[index], material, lambda history: messages.put((index, history)), stop.is_set
-    )
 
 
 class _Desk:
@@ -253,14 +198,12 @@ class _Desk:
         self._trials: dict[int, optuna.trial.Trial] = {}
 
     def count(self, index: int, history: History) -> None:
-        """Told of a task's epochs: first those that an earlier call did, then each new one."""
+        """Told of a task's epochs after each; an earlier call may have done the first ones."""
         self.done[index] = len(history)
         if index not in self._trials:
             self._trials[index] = self._running(index) or self._begin(index)
-            self._catch_up(self._trials[index], history)
-            return
+        self._catch_up(self._trials[index], history)
         last, task = history[-1], self.tasks[index]
-        self._trials[index].report(last["validation"], len(history))
         self.report(
             EpochReport(
                 task.name, task.start, len(history), self.material.settings.epochs,

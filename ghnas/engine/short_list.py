@@ -11,7 +11,8 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,9 +26,10 @@ from ghnas.engine.storage import writing
 from ghnas.executors.base import Parameters
 from ghnas.scoring.evaluation import Batch
 from ghnas.spaces.base import Space
-from ghnas.training.short import Refined, RefineSettings, refine_one
+from ghnas.training.sgd import SGDSettings
+from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import as_completed
+from ghnas.utils.processes import Workers
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -36,10 +38,10 @@ BATCH = 64
 """Images of each step."""
 
 
-def quality(refined: Refined) -> float:
+def quality(refined: ShortTraining) -> float:
     """What a short list is ordered by, higher is better: minus the training loss, in nats.
 
-    Of the second half of the steps, on the same images for all: see `Refined.summed_loss`.
+    Of the second half of the steps, on the same images for all: see `ShortTraining.summed_loss`.
     """
     return -refined.summed_loss()
 
@@ -64,7 +66,7 @@ class RefineJob:
     device: torch.device
     workers: int
     seed: int = 0
-    settings: RefineSettings = field(default_factory=RefineSettings)
+    settings: SGDSettings = SETTINGS
 
 
 def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]) -> None:
@@ -117,7 +119,9 @@ def _refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, in
             report(done, len(best))
 
 
-def train_all(graphs: Mapping[int, Graph], job: RefineJob) -> Generator[tuple[int, Refined, float]]:
+def train_all(
+    graphs: Mapping[int, Graph], job: RefineJob
+) -> Generator[tuple[int, ShortTraining, float]]:
     """Train networks from Kaiming initialisation, all on the same images.
 
     Yields:
@@ -126,36 +130,22 @@ def train_all(graphs: Mapping[int, Graph], job: RefineJob) -> Generator[tuple[in
     Raises:
         UserError: If a process was ended from outside.
     """
-    if job.device.type == "cpu":
-        yield from as_completed(_train_in_worker, graphs.items(), job.workers, _start_worker, job)
-        return
-    for number, graph in graphs.items():
-        yield _train_one(number, graph, job)
+    count = min(job.workers, len(graphs)) if job.device.type == "cpu" else 1
+    with Workers(count, partial, _train_one, job, gradients=True) as workers:
+        yield from workers.as_completed(graphs.items())
 
 
-def _train_one(number: int, graph: Graph, job: RefineJob) -> tuple[int, Refined, float]:
+def _train_one(job: RefineJob, number: int, graph: Graph) -> tuple[int, ShortTraining, float]:
     began = time.monotonic()
     initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
     parameters: Parameters = {name: value.to(job.device) for name, value in initial.items()}
-    refined = refine_one(graph, parameters, job.batches, job.checks, job.settings)
+    refined = train_briefly(graph, parameters, job.batches, job.checks, job.settings)
     return number, refined, time.monotonic() - began
 
 
-_worker: RefineJob | None = None
-"""What a worker process trains with; None in every other process."""
-
-
-def _start_worker(job: RefineJob) -> None:
-    global _worker
-    _worker = job
-
-
-def _train_in_worker(number: int, graph: Graph) -> tuple[int, Refined, float]:
-    assert _worker is not None
-    return _train_one(number, graph, _worker)
-
-
-def _trial(form: TrialFormat, record: Record, refined: Refined, seconds: float) -> FrozenTrial:
+def _trial(
+    form: TrialFormat, record: Record, refined: ShortTraining, seconds: float
+) -> FrozenTrial:
     """What came out, as a trial with the parameters of the search's own."""
     trial = form.trial(replace(record, seconds=seconds))
     trial.values = [max(quality(refined), FLOOR)]

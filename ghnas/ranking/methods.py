@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from ghnas.scoring.evaluation import Batch, Evidence, Score, evaluate
 from ghnas.scoring.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.scoring.proxies.table import LOWEST
 from ghnas.spaces.base import Space
-from ghnas.training.short import RefineSettings, refine_one
+from ghnas.training.short import train_briefly
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import as_completed
+from ghnas.utils.processes import Workers
 from ghnas.utils.tables import RowFile
 
 COLUMNS = ("architecture", "method", "weights", "score", "seconds")
@@ -148,8 +148,9 @@ def score_all(
         tasks = list(_chunks(missing))
         if any(map(needs_ghn, job.methods)):
             compile_kernels()  # once, before the processes start
-        with closing(as_completed(_score_chunk, tasks, job.workers, _start_worker, job)) as results:
-            for rows in results:
+        count = min(job.workers, len(tasks))
+        with Workers(count, partial, _score_chunk, job, FusedExecutor(), gradients=True) as workers:
+            for rows in workers.as_completed(tasks):
                 file.append(rows)
                 done += len({row["architecture"] for row in rows})
                 report(done, total)
@@ -194,19 +195,10 @@ def _chunks(
             chunk = []
 
 
-_worker: tuple[ScoreJob, Executor] | None = None
-"""What a worker process scores with; None in every other process."""
-
-
-def _start_worker(job: ScoreJob) -> None:
-    global _worker
-    _worker = (job, FusedExecutor())
-
-
-def _score_chunk(names: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
+def _score_chunk(
+    job: ScoreJob, executor: Executor, names: Sequence[str], methods: Sequence[str]
+) -> list[dict[str, Any]]:
     """A row for each architecture and method."""
-    assert _worker is not None
-    job, executor = _worker
     predicting = [method for method in methods if needs_ghn(method)]
     graphs = _graphs(job, job.space, names)
     scores = _with_predicted(job, executor, graphs, predicting)
@@ -298,8 +290,8 @@ def _trained(
     began = time.process_time()
     batches = job.steps[: steps_of(method)]
     checks = job.checks if "steps" in method else job.checks[:1]
-    refined = refine_one(graph, parameters, batches, checks, RefineSettings())
-    score = refined.score.accuracy if "steps" in method else -refined.summed_loss()
+    trained = train_briefly(graph, parameters, batches, checks)
+    score = trained.score.accuracy if "steps" in method else -trained.summed_loss()
     return Scored(score, shared + time.process_time() - began)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -19,8 +16,7 @@ from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, Measure, Score, evaluate
 from ghnas.scoring.racing import Race
 from ghnas.utils.devices import cores
-from ghnas.utils.errors import UserError
-from ghnas.utils.processes import one_torch_thread, start_pool
+from ghnas.utils.processes import Workers
 
 CHUNK = 16
 """Architectures that are predicted and evaluated together on a CPU."""
@@ -113,12 +109,10 @@ class Scorer:
         self.workers = (workers or cores()) if on_cpu else 1
         moved = [(x.to(device, memory_format=layout), y.to(device)) for x, y in batches]
         executor = executor or (FusedExecutor() if on_cpu else GroupedExecutor())
-        self._scorer = ChunkScorer(self.ghn, executor, moved, measure)
-        self._pool: ProcessPoolExecutor | None = None
         if self.workers > 1:
-            compile_kernels()
-            self._pool = start_pool(self.workers, _start_worker, self._scorer)
-            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+            compile_kernels()  # once, before the processes start
+        scorer = ChunkScorer(self.ghn, executor, moved, measure)
+        self._workers = Workers(self.workers, partial, scorer)
 
     def score(
         self,
@@ -146,31 +140,5 @@ class Scorer:
         for start in range(0, len(graphs), size):
             chunk = graphs[start : start + size]
             positions = [i for i in range(len(chunk)) if start + i in chosen]
-            tasks.append(Task(chunk, positions, race))
-        return [score for scores in self._map(tasks) for score in scores]
-
-    def _map(self, tasks: Sequence[Task]) -> list[list[Score | None]]:
-        if self._pool is None:
-            with one_torch_thread() if self.device.type == "cpu" else nullcontext():
-                return [self._scorer(task) for task in tasks]
-        try:
-            return list(self._pool.map(_score_in_worker, tasks))
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a scoring process was ended from outside, perhaps for lack of memory: "
-                "what was scored is kept, go on with `ghnas search --resume`"
-            ) from error
-
-
-_worker: ChunkScorer | None = None
-"""What a worker process scores with; None in every other process."""
-
-
-def _start_worker(scorer: ChunkScorer) -> None:
-    global _worker
-    _worker = scorer
-
-
-def _score_in_worker(task: Task) -> list[Score | None]:
-    assert _worker is not None
-    return _worker(task)
+            tasks.append((Task(chunk, positions, race),))
+        return [score for scores in self._workers.map(tasks) for score in scores]

@@ -12,9 +12,8 @@ import gc
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from ghnas.spaces.base import Candidate, Space, parse_space
 from ghnas.spaces.deepnets import DeepNetsSpace
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically, write_atomically
-from ghnas.utils.processes import start_pool
+from ghnas.utils.processes import Workers
 
 FORMAT = 1
 SHARD = 10_000
@@ -99,21 +98,11 @@ def generate(
     missing = [number for number in range(len(sizes)) if not shard_path(folder, number).exists()]
     done = sum(sizes) - sum(sizes[number] for number in missing)
     report(done, count)
-    with start_pool(workers, _prepare, text, dict(space.skeleton)) as pool:
-        waiting = list(reversed(missing))
-        running: dict[Future[None], int] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    number = waiting.pop()
-                    job = pool.submit(_write_shard, folder, seed, number, sizes[number])
-                    running[job] = number
-                for job in wait(running, return_when=FIRST_COMPLETED).done:
-                    job.result()
-                    done += sizes[running.pop(job)]
-                    report(done, count)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    tasks = [(folder, seed, number, sizes[number]) for number in missing]
+    with Workers(min(workers, len(tasks)), _shard_writer, text, dict(space.skeleton)) as pool:
+        for written in pool.as_completed(tasks):
+            done += written
+            report(done, count)
 
 
 def _claim(folder: Path, manifest: ArchitectureManifest) -> None:
@@ -157,25 +146,22 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.npy"
 
 
-_space: Space | None = None
+def _shard_writer(text: str, skeleton: dict[str, Any]) -> Callable[..., int]:
+    return partial(_write_shard, parse_space(text, "space").with_skeleton(**skeleton))
 
 
-def _prepare(text: str, skeleton: dict[str, Any]) -> None:
-    global _space
-    _space = parse_space(text, "space").with_skeleton(**skeleton)
-
-
-def _write_shard(folder: Path, seed: int, number: int, count: int) -> None:
-    assert _space is not None
+def _write_shard(space: Space, folder: Path, seed: int, number: int, count: int) -> int:
+    """Make a shard; returns its number of architectures."""
     # splits of one seed share nothing
-    rng = random.Random(f"{seed}:{_space.skeleton.get('split', '')}:{number}")
-    records = make_records(_space, rng, count)
+    rng = random.Random(f"{seed}:{space.skeleton.get('split', '')}:{number}")
+    records = make_records(space, rng, count)
 
     def save(beside: Path) -> None:
         with beside.open("wb") as file:
             np.save(file, records)
 
     replace_atomically(shard_path(folder, number), save)
+    return count
 
 
 def make_records(space: Space, rng: random.Random, count: int) -> np.ndarray:

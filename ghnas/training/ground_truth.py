@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from ghnas.data import DataSet, Split
 from ghnas.spaces.base import Candidate, Space
-from ghnas.training.networks import Recipe, measure_accuracy, train_from_scratch
+from ghnas.training.sgd import SGDSettings, measure_accuracy, train_from_scratch
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import as_completed
+from ghnas.utils.processes import Workers
 from ghnas.utils.statistics import Estimate, Values, ceiling, ceiling_of_mean, seed_noise
 from ghnas.utils.tables import Row, RowFile
 
@@ -26,12 +26,15 @@ COLUMNS = (
 )  # fmt: skip
 """Of a file of ground truth; accuracies in [0, 1], FLOPs are multiply-adds x 2."""
 
+SHIFT = 1
+"""Most pixels by which a training image is moved each way."""
+
 ATTEMPTS = 1000
 """Draws without a new architecture after which a space is said to have no more."""
 
 
 @dataclass(frozen=True)
-class TruthJob:
+class GroundTruthJob:
     """What to train.
 
     Args:
@@ -40,10 +43,12 @@ class TruthJob:
         test: Test images to measure too, or None.
         architectures: In the space's notation.
         seeds: Trainings of each.
-        recipe: How to train.
         drawn: Where the architectures come from, for the record.
         output: The CSV file.
         workers: Processes, one torch thread each.
+        steps: Updates of each training.
+        batch_size: Images in a step.
+        sgd: How to train.
     """
 
     space: Space
@@ -51,14 +56,16 @@ class TruthJob:
     test: Split | None
     architectures: Sequence[str]
     seeds: int
-    recipe: Recipe
     drawn: str
     output: Path
-    workers: int
+    workers: int = 1
+    steps: int = 500
+    batch_size: int = 64
+    sgd: SGDSettings = field(default_factory=SGDSettings)
 
 
 @dataclass(frozen=True)
-class TruthProgress:
+class GroundTruthProgress:
     """How far it is: trainings done of all, the seconds and the accuracy of the last one."""
 
     done: int
@@ -68,7 +75,7 @@ class TruthProgress:
 
 
 @dataclass(frozen=True)
-class TruthSummary:
+class GroundTruthSummary:
     """What the trainings say.
 
     Args:
@@ -115,7 +122,9 @@ def draw_architectures(
     return list(found.values())
 
 
-def make_truth(job: TruthJob, report: Callable[[TruthProgress], None]) -> list[Row]:
+def make_ground_truth(
+    job: GroundTruthJob, report: Callable[[GroundTruthProgress], None]
+) -> list[Row]:
     """Train what is not trained yet; a row is written as each training ends.
 
     Args:
@@ -133,17 +142,18 @@ def make_truth(job: TruthJob, report: Callable[[TruthProgress], None]) -> list[R
         known = {_key(row) for row in file.rows}
         missing = [key for key in wanted if key not in known]
         done, total = len(wanted) - len(missing), len(wanted)
-        report(TruthProgress(done, total, 0.0, float("nan")))
-        with closing(as_completed(_train_one, missing, job.workers, _start_worker, job)) as rows:
-            for row in rows:
+        report(GroundTruthProgress(done, total, 0.0, float("nan")))
+        count = min(job.workers, len(missing))
+        with Workers(count, partial, _train_one, job, gradients=True) as workers:
+            for row in workers.as_completed(missing):
                 file.append([row])
                 done += 1
-                report(TruthProgress(done, total, row["seconds"], row["validation_accuracy"]))
+                report(GroundTruthProgress(done, total, row["seconds"], row["validation_accuracy"]))
         by_key = {_key(row): row for row in file.rows}
     return [by_key[key] for key in wanted]
 
 
-def settings(job: TruthJob) -> dict[str, Any]:
+def settings(job: GroundTruthJob) -> dict[str, Any]:
     """What trainings in one file must agree in."""
     return {
         "space": job.space.name,
@@ -153,7 +163,13 @@ def settings(job: TruthJob) -> dict[str, Any]:
         "image_size": job.data.image_shape[-1],
         "drawn": job.drawn,
         "test": job.test is not None,
-        "recipe": asdict(job.recipe),
+        "recipe": {
+            "steps": job.steps,
+            "learning_rate": job.sgd.learning_rate,
+            "batch_size": job.batch_size,
+            "weight_decay": job.sgd.weight_decay,
+            "shift": SHIFT,
+        },
     }
 
 
@@ -161,22 +177,12 @@ def _key(row: Row) -> tuple[str, int]:
     return row["architecture"], int(row["seed"])
 
 
-_worker: TruthJob | None = None
-"""What a worker process trains; None in every other process."""
-
-
-def _start_worker(job: TruthJob) -> None:
-    global _worker
-    _worker = job
-
-
-def _train_one(architecture: str, seed: int) -> dict[str, Any]:
+def _train_one(job: GroundTruthJob, architecture: str, seed: int) -> dict[str, Any]:
     """One training: a row."""
-    assert _worker is not None
-    job, data = _worker, _worker.data
+    data = job.data
     graph = job.space.graph(job.space.decode(architecture), data.image_shape, data.num_classes)
     began = time.process_time()
-    network = train_from_scratch(graph, data, job.recipe, seed)
+    network = train_from_scratch(graph, data, job.steps, seed, job.batch_size, SHIFT, job.sgd)
     seconds = time.process_time() - began
     test = "" if job.test is None else round(measure_accuracy(network, job.test, data), 6)
     return {
@@ -213,12 +219,12 @@ def accuracies_by_seed(rows: Sequence[Row], column: str) -> tuple[list[str], Val
     return list(whole), matrix.reshape(len(seeds), len(whole))
 
 
-def summarise_truth(by_seed: Values) -> TruthSummary:
+def summarise_ground_truth(by_seed: Values) -> GroundTruthSummary:
     """What the trainings say; see `accuracies_by_seed` for the shape."""
     seeds, count = by_seed.shape
     mean = by_seed.mean(axis=0)
     agreement = ceiling(by_seed)
-    return TruthSummary(
+    return GroundTruthSummary(
         architectures=count,
         seeds=seeds,
         mean=float(mean.mean()),

@@ -1,4 +1,4 @@
-"""Short trainings: how far architectures come in a few SGD steps, from predicted or random weights.
+"""Short trainings: how fast architectures learn in a few SGD steps.
 
 A zero-shot order is made in one forward pass; among its best few, a short training of each tells
 more. Batch-norm uses the statistics of the batch throughout, so that nothing needs warming up
@@ -12,36 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import forward
 from ghnas.scoring.evaluation import Batch, Score, evaluate_one
-from ghnas.training.networks import cosine
+from ghnas.training.sgd import SGDSettings, SGDTraining
+
+SETTINGS = SGDSettings(weight_decay=0.0, warm_up=5)
+"""How short trainings are done, unless said otherwise."""
 
 
 @dataclass(frozen=True)
-class RefineSettings:
-    """How to train for a short time: SGD with Nesterov momentum, linear warm-up, cosine rate.
-
-    Args:
-        learning_rate: After the warm-up.
-        warm_up: Steps until the full rate is reached.
-        momentum: Of SGD.
-        weight_decay: On all parameters.
-        gradient_clip: Largest norm of the gradient.
-    """
-
-    learning_rate: float = 0.1
-    warm_up: int = 5
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    gradient_clip: float = 5.0
-
-
-@dataclass(frozen=True)
-class Refined:
+class ShortTraining:
     """What a short training tells.
 
     Args:
@@ -67,13 +50,13 @@ class Refined:
         return sum(kept) / len(kept) if kept else math.inf
 
 
-def refine_one(
+def train_briefly(
     graph: Graph,
     parameters: Mapping[str, Tensor],
     batches: Sequence[Batch],
     checks: Sequence[Batch],
-    settings: RefineSettings,
-) -> Refined:
+    settings: SGDSettings = SETTINGS,
+) -> ShortTraining:
     """Train one network for one step a batch, then evaluate it.
 
     Args:
@@ -87,36 +70,17 @@ def refine_one(
         Losses and score; a network whose loss is not finite trains no further.
     """
     weights = {name: _leaf(value) for name, value in parameters.items()}
-    leaves = list(weights.values())
-    optimizer = torch.optim.SGD(
-        leaves,
-        settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-        weight_decay=settings.weight_decay,
-    )
     losses = [math.inf] * len(batches)
-    for step, (images, labels) in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, len(batches))
-        loss = F.cross_entropy(forward(graph, weights, images), labels)
-        if not torch.isfinite(loss):
+    training = SGDTraining(weights.values(), len(batches), settings)
+    steps = training.steps(lambda images: forward(graph, weights, images), batches)
+    for step, loss in enumerate(steps):
+        if not math.isfinite(loss):
             break
-        losses[step] = float(loss.detach())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(leaves, settings.gradient_clip)
-        optimizer.step()
+        losses[step] = loss
     trained = {name: value.detach() for name, value in weights.items()}
-    return Refined(tuple(losses), evaluate_one(graph, trained, checks))
+    return ShortTraining(tuple(losses), evaluate_one(graph, trained, checks))
 
 
 def _leaf(value: Tensor) -> Tensor:
     layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
     return value.detach().clone(memory_format=layout).requires_grad_()
-
-
-def learning_rate(settings: RefineSettings, step: int, steps: int) -> float:
-    """The rate at a step, counted from 0: a linear warm-up times half a cosine."""
-    warm = min(1.0, (step + 1) / max(settings.warm_up, 1))
-    return settings.learning_rate * warm * cosine(step / steps)

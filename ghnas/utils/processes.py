@@ -6,44 +6,163 @@ import ctypes
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 import torch.multiprocessing
 
 from ghnas.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from multiprocessing.context import BaseContext
-
+Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
+_ENDED = (
+    "a process was ended from outside, perhaps for lack of memory: what was finished is kept, run "
+    "the same command (a search with --resume) to go on"
+)
 
 
-def process_context() -> BaseContext:
-    """Fork on Linux, where it saves ten seconds of imports; spawn elsewhere."""
-    method = "fork" if sys.platform == "linux" else "spawn"
-    context: BaseContext = torch.multiprocessing.get_context(method)
-    return context
+class Workers(Generic[Result]):
+    """Processes that work on tasks side by side, each with one torch thread.
 
+    Processes and not threads, which would wait for Python's lock between small operations. A
+    single worker works in this process, also with one torch thread: results do not depend on the
+    number of workers. The processes are deaf to Ctrl-C, which is this process's to answer; `close`
+    ends them at once, and so does the end of this process.
 
-def training_context() -> BaseContext:
-    """As `process_context`, for processes that compute gradients.
+    Args:
+        count: How many; 0 is as 1.
+        build: Called once in each worker with the arguments; returns what is called for each task.
+            Both must be picklable.
+        arguments: What all tasks have in common.
+        gradients: Whether tasks compute gradients. Autograd refuses to work in a fork of a process
+            in which it has threads of its own, as after `torch.export` or on a GPU: then, and on
+            other systems than Linux, the processes are spawned, which takes seconds of imports.
 
-    Autograd refuses to work in a fork of a process in which it has threads of its own, as it has
-    after `torch.export`: then the processes are spawned.
+    Example:
+        with Workers(4, partial, pow, 2) as workers:
+            print(list(workers.map([(3,), (4,)])))  # [8, 16]
     """
-    context = process_context()
-    if context.get_start_method() == "fork":
-        child = torch.multiprocessing.get_context("fork").Process(target=_differentiate)
-        child.start()
-        child.join()
-        if child.exitcode:
-            spawning: BaseContext = torch.multiprocessing.get_context("spawn")
-            return spawning
+
+    def __init__(
+        self,
+        count: int,
+        build: Callable[..., Callable[..., Result]],
+        *arguments: Any,
+        gradients: bool = False,
+    ) -> None:
+        self._build = build, arguments
+        self._work: Callable[..., Result] | None = None
+        self._queue: deque[tuple[Any, ...]] = deque()
+        self._futures: set[Future[Result]] = set()
+        self._pool: ProcessPoolExecutor | None = None
+        if count > 1:
+            before = multiprocessing.active_children()
+            self._pool = ProcessPoolExecutor(
+                count,
+                mp_context=_context(gradients),
+                initializer=_start,
+                initargs=(build, arguments),
+            )
+            # all start now, before this process has other threads
+            self._outcome(self._pool.submit(int))
+            processes = [p for p in multiprocessing.active_children() if p not in before]
+            self._end = weakref.finalize(self, _end, self._pool, processes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, *task: Any) -> None:
+        """Put a task behind those that wait; `as_completed` gives its result."""
+        if self._pool is None:
+            self._queue.append(task)
+        else:
+            self._futures.add(self._pool.submit(_call, *task))
+
+    def as_completed(self, tasks: Iterable[tuple[Any, ...]] = ()) -> Generator[Result]:
+        """Results of these tasks and of those that were submitted, in the order in which they are
+        finished. More may be submitted meanwhile.
+
+        Raises:
+            UserError: If a process was ended from outside.
+        """
+        for task in tasks:
+            self.submit(*task)
+        while self._queue:
+            yield self._here(self._queue.popleft())
+        while self._futures:
+            done, self._futures = wait(self._futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield self._outcome(future)
+
+    def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+        """Results in the order of the tasks.
+
+        Raises:
+            UserError: If a process was ended from outside.
+        """
+        if self._pool is None:
+            yield from map(self._here, tasks)
+            return
+        futures = [self._pool.submit(_call, *task) for task in tasks]
+        try:
+            for future in futures:
+                yield self._outcome(future)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the processes; tasks that are not finished are lost."""
+        self._queue.clear()
+        self._futures.clear()
+        self._work = None
+        if self._pool is not None:
+            self._end()
+
+    def _here(self, task: tuple[Any, ...]) -> Result:
+        with one_torch_thread():
+            if self._work is None:
+                build, arguments = self._build
+                self._work = build(*arguments)
+            return self._work(*task)
+
+    def _outcome(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise UserError(_ENDED) from error
+
+
+def _end(pool: ProcessPoolExecutor, processes: Sequence[BaseProcess]) -> None:
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()  # or the program would wait for work that nobody wants
+    for process in processes:
+        process.join()
+
+
+def _context(gradients: bool) -> BaseContext:
+    """Fork where it works; it saves seconds of imports."""
+    if sys.platform != "linux":
+        return torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("fork")
+    if gradients:
+        probe = context.Process(target=_differentiate)
+        probe.start()
+        probe.join()
+        if probe.exitcode:
+            return torch.multiprocessing.get_context("spawn")
     return context
 
 
@@ -54,80 +173,19 @@ def _differentiate() -> None:
         sys.exit(1)
 
 
-def start_pool(
-    workers: int,
-    setup: Callable[..., None],
-    *arguments: Any,
-    context: BaseContext | None = None,
-) -> ProcessPoolExecutor:
-    """Processes, for threads would wait for Python's lock between small operations.
-
-    Args:
-        workers: How many.
-        setup: Called once in each with the arguments.
-        context: How they start; default: `process_context()`.
-    """
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=context or process_context(),
-        initializer=_start,
-        initargs=(setup, arguments),
-    )
-    pool.submit(int).result()  # all start now, before this process has other threads
-    return pool
+_work: Callable[..., Any] | None = None
+"""What a worker process calls for each task; None in every other process."""
 
 
-def as_completed(
-    function: Callable[..., Any],
-    tasks: Iterable[tuple[Any, ...]],
-    workers: int,
-    setup: Callable[..., None],
-    *arguments: Any,
-) -> Generator[Any]:
-    """Apply a function to every task on processes that compute gradients.
-
-    Closing the generator, or an exception such as Ctrl-C, ends the processes at once.
-
-    Args:
-        function: Called in a worker with a task's items.
-        tasks: What for.
-        workers: How many processes at most.
-        setup: Called once in each with the arguments.
-
-    Yields:
-        Results in the order in which they are finished.
-
-    Raises:
-        UserError: If a process was ended from outside.
-    """
-    tasks = list(tasks)
-    if not tasks:
-        return
-    before = multiprocessing.active_children()
-    pool = start_pool(min(workers, len(tasks)), setup, *arguments, context=training_context())
-    own = [child for child in multiprocessing.active_children() if child not in before]
-    waiting = {pool.submit(function, *task) for task in tasks}
-    try:
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process was ended from outside, perhaps for lack of memory: what was finished is "
-            "kept, run the same command to go on"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in own:
-            child.kill()  # or the program would wait for work that nobody wants
-        for child in own:
-            child.join()
-
-
-def _start(setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _start(build: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...]) -> None:
+    global _work
     become_worker()
-    setup(*arguments)
+    _work = build(*arguments)
+
+
+def _call(*task: Any) -> Any:
+    assert _work is not None
+    return _work(*task)
 
 
 def become_worker() -> None:

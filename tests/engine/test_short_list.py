@@ -19,7 +19,7 @@ from ghnas.engine.run import Run
 from ghnas.engine.runs import create_run
 from ghnas.engine.short_list import RefineJob, quality, refine_best
 from ghnas.spaces.base import load_space
-from ghnas.training.short import refine_one
+from ghnas.training.short import train_briefly
 from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
@@ -62,7 +62,7 @@ def test_the_best_are_trained_and_come_first(tmp_path: Path) -> None:
         graph = SPACE.graph(item.record.candidate, (3, 8, 8), 2)
         assert graph.parameter_count > item.record.params
         parameters = kaiming(graph, torch.Generator().manual_seed(job.seed))
-        refined = refine_one(graph, parameters, job.batches, job.checks, job.settings)
+        refined = train_briefly(graph, parameters, job.batches, job.checks, job.settings)
         assert item.refined == pytest.approx(quality(refined), rel=1e-3)
         assert item.refined == pytest.approx(-sum(refined.losses[1:]) / 2, rel=1e-3)
 

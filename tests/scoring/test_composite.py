@@ -1,4 +1,4 @@
-"""Evidence and short trainings: hand-worked sums, invariance, disconnected architectures."""
+"""Evidence: hand-worked sums, invariance, disconnected architectures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searching import make_manifest
 
-from ghnas.architectures.network import kaiming
 from ghnas.engine.loop import search
 from ghnas.engine.runs import create_run
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.composite import PARTS, Reference, Scale, gather, measure, reference_for
-from ghnas.scoring.evaluation import Evidence, Score, evaluate_one
+from ghnas.scoring.evaluation import Evidence
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces.base import load_space
-from ghnas.training.short import Refined, RefineSettings, learning_rate, refine_one
-from ghnas.utils.processes import as_completed, one_torch_thread
 
 SPACE = load_space("nasbench201").with_skeleton(channels=4, cells=1)
 SHAPE, CPU = (3, 8, 8), torch.device("cpu")
@@ -93,82 +90,6 @@ def test_the_reference_of_a_space_repeats_by_seed() -> None:
     )
     assert first == again != other
     assert set(first.scales) == set(PARTS)
-
-
-def test_a_short_training_equals_plain_sgd() -> None:
-    """One step without momentum, worked out with autograd."""
-    (graph,) = graphs(1)
-    parameters = kaiming(graph, torch.Generator().manual_seed(1))
-    settings = RefineSettings(learning_rate=0.1, warm_up=1, momentum=0, gradient_clip=math.inf)
-    data, checks = batches(1), batches(2, seed=5)
-    found = refine_one(graph, parameters, data, checks, settings)
-    start = evaluate_one(graph, parameters, data)
-    assert found.losses == pytest.approx((start.loss,), rel=1e-5)
-    from ghnas.architectures.network import Network, load_parameters
-
-    network = Network(graph)
-    load_parameters(network, parameters)
-    images, labels = data[0]
-    torch.nn.functional.cross_entropy(network(images), labels).backward()
-    stepped = {name: (p - 0.1 * p.grad).detach() for name, p in network.named_parameters()}
-    expected = evaluate_one(graph, stepped, checks)
-    assert found.score.loss == pytest.approx(expected.loss, rel=1e-3)
-
-
-def test_training_lowers_the_loss_and_changes_no_input() -> None:
-    (graph,) = graphs(1)
-    parameters = kaiming(graph, torch.Generator().manual_seed(1))
-    before = {name: value.clone() for name, value in parameters.items()}
-    found = refine_one(graph, parameters, batches(30), batches(2, seed=5), RefineSettings())
-    assert found.losses[-1] < found.losses[0]
-    assert found.score.loss < evaluate_one(graph, parameters, batches(2, seed=5)).loss
-    for name, value in parameters.items():
-        torch.testing.assert_close(value, before[name])
-
-
-def test_what_diverges_is_last_and_stops() -> None:
-    (graph,) = graphs(1)
-    parameters = {name: value * math.nan for name, value in kaiming(graph).items()}
-    found = refine_one(graph, parameters, batches(3), batches(1), RefineSettings())
-    assert found.losses == (math.inf,) * 3
-    assert found.summed_loss() == math.inf
-    assert found.score.accuracy == 0
-
-
-def test_summed_losses() -> None:
-    refined = Refined((8.0, 4.0, 2.0, 1.0), Score(0.5, 1.0))
-    assert refined.summed_loss(0) == 15 / 4
-    assert refined.summed_loss(0.5) == 3 / 2
-    assert Refined((), Score(0.5, 1.0)).summed_loss() == math.inf
-
-
-def test_the_rate_warms_up_and_falls() -> None:
-    settings = RefineSettings(learning_rate=1.0, warm_up=4)
-    rates = [learning_rate(settings, step, 20) for step in range(20)]
-    assert rates[0] == pytest.approx(0.25)
-    assert max(rates) == rates[3]
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[-1] < 0.01
-
-
-@pytest.mark.parametrize("predicted", [True, False])
-def test_results_do_not_depend_on_the_number_of_processes(predicted: bool) -> None:
-    items = graphs(3)
-    if predicted:
-        weights = GHN(GHNConfig(num_classes=2, hid=8)).predict_graphs(items)
-    else:
-        weights = [kaiming(graph, torch.Generator().manual_seed(0)) for graph in items]
-    tasks = [
-        (graph, parameters, batches(3), batches(1), RefineSettings())
-        for graph, parameters in zip(items, weights, strict=True)
-    ]
-    with one_torch_thread():
-        here = {refine_one(*task) for task in tasks}
-    one, two = (
-        set(as_completed(refine_one, tasks, workers, torch.manual_seed, 0)) for workers in (1, 2)
-    )
-    assert one == two == here
-    assert len(here) == len(tasks)
 
 
 def test_parts_are_the_fields() -> None:

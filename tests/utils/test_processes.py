@@ -1,4 +1,4 @@
-"""Worker processes end with the process that started them."""
+"""Workers: the same results however many there are, and none that outlives its parent."""
 
 from __future__ import annotations
 
@@ -7,18 +7,115 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import Workers
+
+
+def threads_and_power(base: int, exponent: int) -> tuple[int, int]:
+    return torch.get_num_threads(), base**exponent
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tasks_are_done_with_one_torch_thread(count: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with Workers(count, partial, threads_and_power, 2) as workers:
+            assert list(workers.map((i,) for i in range(5))) == [(1, 2**i) for i in range(5)]
+            workers.submit(5)
+            found = []
+            for result in workers.as_completed([(6,), (7,)]):
+                found.append(result)
+                if len(found) == 1:
+                    workers.submit(8)  # more, while results come
+            assert sorted(found) == [(1, 2**i) for i in range(5, 9)]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+class Counter:
+    """State that a worker builds once."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> tuple[int, int]:
+        self.calls += 1
+        return os.getpid(), self.calls
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_state_is_built_once_in_each_worker(count: int) -> None:
+    with Workers(count, Counter) as workers:
+        found = list(workers.map([()] * 8))
+    processes = {process for process, _ in found}
+    assert len(processes) <= max(count, 1)
+    assert (os.getpid() in processes) == (count < 2)
+    for process in processes:
+        calls = [number for where, number in found if where == process]
+        assert calls == list(range(1, len(calls) + 1))
+
+
+def fail(number: int) -> int:
+    if number == 2:
+        raise UserError("two is not for us")
+    return number
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_errors_of_a_task_come_back(count: int) -> None:
+    with Workers(count, partial, fail) as workers:
+        with pytest.raises(UserError, match="two is not for us"):
+            list(workers.map([(1,), (2,), (3,)]))
+        with pytest.raises(UserError, match="two is not for us"):
+            list(workers.as_completed([(1,), (2,), (3,)]))
+
+
+def end_itself(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("way", [Workers.map, Workers.as_completed])
+def test_a_killed_worker_is_one_sentence(way: Callable[..., list[None]]) -> None:
+    with (
+        Workers(2, partial, end_itself) as workers,
+        pytest.raises(UserError, match=r"^a process was ended from outside.*is kept"),
+    ):
+        list(way(workers, [(1,), (2,)]))
+
+
+def sleep(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def test_closing_ends_what_still_runs() -> None:
+    with Workers(2, partial, sleep) as workers:
+        results = workers.as_completed([(0,), (600,), (600,)])
+        first = next(results)
+        assert _alive(first)
+    assert not _alive(first)  # and the test does not take ten minutes
+
 
 PARENT = """
 import os, time
-from ghnas.utils.processes import start_pool
+from ghnas.utils.processes import Workers
 
-def note() -> None:
-    print(os.getpid(), flush=True)
+class Told:
+    def __init__(self) -> None:
+        print(os.getpid(), flush=True)
+    def __call__(self) -> None:
+        pass
 
-pool = start_pool(1, note)
+workers = Workers(2, Told)
 time.sleep(600)
 """
 
@@ -40,29 +137,27 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
 
 
 TRAINING = """
+import multiprocessing
+from functools import partial
 import torch
-from ghnas.utils.processes import start_pool, training_context
+from ghnas.utils.processes import Workers
 
 class Doubled(torch.nn.Module):
     def forward(self, x):
         return 2 * x if x.shape[0] > 1 else x
 
-def slope() -> float:
+def slope() -> tuple[str, float]:
     x = torch.ones(1, requires_grad=True)
     (3 * x).sum().backward()
-    return float(x.grad)
-
-def nothing() -> None:
-    pass
+    return type(multiprocessing.current_process()).__name__, float(x.grad)
 
 if __name__ == "__main__":
     for threads_of_autograd in (False, True):
         if threads_of_autograd:
             torch.export.export(Doubled(), (torch.ones(2, 3),), strict=False)
             slope()
-        context = training_context()
-        with start_pool(1, nothing, context=context) as pool:
-            print(context.get_start_method(), pool.submit(slope).result())
+        with Workers(2, partial, slope, gradients=True) as workers:
+            print(*next(workers.map([()])))
 """
 
 
@@ -72,8 +167,9 @@ def test_gradients_after_an_export(tmp_path: Path) -> None:
     script.write_text(TRAINING)
     done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True)
     forked, second = done.stdout.splitlines()
-    assert forked == "fork 3.0"
-    assert second in ("spawn 3.0", "fork 3.0")  # spawned where autograd cannot be forked
+    assert forked == "ForkProcess 3.0"
+    # spawned where autograd cannot be forked
+    assert second in ("SpawnProcess 3.0", "ForkProcess 3.0")
 
 
 def _alive(process: int) -> bool:

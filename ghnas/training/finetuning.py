@@ -1,31 +1,34 @@
-"""SGD on one network, kept in a folder: its state after every epoch, then weights and history."""
+"""Fine-tuning of networks, kept in folders: the state after every epoch, then weights and history.
+
+What is written, `ghnas.load` reads.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
-from ghnas.architectures.network import Network, initialised, load_parameters
-from ghnas.data import DataSet, Split, evaluation_batches, random_batches
+from ghnas.architectures.network import Network, load_parameters
+from ghnas.data import DataSet, Split, random_batches
 from ghnas.scoring.evaluation import Batch, evaluate_one
 from ghnas.training.saved import save
+from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracy
+from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically, write_atomically
+from ghnas.utils.processes import Workers
 
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
-
-EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -47,103 +50,6 @@ class FinetuneSettings:
     weight_decay: float = 3e-4
     seed: int = 0
     baseline: bool = False
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train a network from scratch: SGD with Nesterov momentum 0.9 and a cosine rate.
-
-    Args:
-        steps: Updates in all.
-        learning_rate: At the first step.
-        batch_size: Images in a step.
-        weight_decay: On all parameters.
-        shift: Most pixels by which an image is moved each way.
-    """
-
-    steps: int = 500
-    learning_rate: float = 0.1
-    batch_size: int = 64
-    weight_decay: float = 3e-4
-    shift: int = 1
-
-
-def sgd(network: Network, learning_rate: float, weight_decay: float) -> torch.optim.SGD:
-    """The optimizer of every training here: SGD with Nesterov momentum 0.9."""
-    return torch.optim.SGD(
-        network.parameters(), learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
-    )
-
-
-def cosine(progress: float) -> float:
-    """The share of the first rate after a share of the training (Loshchilov and Hutter, 2017)."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def sgd_step(network: Network, optimizer: torch.optim.SGD, batch: Batch, rate: float) -> float:
-    """One update with gradients clipped to norm 5; returns the loss before it."""
-    images, labels = batch
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    loss = F.cross_entropy(network(images), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimizer.step()
-    return float(loss.detach())
-
-
-def train_steps(
-    network: Network, batches: Iterable[Batch], steps: int, rate: float, weight_decay: float = 3e-4
-) -> Iterator[int]:
-    """Train, and yield the number of steps done after each.
-
-    Args:
-        network: In training mode.
-        batches: At least `steps` of them.
-        steps: Updates in all.
-        rate: Learning rate at the first step; it falls to zero as a cosine.
-        weight_decay: On all parameters.
-    """
-    optimizer = sgd(network, rate, weight_decay)
-    for step, batch in zip(range(steps), batches, strict=False):
-        sgd_step(network, optimizer, batch, rate * cosine(step / steps))
-        yield step + 1
-
-
-def train_from_scratch(graph: Graph, data: DataSet, recipe: Recipe, seed: int) -> Network:
-    """A network trained on a CPU from Kaiming initialisation.
-
-    Args:
-        graph: The architecture.
-        data: Its training images are read.
-        recipe: How to train.
-        seed: Of initialisation, of the images' order and of their shifts.
-    """
-    network = initialised(graph, seed)
-    batches = random_batches(
-        data.train, recipe.batch_size, seed=seed, device="cpu", mean=data.mean, std=data.std,
-        mirror=data.mirror, shift=recipe.shift,
-    )  # fmt: skip
-    for _ in train_steps(network, batches, recipe.steps, recipe.learning_rate, recipe.weight_decay):
-        pass
-    return network
-
-
-@torch.no_grad()
-def measure_accuracy(
-    network: Network, split: Split, data: DataSet, device: torch.device | str = "cpu"
-) -> float:
-    """Accuracy in [0, 1] with running statistics: how the network will be used.
-
-    The network is left in evaluation mode.
-    """
-    network.eval()
-    batches = evaluation_batches(
-        split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
-    )
-    right = sum(int((network(x).argmax(1) == y).sum()) for x, y in batches)
-    return right / len(split)
 
 
 History = list[dict[str, float]]
@@ -198,7 +104,7 @@ class Material:
     """What every training reads.
 
     Args:
-        data: Training and validation images.
+        data: Training and validation images, and the mean and std that normalise all images.
         test: Test images, for the final figure.
         checks: The batches that candidates were scored on.
         settings: How to train.
@@ -210,10 +116,6 @@ class Material:
     checks: Sequence[Batch]
     settings: FinetuneSettings
     device: torch.device
-
-
-class Stopped(Exception):
-    """The training was asked to stop; finished epochs are kept."""
 
 
 def identity(task: NetworkTask, material: Material) -> dict[str, Any]:
@@ -235,33 +137,61 @@ def finished(task: NetworkTask, material: Material) -> Trained | None:
 
 
 def train_network(
-    task: NetworkTask,
-    material: Material,
-    report: Callable[[History], None],
-    stop: Callable[[], bool],
+    task: NetworkTask, material: Material, report: Callable[[History], None]
 ) -> Trained:
     """Train a network, or go on with it, and write what `ghnas.load` reads.
 
     Args:
         task: Which one.
         material: With what, and how.
-        report: Called with the epochs so far, at the start and after each.
-        stop: Asked before each step.
+        report: Called with the epochs so far, after each.
 
     Raises:
-        Stopped: If `stop` said so.
         UserError: If the kept state is damaged.
     """
-    training = _Training(task, material)
-    report(training.history)
-    for _ in range(len(training.history), material.settings.epochs):
-        training.epoch(stop)
+    training = _Finetuning(task, material)
+    while not training.complete:
+        training.epoch()
         report(training.history)
     return training.finish()
 
 
+def train_networks(
+    tasks: Sequence[NetworkTask], material: Material
+) -> Generator[tuple[int, History, Trained | None]]:
+    """Train networks, or go on with them: on a CPU side by side, each process with one thread.
+
+    A worker trains one epoch at a time and keeps its state, so that little is lost when the
+    generator is closed.
+
+    Yields:
+        After each epoch of each network: its index, its epochs so far, and after the last one the
+        result.
+
+    Raises:
+        UserError: If a kept state is damaged, or a process was ended from outside.
+    """
+    count = min(len(tasks), cores()) if material.device.type == "cpu" else 1
+    with Workers(count, partial, _train_epoch, tasks, material, gradients=True) as workers:
+        for index in range(len(tasks)):
+            workers.submit(index)
+        for index, history, result in workers.as_completed():
+            if result is None:
+                workers.submit(index)
+            yield index, history, result
+
+
+def _train_epoch(
+    tasks: Sequence[NetworkTask], material: Material, index: int
+) -> tuple[int, History, Trained | None]:
+    training = _Finetuning(tasks[index], material)
+    if not training.complete:
+        training.epoch()
+    return index, training.history, training.finish() if training.complete else None
+
+
 @dataclass
-class _Training:
+class _Finetuning:
     task: NetworkTask
     material: Material
     history: History = field(default_factory=list)
@@ -272,26 +202,31 @@ class _Training:
         self.network = Network(self.task.graph)
         load_parameters(self.network, self.task.parameters)
         self.network.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = sgd(self.network, settings.learning_rate, settings.weight_decay)
+        self.per_epoch = max(len(data.train) // settings.batch_size, 1)
+        self.training = SGDTraining(
+            self.network.parameters(),
+            settings.epochs * self.per_epoch,
+            SGDSettings(settings.learning_rate, settings.weight_decay),
+        )
         self.state = self.task.folder / "state.pt"
         self._restore()
-        self.per_epoch = max(len(data.train) // settings.batch_size, 1)
         self.batches = random_batches(
             data.train, settings.batch_size, seed=settings.seed, device=device,
             mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
             start_step=len(self.history) * self.per_epoch,
         )  # fmt: skip
 
-    def epoch(self, stop: Callable[[], bool]) -> None:
+    @property
+    def complete(self) -> bool:
+        return len(self.history) == self.material.settings.epochs
+
+    def epoch(self) -> None:
+        """Train for one epoch and keep the state."""
         began, done, loss = time.monotonic(), len(self.history), 0.0
         self.network.train()
-        for step in range(self.per_epoch):
-            if stop():
-                raise Stopped
-            self._check(done * self.per_epoch + step)
-            progress = (done + step / self.per_epoch) / self.material.settings.epochs
-            rate = self.material.settings.learning_rate * cosine(progress)
-            loss += sgd_step(self.network, self.optimizer, next(self.batches), rate)
+        for step in range(done * self.per_epoch, (done + 1) * self.per_epoch):
+            self._check(step)
+            loss += self.training.step(self.network, *next(self.batches))
         self.history.append(
             {
                 "epoch": done + 1,
@@ -303,7 +238,7 @@ class _Training:
         content = {
             "identity": identity(self.task, self.material),
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "training": self.training.state_dict(),
             "history": self.history,
             "steps_saved": self.steps_saved,
         }
@@ -329,9 +264,10 @@ class _Training:
             content = torch.load(self.state, map_location=device, weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
             raise UserError(f"{self.state} is damaged: delete it to start anew") from error
-        if content.get("identity") == identity(self.task, self.material):
+        # a state of another version has no "training": it starts anew
+        if content.get("identity") == identity(self.task, self.material) and "training" in content:
             self.network.load_state_dict(content["network"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            self.training.load_state_dict(content["training"])
             self.history, self.steps_saved = content["history"], content["steps_saved"]
 
     def finish(self) -> Trained:

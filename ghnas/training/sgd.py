@@ -1,0 +1,170 @@
+"""The training of one network: stochastic gradient descent, a step at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
+
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import Network, initialised
+from ghnas.data import DataSet, Split, evaluation_batches, random_batches
+from ghnas.data.batches import Batch
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class SGDSettings:
+    """SGD with momentum, clipped gradients, and a learning rate that warms up and falls to zero.
+
+    Args:
+        learning_rate: The highest: at the first step, or after the warm-up.
+        weight_decay: On all parameters.
+        momentum: Nesterov's.
+        warm_up: Steps over which the rate rises linearly.
+        gradient_clip: Largest norm of the gradient.
+    """
+
+    learning_rate: float = 0.1
+    weight_decay: float = 3e-4
+    momentum: float = 0.9
+    warm_up: int = 0
+    gradient_clip: float = 5.0
+
+
+class SGDTraining:
+    """The state of a training: parameters, momentum and learning rate.
+
+    The rate is a half cosine over all steps (Loshchilov and Hutter, "SGDR", ICLR 2017, without
+    restarts), times a linear warm-up.
+
+    Args:
+        parameters: What to train.
+        steps: Updates in all.
+        settings: How.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], steps: int, settings: SGDSettings) -> None:
+        self.parameters = list(parameters)
+        self.gradient_clip = settings.gradient_clip
+        self.optimizer = torch.optim.SGD(
+            self.parameters,
+            settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
+            weight_decay=settings.weight_decay,
+        )
+        warm_up = max(settings.warm_up, 1)
+        self.schedule = ChainedScheduler(
+            [
+                LinearLR(self.optimizer, 1 / warm_up, total_iters=warm_up - 1),
+                CosineAnnealingLR(self.optimizer, steps),
+            ],
+            optimizer=self.optimizer,
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> float:
+        """One update; a loss that is not finite changes nothing.
+
+        Args:
+            network: Gives logits (B, classes) from the parameters that are trained.
+            images: (B, C, H, W), normalised.
+            labels: (B,).
+
+        Returns:
+            The cross-entropy in nats, before the update.
+        """
+        loss = F.cross_entropy(network(images), labels)
+        value = float(loss.detach())
+        if math.isfinite(value):
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
+            self.optimizer.step()
+            self.schedule.step()
+        return value
+
+    def steps(
+        self, network: Callable[[Tensor], Tensor], batches: Iterable[Batch]
+    ) -> Iterator[float]:
+        """A step for each batch; yields the losses."""
+        for images, labels in batches:
+            yield self.step(network, images, labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training needs to go on, beside the parameters."""
+        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def train_from_scratch(
+    graph: Graph,
+    data: DataSet,
+    steps: int,
+    seed: int,
+    batch_size: int = 64,
+    shift: int = 1,
+    settings: SGDSettings = SGDSettings(),
+) -> Network:
+    """A network trained on a CPU from Kaiming initialisation.
+
+    Args:
+        graph: The architecture.
+        data: Its training images are read.
+        steps: Updates in all.
+        seed: Of initialisation, of the images' order and of their shifts.
+        batch_size: Images in a step.
+        shift: Most pixels by which an image is moved each way.
+        settings: How to train.
+
+    Returns:
+        The network in training mode.
+    """
+    network = initialised(graph, seed)
+    batches = random_batches(
+        data.train, batch_size, seed=seed, device="cpu", mean=data.mean, std=data.std,
+        mirror=data.mirror, shift=shift,
+    )  # fmt: skip
+    training = SGDTraining(network.parameters(), steps, settings)
+    for _, (images, labels) in zip(range(steps), batches, strict=False):
+        training.step(network, images, labels)
+    return network
+
+
+@torch.no_grad()
+def measure_accuracy(
+    network: nn.Module, split: Split, data: DataSet, device: torch.device | str = "cpu"
+) -> float:
+    """Accuracy with running statistics: how the network will be used.
+
+    Args:
+        network: On the device; it is left in evaluation mode.
+        split: The images.
+        data: Its mean and std normalise them.
+        device: Where to compute.
+
+    Returns:
+        In [0, 1].
+    """
+    network.eval()
+    batches = evaluation_batches(
+        split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
+    )
+    right = sum(int((network(x).argmax(1) == y).sum()) for x, y in batches)
+    return right / len(split)

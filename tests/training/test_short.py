@@ -1,0 +1,159 @@
+"""Short trainings, and the loop of SGD that they share with all others."""
+
+from __future__ import annotations
+
+import math
+import random
+from functools import partial
+
+import pytest
+import torch
+
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.scoring.evaluation import Score, evaluate_one
+from ghnas.spaces.base import load_space
+from ghnas.training.sgd import SGDSettings, SGDTraining
+from ghnas.training.short import ShortTraining, train_briefly
+from ghnas.utils.processes import Workers
+
+SPACE = load_space("nasbench201").with_skeleton(channels=4, cells=1)
+SHAPE = (3, 8, 8)
+
+
+def batches(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Two classes that differ in brightness."""
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for _ in range(count):
+        labels = torch.arange(16) % 2
+        noise = torch.randn(16, *SHAPE, generator=generator)
+        result.append((noise + labels.view(-1, 1, 1, 1), labels))
+    return result
+
+
+def graphs(count: int) -> list[Graph]:
+    rng = random.Random(0)
+    return [SPACE.graph(SPACE.sample(rng), SHAPE, 2) for _ in range(count)]
+
+
+def initial(graph: Graph) -> dict[str, torch.Tensor]:
+    return kaiming(graph, torch.Generator().manual_seed(1))
+
+
+def test_a_short_training_equals_plain_sgd() -> None:
+    """One step without momentum, worked out with autograd."""
+    (graph,) = graphs(1)
+    parameters = initial(graph)
+    settings = SGDSettings(momentum=0, weight_decay=0, gradient_clip=math.inf)
+    data, checks = batches(1), batches(2, seed=5)
+    found = train_briefly(graph, parameters, data, checks, settings)
+    start = evaluate_one(graph, parameters, data)
+    assert found.losses == pytest.approx((start.loss,), rel=1e-5)
+    network = Network(graph)
+    load_parameters(network, parameters)
+    images, labels = data[0]
+    torch.nn.functional.cross_entropy(network(images), labels).backward()
+    stepped = {name: (p - 0.1 * p.grad).detach() for name, p in network.named_parameters()}
+    expected = evaluate_one(graph, stepped, checks)
+    assert found.score.loss == pytest.approx(expected.loss, rel=1e-3)
+
+
+def test_training_lowers_the_loss_and_changes_no_input() -> None:
+    (graph,) = graphs(1)
+    parameters = initial(graph)
+    before = {name: value.clone() for name, value in parameters.items()}
+    found = train_briefly(graph, parameters, batches(30), batches(2, seed=5))
+    assert found.losses[-1] < found.losses[0]
+    assert found.score.loss < evaluate_one(graph, parameters, batches(2, seed=5)).loss
+    for name, value in parameters.items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_what_diverges_is_last_and_stops() -> None:
+    (graph,) = graphs(1)
+    parameters = {name: value * math.nan for name, value in kaiming(graph).items()}
+    found = train_briefly(graph, parameters, batches(3), batches(1))
+    assert found.losses == (math.inf,) * 3
+    assert found.summed_loss() == math.inf
+    assert found.score.accuracy == 0
+
+
+def test_summed_losses() -> None:
+    found = ShortTraining((8.0, 4.0, 2.0, 1.0), Score(0.5, 1.0))
+    assert found.summed_loss(0) == 15 / 4
+    assert found.summed_loss(0.5) == 3 / 2
+    assert ShortTraining((), Score(0.5, 1.0)).summed_loss() == math.inf
+
+
+def rates(settings: SGDSettings, steps: int) -> list[float]:
+    weight = torch.ones(2, 2, requires_grad=True)
+    training = SGDTraining([weight], steps, settings)
+    found = []
+    for _ in range(steps):
+        found.append(training.learning_rate)
+        training.step(lambda images: images @ weight, torch.ones(3, 2), torch.tensor([0, 1, 0]))
+    return found
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 20)) for step in range(20)]
+    assert rates(SGDSettings(learning_rate=2.0), 20) == pytest.approx([2 * x for x in cosine])
+    warm = [min(1, (step + 1) / 4) * x for step, x in enumerate(cosine)]
+    assert rates(SGDSettings(learning_rate=1.0, warm_up=4), 20) == pytest.approx(warm)
+    assert rates(SGDSettings(learning_rate=1.0, warm_up=4), 1) == [0.25]
+
+
+def test_a_step_is_nesterov_sgd_with_clipped_gradients() -> None:
+    """Worked out from the definition (Sutskever et al., 2013, as PyTorch writes it)."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
+    weight = torch.randn(3, 2, requires_grad=True)
+    settings = SGDSettings(learning_rate=0.5, weight_decay=0.1, momentum=0.9, gradient_clip=0.01)
+    training = SGDTraining([weight], 4, settings)
+    expected, velocity = weight.detach().clone(), torch.zeros(3, 2)
+    for step in range(4):
+        copy = expected.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(images @ copy, labels)
+        (gradient,) = torch.autograd.grad(loss, copy)
+        gradient = gradient * min(1, 0.01 / (gradient.norm() + 1e-6)) + 0.1 * expected
+        velocity = 0.9 * velocity + gradient
+        rate = 0.5 * 0.5 * (1 + math.cos(math.pi * step / 4))
+        assert training.step(lambda x: x @ weight, images, labels) == pytest.approx(loss.item())
+        expected = expected - rate * (gradient + 0.9 * velocity)
+        torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_a_training_goes_on_exactly() -> None:
+    (graph,) = graphs(1)
+    settings, data = SGDSettings(warm_up=3), batches(6)
+    networks = [Network(graph) for _ in range(2)]
+    for network in networks:
+        load_parameters(network, initial(graph))
+    whole = SGDTraining(networks[0].parameters(), 6, settings)
+    losses = list(whole.steps(networks[0], data))
+    first = SGDTraining(networks[1].parameters(), 6, settings)
+    begun = list(first.steps(networks[1], data[:2]))
+    again = SGDTraining(networks[1].parameters(), 6, settings)
+    again.load_state_dict(first.state_dict())
+    assert begun + list(again.steps(networks[1], data[2:])) == losses
+
+
+@pytest.mark.parametrize("predicted", [True, False])
+def test_results_do_not_depend_on_the_number_of_processes(predicted: bool) -> None:
+    items = graphs(4)
+    if predicted:
+        weights = GHN(GHNConfig(num_classes=2, hid=8)).predict_graphs(items)
+    else:
+        weights = [initial(graph) for graph in items]
+    tasks = [
+        (graph, parameters, batches(3), batches(1))
+        for graph, parameters in zip(items, weights, strict=True)
+    ]
+    found = []
+    for count in (1, 3):
+        with Workers(count, partial, train_briefly, gradients=True) as workers:
+            found.append(list(workers.map(tasks)))
+    assert found[0] == found[1]
+    assert len(set(found[0])) == len(tasks)
