@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from ghnas.architectures.network import Network
 from ghnas.data import DataSet, load_data, random_batches
-from ghnas.executors.grouped import plan_one, run_stacked, stacked_plan
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
 from ghnas.spaces.base import Space, load_space
@@ -131,18 +131,11 @@ def our_shares(space: Space, data: DataSet, meta_batch: int) -> dict[str, float]
         marks = [time.perf_counter()]
         graphs = sample_graphs(space, data.image_shape, data.num_classes, meta_batch, rng)
         batch = read_graphs(graphs, ghn.config)
-        schedules = [
-            stacked_plan(
-                plan_one(graph),
-                [[(i - index, name) for i, name in group.members] for group in batch.groups],
-            )
-            for index, graph in enumerate(graphs)
-        ]
         marks.append(time.perf_counter())
         stacks = ghn(batch)
         marks.append(time.perf_counter())
         leaves = [stack.detach().requires_grad_() for stack in stacks]
-        logits = torch.cat([run_stacked(item, leaves, images) for item in schedules])
+        logits = ModuleExecutor().run(graphs, batch.by_graph(leaves, len(graphs)), images)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
         marks.append(time.perf_counter())
         gradients = torch.autograd.grad(loss, leaves)

@@ -287,6 +287,19 @@ class FeatureBatch:
     groups: tuple[DecodeGroup, ...]
     nodes: Tensor
 
+    def by_graph(self, stacks: Sequence[Tensor], count: int) -> list[dict[str, Tensor]]:
+        """The parameters of each graph by name.
+
+        Args:
+            stacks: For each of `groups` its parameters (members, *shape), as predicted.
+            count: Graphs of the batch.
+        """
+        result: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        for group, stack in zip(self.groups, stacks, strict=True):
+            for (index, name), tensor in zip(group.members, stack.unbind(0), strict=True):
+                result[index][name] = tensor
+        return result
+
     def to(self, device: torch.device) -> FeatureBatch:
         """The same on another device."""
         return FeatureBatch(

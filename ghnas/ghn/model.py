@@ -210,11 +210,7 @@ class GHN(nn.Module):
             For each graph its parameters by name, in the order of its nodes.
         """
         batch = read_graphs(graphs, self.config, keep_head)
-        result: list[dict[str, Tensor]] = [{} for _ in graphs]
-        stacks = self(batch.to(self.embed.weight.device))
-        for group, stack in zip(batch.groups, stacks, strict=True):
-            for (index, name), tensor in zip(group.members, stack.unbind(0), strict=True):
-                result[index][name] = tensor
+        result = batch.by_graph(self(batch.to(self.embed.weight.device)), len(graphs))
         return [
             {name: found[name] for name in graph.parameters if name in found}
             for graph, found in zip(graphs, result, strict=True)

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from ghnas.architectures.network import Network
-from ghnas.executors.grouped import plan, plan_one, run
+from ghnas.executors.grouped import GroupedExecutor
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.features import PRIMITIVES, graph_features
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.spaces.archive import Architectures, generate, make_records
@@ -77,9 +78,8 @@ def test_networks_run_with_predicted_and_with_their_own_weights() -> None:
     graphs = [chosen.graph(chosen.sample(rng), IMAGE, 10) for _ in range(20)]
     predicted = GHN(GHNConfig(hid=8, max_shape=(16, 16, 7, 7))).predict_graphs(graphs)
     images = torch.randn(3, *IMAGE)
-    alone = [run(plan_one(graph), [item], images)[0]
-             for graph, item in zip(graphs, predicted, strict=True)]  # fmt: skip
-    together = run(plan(graphs), predicted, images)
+    alone = ModuleExecutor().run(graphs, predicted, images)
+    together = GroupedExecutor().run(graphs, predicted, images)
     for graph, item, first, second in zip(graphs, predicted, alone, together, strict=True):
         assert first.shape == (3, 10)
         assert bool(first.isfinite().all())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.engine.constraints import Limits, require_feasible
-from ghnas.executors.grouped import GroupedExecutor, plan, run
+from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.reports.drawing import as_svg, as_text, draw
 from ghnas.scoring.evaluation import evaluate
@@ -197,7 +197,7 @@ def test_disconnected_architectures_are_scored() -> None:
     graphs = [SMALL.graph(uniform(op), SHAPE, 10) for op in ("none", "nor_conv_3x3")]
     images = torch.randn(8, *SHAPE)
     parameters = [kaiming(graph) for graph in graphs]
-    logits = run(plan(graphs), parameters, images)
+    logits = GroupedExecutor().run(graphs, parameters, images)
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(logits[0], logits[0, :1].expand(8, -1))
     predicted = GHN(GHNConfig(hid=8)).predict_graphs(graphs)

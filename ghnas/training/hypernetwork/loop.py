@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 
 from ghnas.architectures.graph import Graph
 from ghnas.data import DataSet, evaluation_batches, random_batches
-from ghnas.executors.grouped import run_stacked
 from ghnas.ghn.checkpoint import GHNInfo, save_ghn, start_from
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.scorer import Scorer
@@ -264,7 +263,7 @@ def _update(
     A step whose gradient is not finite changes nothing.
     """
     stacks = ghn(meta.features.to(images.device))
-    logits = torch.cat([run_stacked(item, stacks, images) for item in meta.schedules])
+    logits = meta.logits(meta.features.by_graph(stacks, len(meta.graphs)), images)
     targets = labels.repeat(len(logits))
     loss = F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
     share = 1 / (settings.meta_batch * len(labels))

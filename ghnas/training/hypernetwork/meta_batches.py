@@ -6,10 +6,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ghnas.architectures.graph import Graph
-from ghnas.executors.grouped import StackedPlan, plan, plan_one, stacked_plan
+from ghnas.executors.base import Parameters
+from ghnas.executors.grouped import Plan, plan
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHNConfig, read_graphs
 from ghnas.spaces.base import Candidate, Space
@@ -17,10 +20,23 @@ from ghnas.spaces.base import Candidate, Space
 
 @dataclass(frozen=True)
 class MetaBatch:
-    """Architectures of one step: their features and how to run them."""
+    """Architectures of one step.
 
+    Args:
+        graphs: The architectures.
+        features: What the hypernetwork reads of them.
+        plan: How to run them as one population; None: they run one by one.
+    """
+
+    graphs: tuple[Graph, ...]
     features: FeatureBatch
-    schedules: tuple[StackedPlan, ...]
+    plan: Plan | None
+
+    def logits(self, weights: Sequence[Parameters], images: Tensor) -> Tensor:
+        """Run all networks on the same images (B, C, H, W): (networks, B, classes)."""
+        if self.plan is None:
+            return ModuleExecutor().run(self.graphs, weights, images)
+        return self.plan.run(weights, images)
 
 
 class MetaBatches(Dataset[MetaBatch]):
@@ -51,7 +67,7 @@ class MetaBatches(Dataset[MetaBatch]):
         self.config = config
         self.seed = seed
         self.members = members
-        self.schedules = _together if together else _apart
+        self.together = together
         self.draw = draw
 
     def __getitem__(self, step: int) -> MetaBatch:
@@ -61,25 +77,7 @@ class MetaBatches(Dataset[MetaBatch]):
             candidate = self.draw(rng)
             graphs.append(self.space.graph(candidate, self.image_shape, self.config.num_classes))
         features = read_graphs(graphs, self.config)
-        members = [group.members for group in features.groups]
-        return MetaBatch(features, self.schedules(graphs, members))
-
-
-Members = Sequence[Sequence[tuple[int, str]]]
-
-
-def _together(graphs: Sequence[Graph], members: Members) -> tuple[StackedPlan, ...]:
-    return (stacked_plan(plan(graphs), members),)
-
-
-def _apart(graphs: Sequence[Graph], members: Members) -> tuple[StackedPlan, ...]:
-    return tuple(
-        stacked_plan(
-            plan_one(graph),
-            [[(owner - index, name) for owner, name in rows] for rows in members],
-        )
-        for index, graph in enumerate(graphs)
-    )
+        return MetaBatch(tuple(graphs), features, plan(graphs) if self.together else None)
 
 
 def sample_graphs(

@@ -1,0 +1,162 @@
+"""All executors give the logits of the networks, alone and together, batch after batch."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.executors.base import Executor, Parameters
+from ghnas.executors.fused import FusedExecutor
+from ghnas.executors.grouped import GroupedExecutor, plan
+from ghnas.executors.module import ModuleExecutor
+from ghnas.spaces.base import load_space
+
+SHAPE = (3, 16, 16)
+SPACES = {
+    "darts": {"cells": 3, "channels": 4},
+    "mobile": {},
+    "nasbench201": {"cells": 1, "channels": 4},
+    "deepnets1m": {"channels": 8},
+}
+EXECUTORS = (ModuleExecutor, GroupedExecutor, FusedExecutor)
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Executor:
+    return request.param()
+
+
+@pytest.fixture(params=SPACES, scope="module")
+def networks(request: pytest.FixtureRequest) -> tuple[list[Graph], list[Parameters]]:
+    """Random architectures, their norms not the identity."""
+    space = load_space(request.param).with_skeleton(**SPACES[request.param])
+    rng, generator = random.Random(1), torch.Generator().manual_seed(1)
+    graphs = [space.graph(space.sample(rng), SHAPE, 10) for _ in range(5)]
+    weights = [
+        {
+            name: value + 0.3 * torch.randn(value.shape, generator=generator)
+            if value.dim() == 1
+            else value
+            for name, value in kaiming(graph, generator).items()
+        }
+        for graph in graphs
+    ]
+    return graphs, weights
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def expected(graph: Graph, weights: Parameters, batch: Tensor) -> Tensor:
+    network = Network(graph).train()
+    load_parameters(network, weights)
+    return network(batch)
+
+
+def assert_equal(found: Tensor, reference: Tensor) -> None:
+    scale = float(reference.abs().max().clamp(min=1))
+    torch.testing.assert_close(found / scale, reference / scale, rtol=1e-4, atol=1e-4)
+
+
+def test_batches_of_any_size(
+    executor: Executor, networks: tuple[list[Graph], list[Parameters]]
+) -> None:
+    for number, count in enumerate((6, 3, 6)):
+        batch = images(count, seed=number)
+        logits = executor.run(*networks, batch)
+        assert logits.shape == (5, count, 10)
+        for graph, weights, found in zip(*networks, logits, strict=True):
+            assert_equal(found, expected(graph, weights, batch))
+
+
+def test_populations_that_shrink_grow_and_repeat(
+    executor: Executor, networks: tuple[list[Graph], list[Parameters]]
+) -> None:
+    graphs, weights = networks
+    batch = images(4)
+    whole = [expected(graph, own, batch) for graph, own in zip(graphs, weights, strict=True)]
+    for members in ([0, 1, 2, 3, 4], [1, 4], [4], [2, 4, 0], [3, 3]):
+        logits = executor.run([graphs[i] for i in members], [weights[i] for i in members], batch)
+        for i, found in zip(members, logits, strict=True):
+            assert_equal(found, whole[i])
+
+
+def test_one_graph_with_different_weights(executor: Executor) -> None:
+    space = load_space("darts").with_skeleton(cells=1, channels=2)
+    graph = space.graph(space.sample(random.Random(0)), SHAPE, 10)
+    weights = [kaiming(graph, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    logits = executor.run([graph, graph], weights, images(4))
+    for own, found in zip(weights, logits, strict=True):
+        assert_equal(found, expected(graph, own, images(4)))
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_what_is_not_finite_stays_within_its_network(
+    executor: Executor, networks: tuple[list[Graph], list[Parameters]], bad: float
+) -> None:
+    graphs, weights = networks
+    name = next(iter(graphs[2].parameters))
+    broken = {key: value.clone() for key, value in weights[2].items()}
+    broken[name].view(-1)[0] = bad
+    logits = executor.run(graphs, [*weights[:2], broken, *weights[3:]], images(4))
+    assert not torch.isfinite(logits[2]).any(dim=1).all()
+    for i in (0, 1, 3, 4):
+        assert_equal(logits[i], expected(graphs[i], weights[i], images(4)))
+
+
+def test_an_executor_can_be_sent_to_another_process(
+    executor: Executor, networks: tuple[list[Graph], list[Parameters]]
+) -> None:
+    before = executor.run(*networks, images(4))
+    copy = pickle.loads(pickle.dumps(executor))
+    assert torch.equal(copy.run(*networks, images(4)), before)
+
+
+def test_threads_share_an_executor(
+    executor: Executor, networks: tuple[list[Graph], list[Parameters]]
+) -> None:
+    graphs, weights = networks
+    parts = [(graphs[:3], weights[:3]), (graphs[3:], weights[3:])]
+    alone = [executor.run(*part, images(4)) for part in parts]
+    with ThreadPoolExecutor(2) as threads:
+        jobs = [threads.submit(executor.run, *parts[i % 2], images(4)) for i in range(8)]
+        for i, job in enumerate(jobs):
+            assert torch.equal(job.result(), alone[i % 2])
+
+
+@pytest.mark.parametrize("kind", [ModuleExecutor, GroupedExecutor])
+def test_gradients_with_pytorchs_operations(
+    kind: type[ModuleExecutor | GroupedExecutor],
+    networks: tuple[list[Graph], list[Parameters]],
+) -> None:
+    graphs, weights = networks
+    found = []
+    for executor in (ModuleExecutor(), kind()):
+        leaves = [{k: v.clone().requires_grad_() for k, v in own.items()} for own in weights]
+        executor.run(graphs, leaves, images(4)).square().mean().backward()
+        found.append([v.grad for own in leaves for v in own.values()])
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()) + 1e-6)
+
+
+def test_a_plan_can_be_sent_to_another_process(
+    networks: tuple[list[Graph], list[Parameters]],
+) -> None:
+    graphs, weights = networks
+    schedule = plan(graphs)
+    copy = pickle.loads(pickle.dumps(schedule))
+    assert copy == schedule
+    assert len(schedule.steps) < sum(len(graph.nodes) for graph in graphs)
+    assert torch.equal(copy.run(weights, images(4)), schedule.run(weights, images(4)))
