@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph, Node
-from ghnas.architectures.network import Network
+from ghnas.architectures.network import Network, traverse
 from ghnas.architectures.ops import Conv, Op
 
 Forward = Callable[[Node, Sequence[Tensor], Sequence[Tensor]], Tensor]
@@ -46,13 +46,13 @@ def node_outputs(
     Returns:
         A tensor (B, ...) for each node; the last holds the logits (B, classes).
     """
-    values: list[Tensor] = []
-    for node in graph.nodes:
-        if not node.inputs:
-            values.append(images)
-            continue
-        own = [parameters[name] for name, _ in node.parameters]
-        values.append(forward(node, [values[i] for i in node.inputs], own))
+    values = [images]
+
+    def keep(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        values.append(forward(node, inputs, [parameters[name] for name, _ in node.parameters]))
+        return values[-1]
+
+    traverse(graph, images, keep)
     return values
 
 
