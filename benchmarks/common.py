@@ -20,7 +20,7 @@ from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_bat
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, evaluate_one
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.training.hypernetwork.training import sample_graphs
 from ghnas.training.sgd import SGDSettings, SGDTraining
 from ghnas.utils.statistics import Estimate, Values

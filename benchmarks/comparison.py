@@ -15,7 +15,7 @@ from ghnas.data import DataSet, evaluation_batches, load_data
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import PRESETS, GHNConfig
 from ghnas.scoring.scorer import Scorer
-from ghnas.spaces.base import Space, load_space
+from ghnas.spaces import Space, load_space
 from ghnas.training.hypernetwork.training import Job, TrainSettings, train
 from ghnas.utils.devices import cores
 
@@ -91,7 +91,7 @@ def _scores(path: Path, space: Space, data: DataSet, count: int, images: int) ->
     for split in SPLITS:
         chosen, rng = space.with_skeleton(split=split), random.Random(f"comparison:{split}")
         graphs = [
-            chosen.graph(chosen.sample(rng), data.image_shape, data.num_classes)
+            chosen.sample(rng).for_images(data.image_shape, data.num_classes).graph
             for _ in range(count)
         ]
         scores = [score for score in Scorer(ghn, batches, CPU).score(graphs) if score]

@@ -16,8 +16,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 
 from ghnas.ghn.features import GraphFeatures, graph_features
+from ghnas.spaces import load_space
 from ghnas.spaces.archive import CHUNK, Architectures, collection_paused, make_records
-from ghnas.spaces.base import load_space
 
 PUBLISHED = {
     "train": ("35-681", "192.3 +- 94.9", "2.3", "14.5 +- 4.8"),
@@ -69,7 +69,7 @@ def main() -> None:
             rng = random.Random(start)
             with collection_paused():
                 fresh = [space.sample(rng) for _ in range(CHUNK)]
-                graph_features([space.graph(item, (3, 32, 32), 10) for item in fresh])
+                graph_features([item.for_images((3, 32, 32), 10).graph for item in fresh])
         drawn = len(picks) / (time.process_time() - began)
     rows += [
         (f"`ghnas generate` of {options.count:,}", f"{seconds:,.0f} s"),
@@ -105,7 +105,7 @@ def main() -> None:
 
 def _split(name: str, count: int, paths: int) -> tuple[str, ...]:
     space, rng = load_space("deepnets1m").with_skeleton(split=name), random.Random(name)
-    graphs = [space.graph(space.sample(rng), (3, 32, 32), 10) for _ in range(count)]
+    graphs = [space.sample(rng).for_images((3, 32, 32), 10).graph for _ in range(count)]
     features = graph_features(graphs)
     nodes = np.array([len(item.primitive) for item in features])
     degrees = np.array([2 * (item.distance == 1).sum() / len(item.primitive) for item in features])

@@ -16,7 +16,7 @@ from ghnas.executors.fused import FusedExecutor
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.scoring.evaluation import Score, evaluate, evaluate_one
 from ghnas.scoring.scorer import CHUNK
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.utils.statistics import spearman
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     ghn, info = load_ghn(find_ghn(space.name, data.name))
     rng = random.Random(0)
     graphs = [
-        space.graph(space.sample(rng), data.image_shape, data.num_classes)
+        space.sample(rng).for_images(data.image_shape, data.num_classes).graph
         for _ in range(options.candidates)
     ]
     chunks = [graphs[i : i + CHUNK] for i in range(0, len(graphs), CHUNK)]

@@ -23,7 +23,7 @@ from ghnas.engine.manifest import new_manifest
 from ghnas.engine.runs import create_run
 from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import KEEP, Race
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 MARKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 

@@ -29,7 +29,7 @@ from ghnas.ranking.comparison import Truth, read_truth, subset
 from ghnas.scoring.composite import Reference, gather
 from ghnas.scoring.evaluation import Evidence, evaluate_one
 from ghnas.scoring.proxies import PROXIES, rank_vote, score_graph
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.training.short import SETTINGS, train_briefly
 from ghnas.utils.processes import Workers
 from ghnas.utils.statistics import Values, evaluate
@@ -174,7 +174,7 @@ class Work:
 def _reference_texts(work: Work) -> list[str]:
     """Random architectures, of which nothing but the graph is known."""
     space, rng = load_space(work.space), random.Random(REFERENCE_SEED)
-    return [space.encode(space.sample(rng)) for _ in range(REFERENCE)]
+    return [str(space.sample(rng)) for _ in range(REFERENCE)]
 
 
 def _measure(
@@ -222,7 +222,7 @@ def _measure_one(work: Work, data: DataSet, measure: Measure, text: str) -> list
     space = load_space(work.space).with_skeleton(
         channels=work.channels, cells=measure.cells or work.cells
     )
-    graph = space.graph(space.decode(text), data.image_shape, data.num_classes)
+    graph = space.parse(text).for_images(data.image_shape, data.num_classes).graph
     found: Mapping[str, float]
     if measure.kind == "proxy":
         found = {"score": score_graph(PROXIES[measure.name], graph, *batches[0], 0)}

@@ -18,7 +18,7 @@ from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 MARGINS = (1.28, 1.64, 2.0, 2.33, 3.0)
 
@@ -53,7 +53,7 @@ def main() -> None:
     count = -(-options.images // SCORE_BATCH)
     rng = random.Random(options.seed)
     graphs = [
-        space.graph(space.sample(rng), data.image_shape, data.num_classes)
+        space.sample(rng).for_images(data.image_shape, data.num_classes).graph
         for _ in range(options.budget)
     ]
     scores = _scores(Scorer(ghn, order[:count], torch.device("cpu")), graphs)

@@ -18,7 +18,7 @@ from common import CPU, interval, reordered, write_table
 
 from ghnas.data import evaluation_batches, load_data, random_batches
 from ghnas.engine.short_list import BATCH, RefineJob, quality, train_all
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.utils.statistics import Values, evaluate
 from ghnas.utils.tables import RowFile
 
@@ -71,7 +71,7 @@ def _refined(
     with RowFile(options.rows, COLUMNS, settings) as file:
         known = {row["architecture"] for row in file.rows}
         graphs = {
-            i: space.graph(space.decode(names[i]), data.image_shape, data.num_classes)
+            i: space.parse(names[i]).for_images(data.image_shape, data.num_classes).graph
             for i in chosen
             if names[i] not in known
         }

@@ -21,6 +21,7 @@ import torch
 from common import write_table
 from torch import Tensor, nn
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
 from ghnas.engine.manifest import SCORE_BATCH, new_manifest
@@ -33,7 +34,7 @@ from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
 from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.scoring.scorer import CHUNK, Scorer
-from ghnas.spaces.base import Candidate, load_space
+from ghnas.spaces import load_space
 from ghnas.utils.devices import cores, pick_device
 
 
@@ -120,14 +121,14 @@ class Setting:
         known = {key: value for key, value in changes.items() if key in space.skeleton}
         return space.with_skeleton(**known)
 
-    def candidates(self, count: int) -> list[Candidate]:
+    def candidates(self, count: int) -> list[Architecture]:
         rng = random.Random(0)
         return [self.space.sample(rng) for _ in range(count)]
 
-    def graphs(self, candidates: Sequence[Candidate]) -> list[Graph]:
-        return [self.space.graph(item, (3, self.size, self.size), 10) for item in candidates]
+    def graphs(self, candidates: Sequence[Architecture]) -> list[Graph]:
+        return [item.for_images((3, self.size, self.size), 10).graph for item in candidates]
 
-    def record(self, candidates: Sequence[Candidate], graphs: Sequence[Graph]) -> None:
+    def record(self, candidates: Sequence[Architecture], graphs: Sequence[Graph]) -> None:
         """Write them as a search does."""
         with tempfile.TemporaryDirectory() as folder:
             manifest = new_manifest(

@@ -26,7 +26,7 @@ from ghnas.data import DataSet, load_data, random_batches
 from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
-from ghnas.spaces.base import Space, load_space
+from ghnas.spaces import Space, load_space
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
 from ghnas.utils.devices import cores

@@ -21,7 +21,7 @@ def tiny_ghn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from searching import save_untrained
 
     from ghnas.data import load_data
-    from ghnas.spaces.base import load_space
+    from ghnas.spaces import load_space
 
     path = tmp_path_factory.mktemp("ghn") / "tiny.safetensors"
     return save_untrained(path, load_space("darts"), load_data("embedded"))

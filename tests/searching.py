@@ -17,7 +17,7 @@ from ghnas.ghn.checkpoint import GHNInfo, save_ghn
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import Race
-from ghnas.spaces.base import Space, load_space
+from ghnas.spaces import Space, load_space
 
 
 def make_manifest(space_name: str = "darts", **changes: Any) -> Manifest:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ghnas.spaces.base import list_spaces
+from ghnas.spaces import list_spaces
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -122,7 +122,7 @@ def _as_dict(run: Run, item: FinetuneResult) -> dict[str, Any]:
     trained = asdict(item.trained)
     del trained["steps_saved"]
     return (
-        ranked_as_dict(run.space, item.ranked)
+        ranked_as_dict(item.ranked)
         | {"path": str(item.path), "zero_shot": item.zero_shot}
         | trained
         | {"baseline": item.baseline and asdict(item.baseline)}

@@ -37,9 +37,9 @@ def generate(
     The same command goes on after an interruption; the same seed gives the same files,
     whatever the number of workers.
     """
+    from ghnas.spaces import load_space, read_space_file
     from ghnas.spaces.archive import Architectures
     from ghnas.spaces.archive import generate as run
-    from ghnas.spaces.base import load_space, read_space_file
     from ghnas.utils.devices import cores
 
     out = console(json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +13,13 @@ from ghnas.cli.terminal import console, print_json, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ghnas.architectures.graph import Graph
+    from ghnas.architectures.architecture import Architecture
     from ghnas.engine.runs import Ranked
-    from ghnas.spaces.base import Candidate, Space
+    from ghnas.spaces import Space
 
 SPACES_EXAMPLE = "Example: ghnas spaces darts"
 SHOW_EXAMPLE = "Example: ghnas show top-5"
 RUNS_EXAMPLE = "Example: ghnas runs"
-EXAMPLE_IMAGE, EXAMPLE_CLASSES = (3, 32, 32), 10
 
 
 def spaces(
@@ -36,7 +34,7 @@ def spaces(
 ) -> None:
     """List the search spaces, or show one: choices, size, an example with its cost."""
     from ghnas.cli.loading import load_skeleton
-    from ghnas.spaces.base import list_spaces
+    from ghnas.spaces import list_spaces
 
     if name is not None:
         _show_space(load_skeleton(name, cells, channels), seed, json)
@@ -66,11 +64,11 @@ def _describe_space(space: Space) -> dict[str, Any]:
 def _show_space(space: Space, seed: int, json: bool) -> None:
     from ghnas.reports.tables import FLOPS_NOTE, choices_table, describe_skeleton, format_count
 
-    candidate = space.sample(random.Random(seed))
-    graph = space.graph(candidate, EXAMPLE_IMAGE, EXAMPLE_CLASSES)
+    architecture = space.sample(seed)
+    graph = architecture.graph
     if json:
         example = {
-            "genotype": space.encode(candidate),
+            "genotype": str(architecture),
             "parameters": graph.parameter_count,
             "flops": graph.flops,
             "nodes": len(graph.nodes),
@@ -83,19 +81,19 @@ def _show_space(space: Space, seed: int, json: bool) -> None:
     say(out, f"candidates: {space.size:.2e} (isomorphic ones counted apart)")
     say(out, f"ranked by: {space.objective}\n")
     out.print(choices_table(space))
-    say(out, f"\nan example (seed {seed}):\n{space.encode(candidate)}")
+    say(out, f"\nan example (seed {seed}):\n{architecture}")
     say(
         out,
         f"{format_count(graph.parameter_count)} parameters, {format_count(graph.flops)} FLOPs, "
         f"{len(graph.nodes)} nodes, for images 3x32x32 and 10 classes\n({FLOPS_NOTE})\n",
     )
-    _draw(out, space, candidate, graph)
+    _draw(out, architecture)
 
 
-def _draw(out: Console, space: Space, candidate: Candidate, graph: Graph) -> None:
+def _draw(out: Console, architecture: Architecture) -> None:
     from ghnas.reports.drawing import as_text, draw
 
-    for drawing in draw(space, candidate, graph):
+    for drawing in draw(architecture):
         say(out, as_text(drawing) + "\n")
 
 
@@ -125,35 +123,33 @@ def show(
     from ghnas.utils.files import write_atomically
 
     found = find_run(results, run)
-    space = found.space
     out = console(json)
     shown = []
     for item in select(found, which):
-        candidate = item.record.candidate
-        graph = found.graph(candidate)
+        architecture = item.record.architecture
         path = (output or found.path / "drawings") / f"{trial_name(item)}.svg"
-        write_atomically(path, as_svg(draw(space, candidate, graph)))
-        shown.append(ranked_as_dict(space, item) | {"drawing": str(path)})
+        write_atomically(path, as_svg(draw(architecture)))
+        shown.append(ranked_as_dict(item) | {"drawing": str(path)})
         if not json:
-            _show_one(out, space, item, graph, nodes)
+            _show_one(out, item, nodes)
             say(out, f"drawing: {path}\n")
     if json:
         print_json(shown)
 
 
-def _show_one(out: Console, space: Space, item: Ranked, graph: Graph, nodes: bool) -> None:
+def _show_one(out: Console, item: Ranked, nodes: bool) -> None:
     from ghnas.engine.record import trial_name
     from ghnas.reports.tables import cells_table, format_count, format_percent, nodes_table
 
-    record = item.record
+    record, graph = item.record, item.record.architecture.graph
     consensus = "" if record.consensus is None else f"consensus {record.consensus:.2f}, "
     say(
         out,
         f"{trial_name(item)}: {consensus}zero-shot {format_percent(record.accuracy)}, "
         f"{format_count(record.params)} parameters, {format_count(record.flops)} FLOPs",
     )
-    say(out, f"{space.encode(record.candidate)}\n")
-    _draw(out, space, record.candidate, graph)
+    say(out, f"{record.architecture}\n")
+    _draw(out, record.architecture)
     out.print(nodes_table(graph) if nodes else cells_table(graph))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ghnas.ghn.model import GHN
     from ghnas.scoring.evaluation import Batch, Measure
     from ghnas.scoring.scorer import Scorer
-    from ghnas.spaces.base import Space
+    from ghnas.spaces import Space
 
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 
@@ -39,7 +39,7 @@ def load_skeleton(
     Raises:
         UserError: If there is no such space, or it has no such setting.
     """
-    from ghnas.spaces.base import load_space
+    from ghnas.spaces import load_space
 
     space = load_space(name)
     changes = {"cells": cells, "channels": channels}
@@ -66,7 +66,7 @@ def skeleton_for(
         UserError: As `load_skeleton`.
     """
     from ghnas.reports.tables import describe_skeleton
-    from ghnas.spaces.base import list_spaces
+    from ghnas.spaces import list_spaces
 
     space = load_skeleton(name, cells, channels)
     trained = load_skeleton(name, cells, channels, info.skeleton)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ranking.comparison import Comparison
     from ghnas.ranking.methods import Scored, ScoreJob
-    from ghnas.spaces.base import Space
+    from ghnas.spaces import Space
     from ghnas.utils.statistics import Estimate
 
 EXAMPLE = (

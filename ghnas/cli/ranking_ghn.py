@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ghnas.data import DataSet
     from ghnas.ghn.checkpoint import GHNInfo
     from ghnas.ghn.model import GHN
-    from ghnas.spaces.base import Space
+    from ghnas.spaces import Space
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def refine_shortlist(
     from ghnas.data import random_batches
     from ghnas.engine.short_list import BATCH, RefineJob, refine_best
     from ghnas.reports.tables import describe_skeleton
-    from ghnas.spaces.base import parse_space
+    from ghnas.spaces import parse_space
     from ghnas.utils.devices import cores
 
     manifest, data, space = run.manifest, prepared.data, run.space

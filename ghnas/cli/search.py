@@ -21,12 +21,11 @@ from ghnas.utils.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from ghnas.architectures.graph import Graph
     from ghnas.cli.loading import Prepared
     from ghnas.engine.loop import SearchProgress
     from ghnas.engine.runs import Manifest, Run
     from ghnas.scoring.scorer import Scorer
-    from ghnas.spaces.base import Candidate, Space
+    from ghnas.spaces import Space
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
 BUDGET, SCORE_IMAGES, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 10, 100, 20
@@ -264,12 +263,10 @@ def _scorer(out: Console, prepared: Prepared, manifest: Manifest, device: torch.
 def _require_feasible(space: Space, manifest: Manifest) -> None:
     from ghnas.engine.constraints import Limits, require_feasible
 
-    def graph(candidate: Candidate) -> Graph:
-        return space.graph(candidate, manifest.image_shape, len(manifest.classes))
-
     limits = Limits(manifest.max_params, manifest.max_flops)
     if limits:
-        require_feasible(space, graph, limits, random.Random(manifest.seed))
+        space = space.for_images(manifest.image_shape, len(manifest.classes))
+        require_feasible(space, limits, random.Random(manifest.seed))
 
 
 def _continue(
@@ -390,11 +387,10 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
 
 def _as_dict(run: Run) -> dict[str, Any]:
     """The result for programs."""
-    space = run.space
     return {
         "run": run.name,
         "path": str(run.path),
         "storage": run.storage_url,
         "manifest": run.manifest.model_dump(mode="json"),
-        "best": [ranked_as_dict(space, item) for item in run.ranked(BEST)],
+        "best": [ranked_as_dict(item) for item in run.ranked(BEST)],
     }

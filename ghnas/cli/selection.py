@@ -9,7 +9,6 @@ from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ghnas.engine.runs import Ranked, Run
-    from ghnas.spaces.base import Space
 
 _TOP = re.compile(r"top-?(.*)", re.IGNORECASE)
 _TRIAL = re.compile(r"(?:trial-?|#)(.*)", re.IGNORECASE)
@@ -51,14 +50,14 @@ def _from_notation(run: Run, text: str) -> Ranked:
     from ghnas.engine.record import UNSCORED
     from ghnas.engine.runs import Ranked, Record
 
-    candidate = run.space.decode(text)
-    graph = run.graph(candidate)
+    architecture = run.space.parse(text)
+    graph = architecture.graph
     for item in run.ranked():
         if graph.hash.startswith(item.record.hash):
             return item
     record = Record(
         number=UNSCORED,
-        candidate=candidate,
+        architecture=architecture,
         accuracy=float("nan"),
         params=graph.parameter_count,
         flops=graph.flops,
@@ -69,7 +68,7 @@ def _from_notation(run: Run, text: str) -> Ranked:
     return Ranked(rank=1, record=record, front=False)
 
 
-def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
+def ranked_as_dict(item: Ranked) -> dict[str, Any]:
     """For JSON."""
     from ghnas.engine.record import UNSCORED
 
@@ -84,6 +83,6 @@ def ranked_as_dict(space: Space, item: Ranked) -> dict[str, Any]:
         "parameters": record.params,
         "flops": record.flops,
         "hash": record.hash,
-        "genotype": space.encode(record.candidate),
-        "candidate": record.candidate,
+        "genotype": str(record.architecture),
+        "candidate": dict(record.architecture.choices),
     }

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from ghnas.architectures.graph import Graph
-from ghnas.spaces.base import Candidate, Space
+from ghnas.architectures.architecture import Architecture
+from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 
 STARTS = 4
 """Descents from different candidates before a limit counts as out of reach."""
-
-Build = Callable[[Candidate], Graph]
 
 
 @dataclass(frozen=True)
@@ -31,49 +28,52 @@ class Limits:
     def __bool__(self) -> bool:
         return self.params is not None or self.flops is not None
 
-    def excess(self, graph: Graph) -> float:
+    def excess(self, architecture: Architecture) -> float:
         """The largest ratio of a quantity to its limit: at most 1 if all limits are met."""
         ratios = [0.0]
         if self.params is not None:
-            ratios.append(graph.parameter_count / self.params)
+            ratios.append(architecture.parameters / self.params)
         if self.flops is not None:
-            ratios.append(graph.flops / self.flops)
+            ratios.append(architecture.flops / self.flops)
         return max(ratios)
 
-    def met(self, graph: Graph) -> bool:
+    def met(self, architecture: Architecture) -> bool:
         """Whether the architecture keeps within the limits."""
-        return self.excess(graph) <= 1.0
+        return self.excess(architecture) <= 1.0
 
 
 def descend(
-    space: Space, build: Build, limits: Limits, candidate: Candidate, rng: random.Random
-) -> tuple[Candidate, Graph]:
+    space: Space, limits: Limits, architecture: Architecture, rng: random.Random
+) -> Architecture:
     """Change one choice at a time for the better until the limits are met or no change helps.
 
     Args:
-        candidate: Where to start.
-        rng: Decides in which order choices and options are tried, and so where the way ends.
+        space: The search space.
+        limits: To be met.
+        architecture: Where to start.
+        rng: The order in which choices and options are tried.
     """
-    graph = build(candidate)
-    excess = limits.excess(graph)
+    excess = limits.excess(architecture)
     improved = True
     while improved and excess > 1.0:
         improved = False
         for choice in rng.sample(space.choices, len(space.choices)):
             for option in rng.sample(choice.options, len(choice.options)):
-                other = candidate | {choice.name: option}
-                if option == candidate[choice.name] or not space.is_connected(other):
+                if option == architecture.choices[choice.name]:
                     continue
-                other_graph = build(other)
-                if limits.excess(other_graph) < excess:
-                    candidate, graph, excess = other, other_graph, limits.excess(other_graph)
+                changed = {**architecture.choices, choice.name: option}
+                if not space.is_connected(changed):
+                    continue
+                other = space.architecture(changed)
+                if limits.excess(other) < excess:
+                    architecture, excess = other, limits.excess(other)
                     improved = True
                     if excess <= 1.0:
-                        return candidate, graph
-    return candidate, graph
+                        return architecture
+    return architecture
 
 
-def require_feasible(space: Space, build: Build, limits: Limits, rng: random.Random) -> Candidate:
+def require_feasible(space: Space, limits: Limits, rng: random.Random) -> Architecture:
     """An architecture within the limits.
 
     Raises:
@@ -82,17 +82,17 @@ def require_feasible(space: Space, build: Build, limits: Limits, rng: random.Ran
     for each in (Limits(params=limits.params), Limits(flops=limits.flops), limits):
         ends = []
         for _ in range(STARTS):
-            candidate, graph = descend(space, build, each, space.sample(rng), rng)
-            if each.met(graph):
+            architecture = descend(space, each, space.sample(rng), rng)
+            if each.met(architecture):
                 break
-            ends.append(graph)
+            ends.append(architecture)
         else:
             raise UserError(_unmeetable(space, each, min(ends, key=each.excess)))
-    return candidate
+    return architecture
 
 
-def _unmeetable(space: Space, limits: Limits, smallest: Graph) -> str:
-    params, flops = f"{smallest.parameter_count:,} parameters", f"{smallest.flops:,} FLOPs"
+def _unmeetable(space: Space, limits: Limits, smallest: Architecture) -> str:
+    params, flops = f"{smallest.parameters:,} parameters", f"{smallest.flops:,} FLOPs"
     start = f"no architecture of space {space.name!r} has at most"
     if limits.flops is None:
         return (

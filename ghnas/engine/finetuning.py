@@ -125,7 +125,7 @@ def _tasks(run: Run, selection: Sequence[Ranked], material: Material) -> Iterato
         ghn_path = find_ghn(run.space.name, data.name)
     ghn, info = load_ghn(ghn_path)
     run.check_inputs(ghn_sha256=info.sha256, data_fingerprint=data.fingerprint)
-    graphs = [run.graph(item.record.candidate) for item in selection]
+    graphs = [item.record.architecture.graph for item in selection]
     with one_torch_thread():  # small tensors: threads would only wait for each other
         predicted = [ghn.predict_graphs([graph])[0] for graph in graphs]
         scores = [
@@ -149,7 +149,7 @@ def _architecture(run: Run, item: Ranked, data: DataSet) -> dict[str, Any]:
     return {
         "space": run.manifest.space_text,
         "skeleton": dict(run.manifest.skeleton),
-        "candidate": item.record.candidate,
+        "candidate": dict(item.record.architecture.choices),
         "image_shape": list(run.manifest.image_shape),
         "classes": list(data.classes),
         "mean": list(data.mean),

@@ -18,13 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.engine.constraints import Limits, descend, require_feasible
 from ghnas.engine.record import Record
 from ghnas.engine.runs import Run
 from ghnas.engine.samplers import Evaluated, Strategy, create_strategy
 from ghnas.engine.storage import TrialWriter
-from ghnas.spaces.base import Candidate
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,15 +109,15 @@ class _Batch:
 
     Args:
         start: Number of the first.
-        members: With their graphs.
-        hashes: Of the graphs.
+        members: The architectures.
+        hashes: Theirs.
         fresh: Places of the architectures that are new to the run: all of them go to the scorer,
             also those that are recorded already, for a score may depend on what it was predicted
             with.
     """
 
     start: int
-    members: Sequence[tuple[Candidate, Graph]]
+    members: Sequence[Architecture]
     hashes: Sequence[str]
     fresh: Sequence[int]
 
@@ -171,7 +171,7 @@ class _Search:
         budget, size = self.manifest.budget, self.manifest.batch_size
         if len(self.records) < budget and self.limits:
             rng = random.Random(f"{self.manifest.seed}:limits")
-            require_feasible(self.run.space, self.run.graph, self.limits, rng)
+            require_feasible(self.run.space, self.limits, rng)
         if len(self.records) >= budget:
             return
         starts = list(range(0, budget, size))
@@ -196,7 +196,7 @@ class _Search:
                 known = self.records[start:]
                 self._check(batch, known)
                 wanted = [place for place, i in enumerate(batch.fresh) if i >= len(known)]
-                graphs = [batch.members[i][1] for i in batch.fresh]
+                graphs = [batch.members[i].graph for i in batch.fresh]
                 race = self._race(start)
                 scores = beside.submit(self._scores, graphs, wanted, race)
                 pending.append(_Scoring(batch, known, len(wanted), scores))
@@ -226,14 +226,14 @@ class _Search:
         for record in records:
             self.first.setdefault(record.hash, record)
         objectives = self.manifest.objectives
-        self.strategy.tell([Evaluated(r.candidate, r.values(objectives)) for r in records])
+        self.strategy.tell([Evaluated(r.architecture, r.values(objectives)) for r in records])
 
     def _propose(self, start: int) -> _Batch:
         size = self.manifest.batch_size
         count = min(size, self.manifest.budget - start)
         rng = random.Random(f"{self.manifest.seed}:{start // size}")
         members = propose_within(self.strategy, self.run, self.limits, self.seen, count, rng)
-        hashes = [graph.hash[:HASH_LENGTH] for _, graph in members]
+        hashes = [item.hash[:HASH_LENGTH] for item in members]
         fresh = [
             i for i, key in enumerate(hashes) if key not in self.seen and key not in hashes[:i]
         ]
@@ -242,8 +242,8 @@ class _Search:
 
     def _check(self, batch: _Batch, known: Sequence[Record]) -> None:
         """What is recorded of a batch must be what it proposes."""
-        proposed = [candidate for candidate, _ in batch.members[: len(known)]]
-        if [record.candidate for record in known] != proposed:
+        proposed = batch.members[: len(known)]
+        if [record.architecture for record in known] != list(proposed):
             number = batch.start // self.manifest.batch_size
             raise UserError(
                 f"run {self.run.name} cannot be resumed: batch {number} is not what this version "
@@ -289,14 +289,14 @@ class _Search:
             first.setdefault(record.hash, record)
         records = []
         for i in range(len(known), len(batch.members)):
-            candidate, graph = batch.members[i]
+            architecture = batch.members[i]
             score, earlier = found.get(i), first.get(batch.hashes[i])
             record = Record(
                 number=batch.start + i,
-                candidate=candidate,
+                architecture=architecture.without_graph(),
                 accuracy=earlier.accuracy if earlier else _accuracy(score),
-                params=graph.parameter_count,
-                flops=graph.flops,
+                params=architecture.parameters,
+                flops=architecture.flops,
                 hash=batch.hashes[i],
                 duplicate_of=earlier.number if earlier else None,
                 seconds=0.0 if earlier else seconds,
@@ -341,7 +341,7 @@ def propose_within(
     known: Container[str],
     count: int,
     rng: random.Random,
-) -> list[tuple[Candidate, Graph]]:
+) -> list[Architecture]:
     """New candidates of a strategy that keep within the limits, with their graphs.
 
     The strategy is asked again for those that do not, and for those that the run has already;
@@ -351,32 +351,27 @@ def propose_within(
     Args:
         known: Hashes of the architectures that the run has.
     """
-    accepted: list[tuple[Candidate, Graph]] = []
+    accepted: list[Architecture] = []
     taken: set[str] = set()
-    too_large: list[Candidate] = []
+    too_large: list[Architecture] = []
     for number in range(ROUNDS):
         too_large = []
         for candidate in strategy.propose(count - len(accepted), rng):
-            graph = run.graph(candidate)
-            key = graph.hash[:HASH_LENGTH]
-            if not limits.met(graph):
+            key = candidate.hash[:HASH_LENGTH]
+            if not limits.met(candidate):
                 too_large.append(candidate)
             elif number >= NOVEL_ROUNDS or not (key in known or key in taken):
-                accepted.append((candidate, graph))
+                accepted.append(candidate)
                 taken.add(key)
         if len(accepted) == count:
             return accepted
     return accepted + [_shrink(candidate, run, limits, rng) for candidate in too_large]
 
 
-def _shrink(
-    candidate: Candidate, run: Run, limits: Limits, rng: random.Random
-) -> tuple[Candidate, Graph]:
-    changed, graph = descend(run.space, run.graph, limits, candidate, rng)
-    if not limits.met(graph):  # a dead end: start from one that is known to lead there
-        changed = require_feasible(run.space, run.graph, limits, rng)
-        graph = run.graph(changed)
-    return changed, graph
+def _shrink(candidate: Architecture, run: Run, limits: Limits, rng: random.Random) -> Architecture:
+    changed = descend(run.space, limits, candidate, rng)
+    # a dead end: start from one that is known to lead there
+    return changed if limits.met(changed) else require_feasible(run.space, limits, rng)
 
 
 class _Meter:

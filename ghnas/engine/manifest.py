@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ghnas.spaces.base import Space, explain, read_space_file
+from ghnas.spaces import Space, read_space_file
+from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
 
 FORMAT_VERSION = 1

@@ -16,8 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.engine.samplers import Directions, Evaluated, gain, negated, worse_than
-from ghnas.spaces.base import Candidate, Space
+from ghnas.spaces import Space
 
 TRIES = 10
 """Proposals without a path from image to output that are put up with for one candidate."""
@@ -45,7 +46,7 @@ class OptunaSearch:
         """A new sampler."""
         raise NotImplementedError
 
-    def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
         self._study.sampler = self.sampler(rng.randrange(2**32))
         return [self._ask() or self.space.sample(rng) for _ in range(count)]
 
@@ -55,15 +56,13 @@ class OptunaSearch:
     def _empty_study(self) -> optuna.Study:
         return optuna.create_study(directions=list(self.directions))
 
-    def _ask(self) -> Candidate | None:
+    def _ask(self) -> Architecture | None:
         for _ in range(TRIES):
             trial = self._study.ask(self._distributions)
-            candidate: Candidate = {
-                item.name: trial.params[item.name] for item in self.space.choices
-            }
+            choices = {item.name: trial.params[item.name] for item in self.space.choices}
             self._study.tell(trial, state=TrialState.FAIL)
-            if self.space.is_connected(candidate):
-                return candidate
+            if self.space.is_connected(choices):
+                return self.space.architecture(choices)
         return None
 
     def _add(self, results: Sequence[Evaluated], notes: Mapping[str, Any] | None = None) -> None:
@@ -72,7 +71,7 @@ class OptunaSearch:
             self._study.add_trial(
                 create_trial(
                     values=list(item.values),
-                    params=item.candidate,
+                    params=dict(item.candidate.choices),
                     distributions=self._distributions,
                     system_attrs=dict(notes or {}),
                 )
@@ -97,7 +96,7 @@ class ParzenSearch(OptunaSearch):
     def sampler(self, seed: int) -> BaseSampler:
         return TPESampler(seed=seed)
 
-    def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
         self._add(self._waiting)
         self._waiting = []
         return super().propose(count, rng)
@@ -140,7 +139,7 @@ class GeneticSearch(OptunaSearch):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return NSGAIISampler(population_size=self.population, seed=seed)
 
-    def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
         self._probe()
         return super().propose(count, rng)
 
@@ -158,5 +157,11 @@ class GeneticSearch(OptunaSearch):
         parents = sampler.get_parent_population(self._study, generation)
         self._study = self._empty_study()
         first = dict.fromkeys(probe.system_attrs, 0)
-        self._add([Evaluated(item.params, tuple(item.values)) for item in parents], first)
+        self._add(
+            [
+                Evaluated(self.space.architecture(item.params), tuple(item.values))
+                for item in parents
+            ],
+            first,
+        )
         return self._probe()

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ghnas.spaces.base import Candidate, Space, Value
+from ghnas.architectures.architecture import Architecture, Value
+from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,14 +17,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from ghnas.scoring.racing import Early
-
-MAX_OPTIONS = 64
-"""Options of all parameters together that a journal spells out for each trial.
-
-The dashboard sends the options of every parameter of every trial. With the 16 edges and 8
-operations of DARTS, 10,000 trials would be 104 MB of JSON; larger spaces record the option that
-was chosen alone (45 MB), and the dashboard puts the options together again.
-"""
 
 FLOOR = -1000.0
 """What stands for minus infinity in a study, which takes no infinite values."""
@@ -48,7 +41,7 @@ class Record:
     """
 
     number: int
-    candidate: Candidate
+    architecture: Architecture
     accuracy: float
     params: int
     flops: int
@@ -102,22 +95,18 @@ class TrialFormat:
     Args:
         space: The space of the candidates.
         objectives: Names of the objectives, in the order of the study's values.
-        all_options: Whether a trial lists every option of its parameters, not only the chosen
-            one; databases need it.
     """
 
-    def __init__(self, space: Space, objectives: Sequence[str], all_options: bool) -> None:
+    def __init__(self, space: Space, objectives: Sequence[str]) -> None:
         self.space = space
         self.objectives = tuple(objectives)
-        choices = space.record_choices
-        all_options = all_options or sum(len(item.options) for item in choices) <= MAX_OPTIONS
-        self._options = {item.name: item.options for item in choices} if all_options else {}
+        self._options = {item.name: item.options for item in space.choices}
 
     def trial(self, record: Record) -> FrozenTrial:
         """The trial of a record; its duration is the record's time."""
         from optuna.trial import FrozenTrial, TrialState
 
-        parameters = self.space.to_record(record.candidate)
+        parameters = dict(record.architecture.choices)
         attributes: dict[str, Any] = {
             "params": record.params,
             "flops": record.flops,
@@ -141,10 +130,7 @@ class TrialFormat:
             datetime_start=now - timedelta(seconds=record.seconds),
             datetime_complete=now,
             params=parameters,
-            distributions={
-                name: _distribution(self._options.get(name, (value,)))
-                for name, value in parameters.items()
-            },
+            distributions={name: _distribution(self._options[name]) for name in parameters},
             user_attrs=attributes,
             system_attrs={},
             intermediate_values={},
@@ -162,7 +148,7 @@ class TrialFormat:
         try:
             return Record(
                 number=trial.number,
-                candidate=self.space.from_record(trial.params),
+                architecture=self.space.architecture(trial.params),
                 accuracy=float({**attributes, **values}["accuracy"]),
                 params=int(attributes["params"]),
                 flops=int(attributes["flops"]),

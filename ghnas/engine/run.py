@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghnas.architectures.graph import Graph
 from ghnas.engine.manifest import OBJECTIVES, Direction, Manifest
 from ghnas.engine.record import Ranked, Record, TrialFormat
 from ghnas.engine.storage import (
@@ -23,7 +22,7 @@ from ghnas.engine.storage import (
     repair_journal,
     writing,
 )
-from ghnas.spaces.base import Candidate, Space, parse_space
+from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import try_lock, write_atomically
 
@@ -66,14 +65,11 @@ class Run:
 
     @cached_property
     def space(self) -> Space:
-        """The space as it was when the run was started, with the run's skeleton."""
-        space = parse_space(self.manifest.space_text, f"{self.path / MANIFEST}, space_text")
-        return space.with_skeleton(**self.manifest.skeleton)
-
-    def graph(self, candidate: Candidate) -> Graph:
-        """A candidate's architecture for the run's images and classes."""
+        """The space as it was when the run was started, with the run's skeleton and images."""
         manifest = self.manifest
-        return self.space.graph(candidate, manifest.image_shape, len(manifest.classes))
+        space = parse_space(manifest.space_text, f"{self.path / MANIFEST}, space_text")
+        space = space.with_skeleton(**manifest.skeleton)
+        return space.for_images(manifest.image_shape, len(manifest.classes))
 
     def study(self) -> optuna.Study:
         """The search's record: trial n is the n-th candidate.
@@ -129,8 +125,7 @@ class Run:
     @property
     def trial_format(self) -> TrialFormat:
         """How records stand in the study."""
-        database = self.manifest.storage is not None
-        return TrialFormat(self.space, self.manifest.objectives, all_options=database)
+        return TrialFormat(self.space, self.manifest.objectives)
 
     def writer(self) -> TrialWriter:
         """Where the search writes its trials."""

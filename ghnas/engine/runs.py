@@ -18,7 +18,7 @@ from ghnas.engine.manifest import (
 from ghnas.engine.record import Ranked, Record
 from ghnas.engine.run import JOURNAL, MANIFEST, PROGRESS, Run
 from ghnas.engine.storage import create_study, open_storage, writing
-from ghnas.spaces.base import parse_space
+from ghnas.spaces import parse_space
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import write_atomically
 

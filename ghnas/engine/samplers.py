@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ghnas.spaces.base import Candidate, Space
+from ghnas.architectures.architecture import Architecture
+from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 
 Directions = tuple[Literal["maximize", "minimize"], ...]
@@ -24,7 +25,7 @@ Directions = tuple[Literal["maximize", "minimize"], ...]
 class Evaluated:
     """A candidate with its objectives' values, in the order of the directions."""
 
-    candidate: Candidate
+    candidate: Architecture
     values: tuple[float, ...]
 
 
@@ -35,7 +36,7 @@ class Strategy(Protocol):
     def learns(self) -> bool:
         """Whether proposals depend on results; if not, they are made while others are scored."""
 
-    def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
         """So many candidates that connect image and output.
 
         Called again in the same batch for those that break a constraint or are not new.
@@ -93,7 +94,7 @@ class RandomSearch:
     def __init__(self, space: Space, directions: Directions) -> None:
         self.space = space
 
-    def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
         return [self.space.sample(rng) for _ in range(count)]
 
     def tell(self, results: Sequence[Evaluated]) -> None:
@@ -117,7 +118,7 @@ class Evolution:
         self.directions = directions
         self._alive: deque[Evaluated] = deque(maxlen=self.population)
 
-    def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
         newborn = min(max(self.population - len(self._alive), 0), count)
         return [self.space.sample(rng) for _ in range(newborn)] + [
             self.space.mutate(self._parent(rng).candidate, rng) for _ in range(count - newborn)

@@ -25,7 +25,7 @@ from ghnas.engine.run import Run
 from ghnas.engine.storage import writing
 from ghnas.executors.base import Parameters
 from ghnas.scoring.evaluation import Batch
-from ghnas.spaces.base import Space
+from ghnas.spaces import Space
 from ghnas.training.sgd import SGDSettings
 from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
 from ghnas.utils.errors import UserError
@@ -107,8 +107,9 @@ def _refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, in
     done = len(best) - len(records)
     report(done, len(best))
     shape, classes = run.manifest.image_shape, len(run.manifest.classes)
+    space = job.space.for_images(shape, classes)
     graphs = {
-        number: job.space.graph(record.candidate, shape, classes)
+        number: space.architecture(record.architecture.choices).graph
         for number, record in records.items()
     }
     with closing(train_all(graphs, job)) as results:

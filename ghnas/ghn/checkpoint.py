@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from ghnas.data import DataSet
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.ghn.published import is_pytorch_file, read_published
-from ghnas.spaces.base import Space
+from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
 

@@ -22,7 +22,7 @@ from ghnas.scoring.composite import Reference, measure, reference_candidates
 from ghnas.scoring.evaluation import Batch, Evidence, Score, evaluate
 from ghnas.scoring.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.scoring.proxies.table import LOWEST
-from ghnas.spaces.base import Space
+from ghnas.spaces import Space
 from ghnas.training.short import train_briefly
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
@@ -225,7 +225,7 @@ def _score_chunk(
 
 def _graphs(job: ScoreJob, space: Space, names: Sequence[str]) -> list[Graph]:
     shape, classes = job.data.image_shape, job.data.num_classes
-    return [space.graph(space.decode(name), shape, classes) for name in names]
+    return [space.parse(name).for_images(shape, classes).graph for name in names]
 
 
 def _with_proxy(job: ScoreJob, method: str, graph: Graph) -> Scored:
@@ -297,7 +297,7 @@ def _trained(
 
 def reference_architectures(space: Space) -> list[str]:
     """Those of `ghnas.scoring.composite.reference_candidates`, in the space's notation."""
-    return [space.encode(candidate) for candidate in reference_candidates(space)]
+    return [str(candidate) for candidate in reference_candidates(space)]
 
 
 def consensus(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from xml.sax.saxutils import escape
 
+from ghnas.architectures.architecture import Architecture, Choices
 from ghnas.architectures.graph import Graph, Node, Shape
 from ghnas.architectures.ops import Op, describe
-from ghnas.spaces.base import Candidate, Space
 from ghnas.spaces.cells import CELLS, CellSpace
 from ghnas.spaces.dense_cells import DenseCellSpace
 
@@ -43,28 +43,27 @@ class Drawing:
     parts: tuple[Part, ...]
 
 
-def draw(space: Space, candidate: Candidate, graph: Graph) -> list[Drawing]:
+def draw(architecture: Architecture) -> list[Drawing]:
     """A drawing of each cell of a cell space, or of the whole network of any other.
 
     Args:
-        space: The candidate's space.
-        candidate: The choices.
-        graph: Its architecture.
+        architecture: What to draw.
 
     Returns:
         The drawings.
     """
+    space, choices = architecture.space, dict(architecture.choices)
     if isinstance(space, CellSpace):
-        return [_draw_cell(space, candidate, cell) for cell in CELLS]
+        return [_draw_cell(space, choices, cell) for cell in CELLS]
     if isinstance(space, DenseCellSpace):
-        return [_draw_dense_cell(space, candidate)]
-    return [_draw_blocks(space.name, graph)]
+        return [_draw_dense_cell(space, choices)]
+    return [_draw_blocks(space.name, architecture.graph)]
 
 
-def _draw_cell(space: CellSpace, candidate: Candidate, cell: str) -> Drawing:
+def _draw_cell(space: CellSpace, choices: Choices, cell: str) -> Drawing:
     operations = space.file.cell.operations
     parts = [Part("0", "cell k-2"), Part("1", "cell k-1")]
-    for pairs in space.edges(candidate, cell):
+    for pairs in space.edges(choices, cell):
         connected = [(name, source) for name, source in pairs if operations[name].block != "zeros"]
         wires = tuple(Wire(source, name) for name, source in connected)
         parts.append(Part(str(len(parts)), "sum", wires))
@@ -73,9 +72,9 @@ def _draw_cell(space: CellSpace, candidate: Candidate, cell: str) -> Drawing:
     return Drawing(f"{cell} cell", tuple(parts))
 
 
-def _draw_dense_cell(space: DenseCellSpace, candidate: Candidate) -> Drawing:
+def _draw_dense_cell(space: DenseCellSpace, choices: Choices) -> Drawing:
     parts = [Part("0", "input")]
-    for pairs in space.edges(candidate):
+    for pairs in space.edges(choices):
         wires = tuple(Wire(source, name) for name, source in pairs if not space.is_none(name))
         parts.append(Part(str(len(parts)), "sum", wires))
     return Drawing("cell", tuple(parts))

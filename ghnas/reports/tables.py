@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from ghnas.architectures.architecture import Architecture, Value
 from ghnas.architectures.graph import Graph, Node
 from ghnas.engine.record import trial_name
 from ghnas.reports.drawing import format_shape
-from ghnas.spaces.base import Candidate, Space, Value
+from ghnas.spaces import Space
 
 if TYPE_CHECKING:
     from ghnas.engine.finetuning import FinetuneResult
@@ -50,18 +51,18 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def summarise(space: Space, candidate: Candidate) -> str:
-    """What a candidate is made of, in a few words: how many operations of which kind.
+def summarise(architecture: Architecture) -> str:
+    """What an architecture is made of, in a few words: how many operations of which kind.
 
     A space whose choices are numbers gives them in its own notation.
     """
     kinds = [
         value.partition("_")[0]
-        for value in candidate.values()
+        for value in architecture.choices.values()
         if isinstance(value, str) and "+" not in value
     ]
     if not kinds:
-        return space.encode(candidate)
+        return str(architecture)
     return " ".join(f"{count} {name}" for name, count in Counter(kinds).most_common())
 
 
@@ -169,7 +170,6 @@ def describe_skeleton(skeleton: Mapping[str, object]) -> str:
 
 def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
     """The best candidates of a run."""
-    space = run.space
     several = len(run.manifest.objectives) > 1
     consensus = "consensus" in run.manifest.objectives
     refined = any(item.refined is not None for item in ranked)
@@ -182,7 +182,7 @@ def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
             format_percent(item.record.accuracy),
             format_count(item.record.params),
             format_count(item.record.flops),
-            summarise(space, item.record.candidate),
+            summarise(item.record.architecture),
         )
         for item in ranked
     ]

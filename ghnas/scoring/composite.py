@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.engine.record import FLOOR
 from ghnas.executors.base import Parameters
@@ -23,7 +24,7 @@ from ghnas.scoring.evaluation import Batch, Evidence, Score, evaluate_one
 from ghnas.scoring.proxies import LOWEST, reaches_output
 from ghnas.scoring.proxies.separation import code_separability
 from ghnas.scoring.scorer import POPULATION, Scorer
-from ghnas.spaces.base import Candidate, Space
+from ghnas.spaces import Space
 
 PARTS = ("fit", "separability", "size")
 
@@ -119,7 +120,7 @@ REFERENCE = 200
 """Random architectures that tell what the parts are like in a space."""
 
 
-def reference_candidates(space: Space, count: int = REFERENCE, seed: int = 0) -> list[Candidate]:
+def reference_candidates(space: Space, count: int = REFERENCE, seed: int = 0) -> list[Architecture]:
     """Random architectures to compare with; a few may be equal."""
     rng = random.Random(f"reference:{seed}")
     return [space.sample(rng) for _ in range(count)]
@@ -145,7 +146,7 @@ def reference_for(
     """
     classes = scorer.ghn.config.num_classes
     candidates = reference_candidates(space, count, seed)
-    graphs = [space.graph(candidate, image_shape, classes) for candidate in candidates]
+    graphs = [candidate.for_images(image_shape, classes).graph for candidate in candidates]
     found: list[Evidence] = []
     for start in range(0, len(graphs), POPULATION):
         report(start, len(graphs))

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.ghn.features import graph_features
-from ghnas.spaces.base import Candidate, Space, parse_space
+from ghnas.spaces import Space, parse_space
 from ghnas.spaces.deepnets import DeepNetsSpace
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically, write_atomically
@@ -182,7 +183,8 @@ def make_records(space: Space, rng: random.Random, count: int) -> np.ndarray:
             features = graph_features(graphs)
             part = records[start:end]
             part["choices"] = [
-                [codes[candidate[name]] for name, codes in positions] for candidate, _ in chunk
+                [codes[candidate.choices[name]] for name, codes in positions]
+                for candidate, _ in chunk
             ]
             part["depth"] = [item.level[-1] for item in features]
             part["nodes"] = [len(item.primitive) for item in features]
@@ -194,11 +196,13 @@ def make_records(space: Space, rng: random.Random, count: int) -> np.ndarray:
     return records
 
 
-def _draw(space: Space, rng: random.Random) -> tuple[Candidate, Graph]:
+def _draw(space: Space, rng: random.Random) -> tuple[Architecture, Graph]:
     while True:
         candidate = space.sample(rng)
-        graph = space.graph(candidate, IMAGE, CLASSES)
-        if not isinstance(space, DeepNetsSpace) or space.is_small_enough(candidate, graph):
+        graph = candidate.for_images(IMAGE, CLASSES).graph
+        if not isinstance(space, DeepNetsSpace) or space.is_small_enough(
+            dict(candidate.choices), graph
+        ):
             return candidate, graph
 
 
@@ -214,7 +218,7 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-class Architectures(Sequence[Candidate]):
+class Architectures(Sequence[Architecture]):
     """The architectures of a folder, read from its files as they are asked for.
 
     Args:
@@ -253,20 +257,18 @@ class Architectures(Sequence[Candidate]):
     def __len__(self) -> int:
         return self.manifest.count
 
-    def __getitem__(self, index: int) -> Candidate:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Architecture:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
         record = self.shards[index // self.manifest.shard][index % self.manifest.shard]
-        return {
-            item.name: item.options[code]
-            for item, code in zip(self.space.choices, record["choices"].tolist(), strict=True)
-        }
+        codes = zip(self.space.choices, record["choices"].tolist(), strict=True)
+        return self.space.architecture({item.name: item.options[code] for item, code in codes})
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mapped files, which another process opens for itself."""
         return {key: value for key, value in self.__dict__.items() if key != "shards"}
 
-    def draw(self, rng: random.Random) -> Candidate:
+    def draw(self, rng: random.Random) -> Architecture:
         """One of the architectures, each as likely as any other."""
         return self[rng.randrange(len(self))]
 
@@ -276,4 +278,4 @@ class Architectures(Sequence[Candidate]):
 
     def graphs(self, indices: Sequence[int], image_shape: Shape, classes: int) -> list[Graph]:
         """Some of the architectures."""
-        return [self.space.graph(self[index], image_shape, classes) for index in indices]
+        return [self[index].for_images(image_shape, classes).graph for index in indices]

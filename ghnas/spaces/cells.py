@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
 from ghnas.architectures.genotypes import Edge, Genotype, format_genotype, parse_genotype
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Concat, Input, Sum, Zeros
-from ghnas.spaces.base import BlockSettings, Candidate, Choice, Space, SpaceFile, StrictModel, Value
+from ghnas.spaces.base import Choice, Space
+from ghnas.spaces.files import BlockSettings, SpaceFile, StrictModel
+from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
 CELLS = ("normal", "reduce")
@@ -38,6 +40,12 @@ class CellSettings(StrictModel):
     nodes: int = Field(ge=1, le=16)
     operations: dict[str, BlockSettings] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _connects(self) -> Self:
+        if all(settings.block == "zeros" for settings in self.operations.values()):
+            raise ValueError("operations must have one besides 'zeros', which connects nothing")
+        return self
+
 
 class CellSpaceFile(SpaceFile):
     """A space file of the `cells` family."""
@@ -47,6 +55,7 @@ class CellSpaceFile(SpaceFile):
     cell: CellSettings
 
 
+@family("cells", CellSpaceFile)
 class CellSpace(Space):
     """Every node of a cell sums two operations on two different earlier nodes.
 
@@ -54,16 +63,7 @@ class CellSpace(Space):
     two earlier nodes (`inputs`, as `0+1`) and which operation on each (`first`, `second`).
     """
 
-    def __init__(self, file: CellSpaceFile) -> None:
-        super().__init__(file)
-        self.file = file
-
-    @property
-    def skeleton(self) -> Mapping[str, Any]:
-        return self.file.skeleton.model_dump()
-
-    def with_skeleton(self, **changes: Any) -> CellSpace:
-        return CellSpace(self.file.with_skeleton(changes))
+    file: CellSpaceFile
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -78,74 +78,42 @@ class CellSpace(Space):
                 result.append(Choice(f"{cell}.{node}.second", operations))
         return tuple(result)
 
-    def edges(self, candidate: Candidate, cell: str) -> list[list[tuple[str, int]]]:
+    def edges(self, choices: Choices, cell: str) -> list[list[tuple[str, int]]]:
         """For each intermediate node of a cell its two (operation, source) pairs."""
         result = []
         for node in range(2, 2 + self.file.cell.nodes):
             prefix = f"{cell}.{node}"
-            inputs = str(candidate.get(f"{prefix}.inputs", "0+1")).split("+")
-            operations = (str(candidate[f"{prefix}.first"]), str(candidate[f"{prefix}.second"]))
+            inputs = str(choices.get(f"{prefix}.inputs", "0+1")).split("+")
+            operations = (str(choices[f"{prefix}.first"]), str(choices[f"{prefix}.second"]))
             result.append([(op, int(i)) for op, i in zip(operations, inputs, strict=True)])
         return result
 
-    def is_connected(self, candidate: Candidate) -> bool:
-        return all(self._reaches(candidate, cell) for cell in CELLS)
+    def is_connected(self, choices: Choices) -> bool:
+        return all(self._reaches(choices, cell) for cell in CELLS)
 
-    def _reaches(self, candidate: Candidate, cell: str) -> bool:
+    def _reaches(self, choices: Choices, cell: str) -> bool:
         alive = [True, True]
-        for pairs in self.edges(candidate, cell):
+        for pairs in self.edges(choices, cell):
             alive.append(any(alive[i] and not self._is_none(op) for op, i in pairs))
         return any(alive[2:])
 
     def _is_none(self, operation: str) -> bool:
         return self.file.cell.operations[operation].block == "zeros"
 
-    def genotype(self, candidate: Candidate) -> Genotype:
-        """The candidate in the DARTS notation."""
+    def genotype(self, choices: Choices) -> Genotype:
+        """The choices in the DARTS notation."""
         concat = tuple(range(2, 2 + self.file.cell.nodes))
         normal, reduce = (
-            tuple(pair for pairs in self.edges(candidate, cell) for pair in pairs) for cell in CELLS
+            tuple(pair for pairs in self.edges(choices, cell) for pair in pairs) for cell in CELLS
         )
         return Genotype(normal, concat, reduce, concat)
 
-    @cached_property
-    def record_choices(self) -> tuple[Choice, ...]:
-        operations = tuple(self.file.cell.operations)
-        return tuple(
-            Choice(f"{cell}.{source}-{node}", operations)
-            for cell in CELLS
-            for node in range(2, 2 + self.file.cell.nodes)
-            for source in range(node)
-        )
+    def format(self, choices: Choices) -> str:
+        return format_genotype(self.genotype(choices))
 
-    def to_record(self, candidate: Candidate) -> dict[str, Value]:
-        """A parameter for each edge, as `normal.0-2: sep_conv_3x3`."""
-        return {
-            f"{cell}.{source}-{node}": operation
-            for cell in CELLS
-            for node, pairs in enumerate(self.edges(candidate, cell), start=2)
-            for operation, source in pairs
-        }
-
-    def from_record(self, parameters: Mapping[str, Any]) -> Candidate:
-        candidate: dict[str, Any] = {}
-        for cell in CELLS:
-            for node in range(2, 2 + self.file.cell.nodes):
-                names = {i: f"{cell}.{i}-{node}" for i in range(node)}
-                sources = [i for i, name in names.items() if name in parameters]
-                if len(sources) != 2:
-                    raise UserError(f"node {node} of {cell} has {len(sources)} inputs, not 2")
-                candidate[f"{cell}.{node}.inputs"] = "+".join(map(str, sources))
-                for key, source in zip(("first", "second"), sources, strict=True):
-                    candidate[f"{cell}.{node}.{key}"] = parameters[names[source]]
-        return self.check(candidate)
-
-    def encode(self, candidate: Candidate) -> str:
-        return format_genotype(self.genotype(candidate))
-
-    def decode(self, text: str) -> Candidate:
+    def read(self, text: str) -> Choices:
         genotype = parse_genotype(text)
-        candidate: Candidate = {}
+        choices: Choices = {}
         for cell, edges in zip(CELLS, (genotype.normal, genotype.reduce), strict=True):
             if len(edges) != 2 * self.file.cell.nodes:
                 raise UserError(
@@ -158,15 +126,15 @@ class CellSpace(Space):
                 )
                 prefix = f"{cell}.{node + 2}"
                 if node > 0:
-                    candidate[f"{prefix}.inputs"] = f"{a}+{b}"
+                    choices[f"{prefix}.inputs"] = f"{a}+{b}"
                 elif (a, b) != (0, 1):
                     raise UserError(f"genotype: the first node of {cell} must read 0 and 1")
-                candidate[f"{prefix}.first"] = first
-                candidate[f"{prefix}.second"] = second
-        return self.check(candidate)
+                choices[f"{prefix}.first"] = first
+                choices[f"{prefix}.second"] = second
+        return self.check(choices)
 
-    def graph(self, candidate: Candidate, image_shape: Shape, classes: int) -> Graph:
-        return self.genotype_graph(self.genotype(self.check(candidate)), image_shape, classes)
+    def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
+        return self.genotype_graph(self.genotype(self.check(choices)), image_shape, classes)
 
     def genotype_graph(self, genotype: Genotype, image_shape: Shape, classes: int) -> Graph:
         """The architecture of a genotype, its parameters named in the order of its edges.

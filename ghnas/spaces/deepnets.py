@@ -6,7 +6,7 @@ DeepNets-1M (Knyazev et al., NeurIPS 2021, arXiv 2110.13100, section 3 and appen
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property
 from itertools import combinations
 from typing import Any, NamedTuple, TypeVar
@@ -14,13 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 import ghnas.architectures.deepnets_blocks  # noqa: F401  (enters its blocks into the table)
+from ghnas.architectures.architecture import Choices, Value
 from ghnas.architectures.blocks import Place, add_block
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Activation, Bias, Concat, GlobalAveragePool, Input, Linear, Sum
 from ghnas.architectures.token_ops import Blank, Flatten
-from ghnas.spaces.base import BlockSettings, Candidate, Choice, Space, Value, explain
+from ghnas.spaces.base import Choice, Space
 from ghnas.spaces.cells import CELLS
 from ghnas.spaces.deepnets_file import DeepNetsFile
+from ghnas.spaces.files import BlockSettings, explain
+from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
 POOLING_SHARE = 0.5
@@ -52,15 +55,17 @@ class _CellPlan(NamedTuple):
     outputs: list[int]
 
 
+@family("deepnets", DeepNetsFile)
 class DeepNetsSpace(Space):
     """Choices of the network (`cells`, `nodes`, `stem`, ...) and of each node of its two cells.
 
-    A candidate has a value for every choice; those of nodes beyond `nodes` mean nothing.
+    A choices has a value for every choice; those of nodes beyond `nodes` mean nothing.
     """
+
+    file: DeepNetsFile
 
     def __init__(self, file: DeepNetsFile) -> None:
         super().__init__(file)
-        self.file = file
         self.split = file.splits[file.skeleton.split]
         blocks = {name: item.block for name, item in file.operations.items()}
         self._none = {name for name, item in blocks.items() if item == "zeros"}
@@ -78,18 +83,15 @@ class DeepNetsSpace(Space):
             if item in ("zeros", "max_pool", "avg_pool", "skip")
         )
 
-    @property
-    def skeleton(self) -> Mapping[str, Any]:
-        return self.file.skeleton.model_dump()
-
     def with_skeleton(self, **changes: Any) -> DeepNetsSpace:
         if "cells" in changes:
             raise UserError(f"space {self.name!r}: the number of cells is a choice")
         changed = self.file.with_skeleton(changes)
         try:
-            return DeepNetsSpace(DeepNetsFile.model_validate(changed))
+            space = DeepNetsSpace(DeepNetsFile.model_validate(changed))
         except ValidationError as error:
             raise UserError(f"space {self.name!r}: {explain(error)}") from error
+        return space.for_images(self.image_shape, self.classes)
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -118,18 +120,12 @@ class DeepNetsSpace(Space):
         return tuple(result)
 
     @cached_property
-    def _first_options(self) -> Candidate:
+    def _first_options(self) -> Choices:
         return {item.name: item.options[0] for item in self.choices}
 
     # Sampling, as published: not uniform over each choice, and with rules.
 
-    def sample(self, rng: random.Random) -> Candidate:
-        while True:
-            candidate = self._draw(rng)
-            if self.is_connected(candidate):
-                return candidate
-
-    def _draw(self, rng: random.Random) -> Candidate:
+    def draw(self, rng: random.Random) -> Choices:
         split, operations = self.split, tuple(self.file.operations)
         found: dict[str, Value] = dict(self._first_options)
         cells, deep_from = rng.randint(*split.cells), rng.randint(*split.deep_from)
@@ -166,21 +162,19 @@ class DeepNetsSpace(Space):
         }
         return found
 
-    def _operations_used(self, candidate: Candidate) -> dict[str, list[str]]:
-        nodes = range(2, 2 + int(candidate["nodes"]))
+    def _operations_used(self, choices: Choices) -> dict[str, list[str]]:
+        nodes = range(2, 2 + int(choices["nodes"]))
         return {
-            cell: [str(candidate[f"{cell}.{n}.{side}"]) for n in nodes for side in _SIDES]
+            cell: [str(choices[f"{cell}.{n}.{side}"]) for n in nodes for side in _SIDES]
             for cell in CELLS
         }
 
-    def is_connected(self, candidate: Candidate) -> bool:
+    def is_connected(self, choices: Choices) -> bool:
         """The published rules: enough to learn, not too many large or unstable operations, and
         an image that reaches the output."""
-        used = self._operations_used(candidate)
+        used = self._operations_used(choices)
         both = used["normal"] + used["reduce"]
-        if candidate["preprocess"] == "no" and (
-            candidate["nodes"] != 1 or candidate["multiplier"] != 1
-        ):
+        if choices["preprocess"] == "no" and (choices["nodes"] != 1 or choices["multiplier"] != 1):
             return False
         convolution = any(name in self._convolutions for name in both)
         gates = [len([n for n in names if n in self._gates]) for names in used.values()]
@@ -189,11 +183,11 @@ class DeepNetsSpace(Space):
             return False
         if not (convolution or any(gates) or any(name in self._attention for name in both)):
             return False
-        return self._reaches(candidate)
+        return self._reaches(choices)
 
-    def _reaches(self, candidate: Candidate) -> bool:
+    def _reaches(self, choices: Choices) -> bool:
         """Whether the output of the last cell depends on the image."""
-        split, cells = self._cells_that_live(candidate), int(candidate["cells"])
+        split, cells = self._cells_that_live(choices), int(choices["cells"])
         before = last = True
         for index in range(cells):
             kind = "reduce" if index in reductions(cells) else "normal"
@@ -202,50 +196,50 @@ class DeepNetsSpace(Space):
                 return False
         return last
 
-    def _cells_that_live(self, candidate: Candidate) -> dict[str, dict[tuple[bool, bool], bool]]:
+    def _cells_that_live(self, choices: Choices) -> dict[str, dict[tuple[bool, bool], bool]]:
         """For each cell whether its output lives, by whether its two inputs do."""
-        outputs = self._outputs(candidate)
+        outputs = self._outputs(choices)
         result = {}
         for cell in CELLS:
             edges = [
                 [i for op, i in pairs if op not in self._none]
-                for pairs in self._edges(candidate, cell)
+                for pairs in self._edges(choices, cell)
             ]
             result[cell] = {pair: _lives(edges, outputs, pair) for pair in _PAIRS}
         return result
 
-    def _edges(self, candidate: Candidate, cell: str) -> list[list[tuple[str, int]]]:
+    def _edges(self, choices: Choices, cell: str) -> list[list[tuple[str, int]]]:
         """For each node of a cell its two (operation, source) pairs."""
         result = []
-        for node in range(2, 2 + int(candidate["nodes"])):
+        for node in range(2, 2 + int(choices["nodes"])):
             prefix = f"{cell}.{node}"
-            sources = str(candidate.get(f"{prefix}.inputs", "0+1")).split("+")
-            operations = (str(candidate[f"{prefix}.{side}"]) for side in _SIDES)
+            sources = str(choices.get(f"{prefix}.inputs", "0+1")).split("+")
+            operations = (str(choices[f"{prefix}.{side}"]) for side in _SIDES)
             result.append([(op, int(i)) for op, i in zip(operations, sources, strict=True)])
         return result
 
-    def _outputs(self, candidate: Candidate) -> list[int]:
+    def _outputs(self, choices: Choices) -> list[int]:
         """The nodes that a cell concatenates: the last, and those that are chosen."""
-        last = 1 + int(candidate["nodes"])
-        return [n for n in range(2, last) if candidate[f"concat.{n}"] == "yes"] + [last]
+        last = 1 + int(choices["nodes"])
+        return [n for n in range(2, last) if choices[f"concat.{n}"] == "yes"] + [last]
 
     # From choices to a graph.
 
-    def graph(self, candidate: Candidate, image_shape: Shape, classes: int) -> Graph:
-        candidate = self.check(candidate)
-        graph = GraphBuilder(left_out="bn" if candidate["norm"] == "none" else "")
+    def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
+        choices = self.check(choices)
+        graph = GraphBuilder(left_out="bn" if choices["norm"] == "none" else "")
         image = graph.add(Input(*image_shape), name="input")
-        used = self._operations_used(candidate)
+        used = self._operations_used(choices)
         vit = any(name in self._attention for name in used["normal"] + used["reduce"])
         channels = self.file.skeleton.channels * self.split.widen
-        before, last, halved = self._stem(graph, candidate, image, channels, vit)
-        cells = int(candidate["cells"])
-        plans = {cell: self._plan(candidate, cell) for cell in CELLS}
+        before, last, halved = self._stem(graph, choices, image, channels, vit)
+        cells = int(choices["cells"])
+        plans = {cell: self._plan(choices, cell) for cell in CELLS}
         alive: tuple[int | None, int | None] = (before, last)
         for index in range(cells):
             graph.cell = index
             reduces = index in reductions(cells)
-            channels *= int(candidate["multiplier"]) if reduces else 1
+            channels *= int(choices["multiplier"]) if reduces else 1
             kind = "reduce" if reduces else "normal"
             stride = 2 if reduces and not vit else 1
             halves = halved and not vit
@@ -253,24 +247,24 @@ class DeepNetsSpace(Space):
             alive, halved = (alive[1], out), reduces
         if alive[1] is None:
             raise UserError(f"space {self.name!r}: the image does not reach the output")
-        self._head(graph, candidate, alive[1], classes)
+        self._head(graph, choices, alive[1], classes)
         return graph.build()
 
     def _stem(
-        self, graph: GraphBuilder, candidate: Candidate, image: int, channels: int, vit: bool
+        self, graph: GraphBuilder, choices: Choices, image: int, channels: int, vit: bool
     ) -> tuple[int, int, bool]:
         """Both inputs of the first cell, and whether the second is half as large."""
-        kernel = candidate["stem_kernel"]
+        kernel = choices["stem_kernel"]
         if vit:
             x = add_block(graph, "stem_patches", Place(image, channels, 1, ""), (("kernel", 3),))
             return x, x, False
-        if candidate["stem"] == "deep":
+        if choices["stem"] == "deep":
             place = Place(image, channels, 1, "stem0")
             first = add_block(graph, "stem_first", place, (("kernel", kernel),))
             place = Place(first, channels, 2, "stem1")
             return first, add_block(graph, "stem_second", place), True
-        width = 3 * channels if candidate["preprocess"] == "yes" else channels
-        pool = 2 if candidate["stem"] == "pooled" else 1
+        width = 3 * channels if choices["preprocess"] == "yes" else channels
+        pool = 2 if choices["stem"] == "pooled" else 1
         place = Place(image, width, 1, "stem")
         x = add_block(graph, "stem_simple", place, (("kernel", kernel), ("pool", pool)))
         return x, x, False
@@ -311,15 +305,15 @@ class DeepNetsSpace(Space):
                 states.append(reached[0] if reached else None)
         return self._output(graph, [states[i] for i in plan.outputs])
 
-    def _plan(self, candidate: Candidate, cell: str) -> _CellPlan:
+    def _plan(self, choices: Choices, cell: str) -> _CellPlan:
         known = self.file.operations
         return _CellPlan(
-            candidate["preprocess"] == "yes",
+            choices["preprocess"] == "yes",
             [
                 [(None if op in self._none else known[op], i) for op, i in pairs]
-                for pairs in self._edges(candidate, cell)
+                for pairs in self._edges(choices, cell)
             ],
-            self._outputs(candidate),
+            self._outputs(choices),
         )
 
     def _output(self, graph: GraphBuilder, states: list[int | None]) -> int | None:
@@ -331,21 +325,21 @@ class DeepNetsSpace(Space):
         blank = None if len(living) == len(states) else graph.add(Blank(), living[0])
         return graph.add(_CONCAT, *(blank if s is None else s for s in states))  # type: ignore[arg-type]
 
-    def _head(self, graph: GraphBuilder, candidate: Candidate, source: int, classes: int) -> None:
-        flat = candidate["head"] == "flat"
+    def _head(self, graph: GraphBuilder, choices: Choices, source: int, classes: int) -> None:
+        flat = choices["head"] == "flat"
         x = graph.add(Flatten() if flat else GlobalAveragePool(), source)
-        widths = [self.file.skeleton.fc_width] * (int(candidate["fc_layers"]) - 1)
+        widths = [self.file.skeleton.fc_width] * (int(choices["fc_layers"]) - 1)
         for number, width in enumerate([*widths, classes]):
             if number:
                 x = graph.add(Activation(), x)
             name = f"classifier.{3 * number}"
             x = graph.add(Bias(), graph.add(Linear(width), x, name=name), name=name)
 
-    def is_small_enough(self, candidate: Candidate, graph: Graph) -> bool:
+    def is_small_enough(self, choices: Choices, graph: Graph) -> bool:
         """Whether the parameters, counted for 32x32 and 224x224 images, are within the split's
         limit; `graph` is for 32x32 images."""
         count = float(graph.parameter_count)
-        if candidate["head"] == "flat":
+        if choices["head"] == "flat":
             first = graph.parameters["classifier.0.weight"]
             count += (IMAGENET_GROWTH - 1) * first[0] * first[1]
         return count <= self.split.max_parameters

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from ghnas.spaces.base import BlockSettings, SpaceFile, StrictModel
+from ghnas.spaces.files import BlockSettings, SpaceFile, StrictModel
 
 Range = tuple[PositiveInt, PositiveInt]
 

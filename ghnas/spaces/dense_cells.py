@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Activation, BatchNorm, Input, Sum, Zeros
-from ghnas.spaces.base import BlockSettings, Candidate, Choice, Space, SpaceFile, StrictModel
+from ghnas.spaces.base import Choice, Space
+from ghnas.spaces.files import BlockSettings, SpaceFile, StrictModel
+from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
 _NODE = re.compile(r"\|(?:[^|~]+~\d+\|)+")
@@ -40,6 +42,12 @@ class DenseCellSettings(StrictModel):
     nodes: int = Field(ge=2, le=16)
     operations: dict[str, BlockSettings] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _connects(self) -> Self:
+        if all(settings.block == "zeros" for settings in self.operations.values()):
+            raise ValueError("operations must have one besides 'zeros', which connects nothing")
+        return self
+
 
 class DenseCellSpaceFile(SpaceFile):
     """A space file of the `dense_cells` family."""
@@ -49,6 +57,7 @@ class DenseCellSpaceFile(SpaceFile):
     cell: DenseCellSettings
 
 
+@family("dense_cells", DenseCellSpaceFile)
 class DenseCellSpace(Space):
     """Every node of a cell sums an operation on each earlier node; the last is the output.
 
@@ -60,16 +69,7 @@ class DenseCellSpace(Space):
     Source: Dong and Yang, NAS-Bench-201 (ICLR 2020), section 2.1.
     """
 
-    def __init__(self, file: DenseCellSpaceFile) -> None:
-        super().__init__(file)
-        self.file = file
-
-    @property
-    def skeleton(self) -> Mapping[str, Any]:
-        return self.file.skeleton.model_dump()
-
-    def with_skeleton(self, **changes: Any) -> DenseCellSpace:
-        return DenseCellSpace(self.file.with_skeleton(changes))
+    file: DenseCellSpaceFile
 
     @cached_property
     def _edges(self) -> tuple[tuple[int, int], ...]:
@@ -82,16 +82,16 @@ class DenseCellSpace(Space):
         operations = tuple(self.file.cell.operations)
         return tuple(Choice(f"{source}-{target}", operations) for source, target in self._edges)
 
-    def edges(self, candidate: Candidate) -> list[list[tuple[str, int]]]:
+    def edges(self, choices: Choices) -> list[list[tuple[str, int]]]:
         """For each node after the first its (operation, source) pairs."""
         return [
-            [(str(candidate[f"{source}-{target}"]), source) for source in range(target)]
+            [(str(choices[f"{source}-{target}"]), source) for source in range(target)]
             for target in range(1, self.file.cell.nodes)
         ]
 
-    def is_connected(self, candidate: Candidate) -> bool:
+    def is_connected(self, choices: Choices) -> bool:
         alive = [True]
-        for pairs in self.edges(candidate):
+        for pairs in self.edges(choices):
             alive.append(any(alive[i] and not self.is_none(op) for op, i in pairs))
         return alive[-1]
 
@@ -99,19 +99,19 @@ class DenseCellSpace(Space):
         """Whether an operation is no connection."""
         return self.file.cell.operations[operation].block == "zeros"
 
-    def encode(self, candidate: Candidate) -> str:
+    def format(self, choices: Choices) -> str:
         """As the benchmark writes it: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`."""
-        nodes = ("|".join(f"{op}~{i}" for op, i in pairs) for pairs in self.edges(candidate))
+        nodes = ("|".join(f"{op}~{i}" for op, i in pairs) for pairs in self.edges(choices))
         return "+".join(f"|{node}|" for node in nodes)
 
-    def decode(self, text: str) -> Candidate:
+    def read(self, text: str) -> Choices:
         nodes = text.strip().split("+")
         if len(nodes) != self.file.cell.nodes - 1 or not all(map(_NODE.fullmatch, nodes)):
             raise UserError(
                 f"not an architecture of space {self.name!r}, such as "
-                f"{self.encode(self._first)!r}: {text[:80]!r}"
+                f"{self.format(self._first)!r}: {text[:80]!r}"
             )
-        candidate: Candidate = {}
+        choices: Choices = {}
         for target, node in enumerate(nodes, start=1):
             edges = _EDGE.findall(node)
             if [int(source) for _, source in edges] != list(range(target)):
@@ -119,22 +119,22 @@ class DenseCellSpace(Space):
                     f"{node!r}: node {target} must have one operation for each of the nodes 0 to "
                     f"{target - 1}, in their order"
                 )
-            candidate |= {f"{source}-{target}": operation for operation, source in edges}
-        return self.check(candidate)
+            choices |= {f"{source}-{target}": operation for operation, source in edges}
+        return self.check(choices)
 
     @property
-    def _first(self) -> Candidate:
+    def _first(self) -> Choices:
         return {choice.name: choice.options[0] for choice in self.choices}
 
-    def graph(self, candidate: Candidate, image_shape: Shape, classes: int) -> Graph:
-        candidate = self.check(candidate)
+    def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
+        choices = self.check(choices)
         skeleton = self.file.skeleton
         if min(image_shape[1:]) < 2**skeleton.stages:
             raise UserError(
                 f"images of {image_shape[1]}x{image_shape[2]} are too small for space "
                 f"{self.name!r} with {skeleton.stages} stages"
             )
-        edges = self.edges(candidate)
+        edges = self.edges(choices)
         graph = GraphBuilder()
         x = graph.add(Input(*image_shape), name="input")
         channels = skeleton.channels

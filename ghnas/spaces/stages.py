@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
+from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Input
-from ghnas.spaces.base import BlockSettings, Candidate, Choice, Space, SpaceFile, StrictModel
+from ghnas.spaces.base import Choice, Space
+from ghnas.spaces.files import BlockSettings, SpaceFile, StrictModel
+from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
 
@@ -69,21 +71,16 @@ class StageSpaceFile(SpaceFile):
         return stages
 
 
+@family("stages", StageSpaceFile)
 class StageSpace(Space):
     """Choices of each stage: `s0.depth`, `s0.width` and every block setting that is a list."""
 
-    def __init__(self, file: StageSpaceFile) -> None:
-        super().__init__(file)
-        self.file = file
+    file: StageSpaceFile
 
-    @property
-    def skeleton(self) -> Mapping[str, Any]:
-        return self.file.skeleton.model_dump()
-
-    def with_skeleton(self, **changes: Any) -> StageSpace:
+    def with_skeleton(self, **changes: Any) -> Self:
         if "cells" in changes or "channels" in changes:
             raise UserError(f"space {self.name!r} has no cells: its widths and depths are choices")
-        return StageSpace(self.file.with_skeleton(changes))
+        return super().with_skeleton(**changes)
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -99,8 +96,8 @@ class StageSpace(Space):
             ]
         return tuple(result)
 
-    def graph(self, candidate: Candidate, image_shape: Shape, classes: int) -> Graph:
-        candidate = self.check(candidate)
+    def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
+        choices = self.check(choices)
         graph = GraphBuilder()
         x = graph.add(Input(*image_shape), name="input")
         stem = self.file.skeleton.stem
@@ -110,13 +107,11 @@ class StageSpace(Space):
         for number, stage in enumerate(self.file.stages):
             graph.cell = number
             chosen = {
-                key: candidate.get(f"s{number}.{key}", values[0])
+                key: choices.get(f"s{number}.{key}", values[0])
                 for key, values in {"depth": stage.depth, "width": stage.width}.items()
             }
             settings = {
-                key: candidate.get(f"s{number}.{key}", value[0])
-                if isinstance(value, list)
-                else value
+                key: choices.get(f"s{number}.{key}", value[0]) if isinstance(value, list) else value
                 for key, value in stage.settings.items()
             }
             for repeat in range(int(chosen["depth"])):

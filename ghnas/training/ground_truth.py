@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.data import DataSet, Split
-from ghnas.spaces.base import Candidate, Space
+from ghnas.spaces import Space
 from ghnas.training.sgd import SGDSettings, measure_accuracy, train_from_scratch
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
@@ -113,12 +114,12 @@ def draw_architectures(
     found: dict[str, str] = {}
     failures = 0
     while len(found) < count:
-        candidate: Candidate = space.sample(rng)
-        key = space.graph(candidate, image_shape, classes).hash
+        candidate: Architecture = space.sample(rng)
+        key = candidate.for_images(image_shape, classes).graph.hash
         failures = failures + 1 if key in found else 0
         if failures > ATTEMPTS:
             raise UserError(f"space {space.name!r} has {len(found)} architectures, not {count}")
-        found.setdefault(key, space.encode(candidate))
+        found.setdefault(key, str(candidate))
     return list(found.values())
 
 
@@ -180,7 +181,7 @@ def _key(row: Row) -> tuple[str, int]:
 def _train_one(job: GroundTruthJob, architecture: str, seed: int) -> dict[str, Any]:
     """One training: a row."""
     data = job.data
-    graph = job.space.graph(job.space.decode(architecture), data.image_shape, data.num_classes)
+    graph = job.space.parse(architecture).for_images(data.image_shape, data.num_classes).graph
     began = time.process_time()
     network = train_from_scratch(graph, data, job.steps, seed, job.batch_size, SHIFT, job.sgd)
     seconds = time.process_time() - began

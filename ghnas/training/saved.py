@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ghnas.architectures.network import Network
-from ghnas.spaces.base import parse_space
+from ghnas.spaces import parse_space
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
 
@@ -50,7 +50,7 @@ def load(path: Path) -> Network:
         content = json.loads(metadata["ghnas_network"])
         space = parse_space(content["space"], str(file)).with_skeleton(**content["skeleton"])
         shape, classes = tuple(content["image_shape"]), len(content["classes"])
-        network = Network(space.graph(content["candidate"], shape, classes))
+        network = Network(space.architecture(content["candidate"]).for_images(shape, classes).graph)
         network.load_state_dict(tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{file} is damaged or not a network of ghnas ({error})") from error

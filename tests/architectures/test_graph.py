@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ghnas.architectures.graph import Graph, GraphBuilder
 from ghnas.architectures.ops import Activation, BatchNorm, Concat, Conv, Input, Sum
 from ghnas.architectures.paths import levels, shortest_paths
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 DARTS = load_space("darts")
 
@@ -86,7 +86,7 @@ def test_isomorphic_genotypes_have_one_hash() -> None:
         twin[f"normal.2.{side}"] = candidate[f"normal.3.{side}"]
         twin[f"normal.3.{side}"] = candidate[f"normal.2.{side}"]
     twin |= {"normal.4.inputs": "0+3", "normal.5.inputs": "1+2"}
-    same = [DARTS.graph(item, (3, 16, 16), 10).hash for item in (candidate, twin)]
+    same = [item.for_images((3, 16, 16), 10).graph.hash for item in (candidate, twin)]
     assert same[0] == same[1]
 
 

@@ -19,7 +19,7 @@ from ghnas.architectures.graph import Graph
 from ghnas.architectures.tracing.trace import replace_classifier, trace
 from ghnas.ghn.features import PRIMITIVES, graph_features
 from ghnas.ghn.model import GHN, GHNConfig
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ghnas.spaces.base import list_spaces
+from ghnas.spaces import list_spaces
 
 Ghnas = Callable[..., tuple[int, str, str]]
 DARTS = list_spaces()["darts"].read_text()

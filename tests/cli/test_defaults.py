@@ -10,7 +10,7 @@ import pytest
 from searching import save_untrained
 
 from ghnas.data import load_data
-from ghnas.spaces.base import load_space, parse_space, read_space_file
+from ghnas.spaces import load_space, parse_space, read_space_file
 from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]

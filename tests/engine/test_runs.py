@@ -31,7 +31,7 @@ from ghnas.engine.runs import (
     select,
 )
 from ghnas.engine.storage import JournalWriter, create_study, open_storage, repair_journal
-from ghnas.spaces.base import load_space, read_space_file
+from ghnas.spaces import load_space, read_space_file
 from ghnas.utils.errors import UserError
 
 SPACES = {name: load_space(name) for name in ("darts", "mobile")}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.engine.constraints import Limits, descend, require_feasible
 from ghnas.engine.optuna_samplers import GeneticSearch, ParzenSearch
@@ -21,7 +22,7 @@ from ghnas.engine.samplers import (
     register,
     worse_than,
 )
-from ghnas.spaces.base import Candidate, Space, load_space
+from ghnas.spaces import Space, load_space
 from ghnas.utils.errors import UserError
 
 NAMES = ("random", "evolution", "tpe", "nsga2")
@@ -34,11 +35,11 @@ def space() -> Space:
     return load_space("darts").with_skeleton(cells=1, channels=2)
 
 
-def likes_separable(candidate: Candidate) -> float:
+def likes_separable(candidate: Architecture) -> float:
     return sum(str(value).startswith("sep_conv") for value in candidate.values()) / 16
 
 
-def evaluate(candidate: Candidate, directions: Directions) -> Evaluated:
+def evaluate(candidate: Architecture, directions: Directions) -> Evaluated:
     skips = float(sum(value == "skip_connect" for value in candidate.values()))
     return Evaluated(candidate, (likes_separable(candidate), skips)[: len(directions)])
 
@@ -105,7 +106,7 @@ def test_evolution_forgets_the_oldest(space: Space) -> None:
         assert any(_differences(child, parent) == 1 for parent in later)
 
 
-def _differences(first: Candidate, second: Candidate) -> int:
+def _differences(first: Architecture, second: Architecture) -> int:
     return sum(first[key] != second[key] for key in first)
 
 
@@ -144,7 +145,7 @@ def test_a_new_strategy_is_one_function(space: Space, monkeypatch: pytest.Monkey
         def __init__(self, space: Space, directions: Directions) -> None:
             self.space = space
 
-        def propose(self, count: int, rng: random.Random) -> list[Candidate]:
+        def propose(self, count: int, rng: random.Random) -> list[Architecture]:
             return [self.space.sample(random.Random(0))] * count
 
         def tell(self, results: object) -> None:
@@ -157,12 +158,12 @@ def test_a_new_strategy_is_one_function(space: Space, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture(scope="module")
-def build(space: Space) -> Callable[[Candidate], Graph]:
-    return lambda candidate: space.graph(candidate, (3, 8, 8), 2)
+def build(space: Space) -> Callable[[Architecture], Graph]:
+    return lambda candidate: candidate.for_images((3, 8, 8), 2).graph
 
 
 def test_descend_keeps_what_is_within_the_limits(
-    space: Space, build: Callable[[Candidate], Graph]
+    space: Space, build: Callable[[Architecture], Graph]
 ) -> None:
     candidate = space.sample(random.Random(0))
     graph = build(candidate)
@@ -170,7 +171,7 @@ def test_descend_keeps_what_is_within_the_limits(
     assert descend(space, build, limits, candidate, random.Random(0))[0] == candidate
 
 
-def test_limits_that_can_be_met(space: Space, build: Callable[[Candidate], Graph]) -> None:
+def test_limits_that_can_be_met(space: Space, build: Callable[[Architecture], Graph]) -> None:
     counts = sorted(build(space.sample(random.Random(i))).parameter_count for i in range(50))
     limits = Limits(params=counts[0])
     graph = build(require_feasible(space, build, limits, random.Random(0)))
@@ -187,7 +188,7 @@ def test_limits_that_can_be_met(space: Space, build: Callable[[Candidate], Graph
     ],
 )
 def test_limits_that_cannot_be_met(
-    space: Space, build: Callable[[Candidate], Graph], limits: Limits, sentence: str
+    space: Space, build: Callable[[Architecture], Graph], limits: Limits, sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         require_feasible(space, build, limits, random.Random(0))

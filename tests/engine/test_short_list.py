@@ -18,7 +18,7 @@ from ghnas.engine.record import FLOOR
 from ghnas.engine.run import Run
 from ghnas.engine.runs import create_run
 from ghnas.engine.short_list import RefineJob, quality, refine_best
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.training.short import train_briefly
 from ghnas.utils.errors import UserError
 
@@ -59,7 +59,7 @@ def test_the_best_are_trained_and_come_first(tmp_path: Path) -> None:
     assert found == sorted(found, reverse=True, key=lambda value: value or FLOOR)
     assert all(item.refined is None for item in after[5:])
     for item in after[:5]:
-        graph = SPACE.graph(item.record.candidate, (3, 8, 8), 2)
+        graph = item.record.candidate.for_images((3, 8, 8), 2).graph
         assert graph.parameter_count > item.record.params
         parameters = kaiming(graph, torch.Generator().manual_seed(job.seed))
         refined = train_briefly(graph, parameters, job.batches, job.checks, job.settings)

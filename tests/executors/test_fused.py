@@ -28,7 +28,7 @@ from ghnas.architectures.ops import (
 )
 from ghnas.executors.fused import FusedExecutor, Unsupported, lower
 from ghnas.scoring.evaluation import evaluate, evaluate_one
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -59,7 +59,7 @@ def test_random_candidates_give_the_logits_of_their_networks(seed: int, name: st
     space = load_space(name)
     if name == "nasbench201":
         space = space.with_skeleton(channels=4, cells=1)
-    graph = space.graph(space.sample(random.Random(seed)), (3, 16, 16), 10)
+    graph = space.sample(random.Random(seed)).for_images((3, 16, 16), 10).graph
     assert_equal_to_network(graph, IMAGES)
 
 
@@ -67,7 +67,7 @@ def test_random_candidates_give_the_logits_of_their_networks(seed: int, name: st
 def test_networks_with_other_operations_are_evaluated_all_the_same(seed: int) -> None:
     """DeepNets-1M has attention and the like: then PyTorch's operations run."""
     space = load_space("deepnets1m").with_skeleton(channels=8)
-    graph = space.graph(space.sample(random.Random(seed)), (3, 16, 16), 10)
+    graph = space.sample(random.Random(seed)).for_images((3, 16, 16), 10).graph
     parameters = kaiming(graph, torch.Generator().manual_seed(1))
     batches = [(IMAGES, torch.arange(6)), (IMAGES.flip(0), torch.arange(6))]
     found = evaluate(FusedExecutor(), [graph], [parameters], batches)[0]
@@ -127,7 +127,7 @@ def test_sums_concatenations_zeros_and_shifts() -> None:
 
 def test_what_is_not_a_number_stays_so() -> None:
     space = load_space("darts")
-    graph = space.graph(space.sample(random.Random(0)), (3, 16, 16), 10)
+    graph = space.sample(random.Random(0)).for_images((3, 16, 16), 10).graph
     parameters = kaiming(graph)
     parameters["stem.0.weight"][0] = float("nan")
     assert FusedExecutor().run([graph], [parameters], IMAGES).isnan().all()
@@ -135,7 +135,7 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 def test_batches_of_different_sizes_share_memory() -> None:
     space = load_space("darts")
-    graph = space.graph(space.sample(random.Random(3)), (3, 16, 16), 10)
+    graph = space.sample(random.Random(3)).for_images((3, 16, 16), 10).graph
     networks, executor = ([graph], [kaiming(graph)]), FusedExecutor()
     small, large = (executor.run(*networks, images) for images in (IMAGES[:2], IMAGES))
     assert (small.shape, large.shape) == ((1, 2, 10), (1, 6, 10))

@@ -18,7 +18,7 @@ from ghnas.data import load_data
 from ghnas.ghn.checkpoint import GHNInfo, check_ghn, find_ghn, load_ghn, save_ghn
 from ghnas.ghn.features import graph_features
 from ghnas.ghn.model import GHN, PRESETS, GHNConfig, read_graphs
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
@@ -28,7 +28,7 @@ SMALL = GHNConfig(hid=8, max_shape=(16, 16, 5, 5))
 
 def sample(count: int, name: str = "darts", seed: int = 0) -> list:
     space, rng = load_space(name), random.Random(seed)
-    return [space.graph(space.sample(rng), SHAPE, 10) for _ in range(count)]
+    return [space.sample(rng).for_images(SHAPE, 10).graph for _ in range(count)]
 
 
 @pytest.mark.skipif(not PARITY.is_dir(), reason="needs the reference numbers in shared/parity")

@@ -10,7 +10,7 @@ import torch
 
 from ghnas.ghn.model import GHN, GHNConfig, read_graphs
 from ghnas.ranking.properties import graph_embeddings, predict_property
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 SMALL = GHNConfig(hid=8, max_shape=(8, 8, 5, 5))
 
@@ -18,7 +18,7 @@ SMALL = GHNConfig(hid=8, max_shape=(8, 8, 5, 5))
 def test_embeddings_are_means_of_node_states() -> None:
     torch.manual_seed(0)
     ghn, space, rng = GHN(SMALL), load_space("darts"), random.Random(0)
-    graphs = [space.graph(space.sample(rng), (3, 16, 16), 10) for _ in range(5)]
+    graphs = [space.sample(rng).for_images((3, 16, 16), 10).graph for _ in range(5)]
     found = graph_embeddings(ghn, graphs, together=2)
     assert found.shape == (5, 8)
     for graph, row in zip(graphs, found, strict=True):

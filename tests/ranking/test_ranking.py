@@ -258,11 +258,11 @@ def test_truth_is_resumed_and_ranked(ghnas: Ghnas, pictures: Path, tmp_path: Pat
 def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
     import random
 
-    from ghnas.spaces.base import load_space
+    from ghnas.spaces import load_space
 
     space, rng = load_space("darts"), random.Random(5)
     rows: list[tuple[object, ...]] = [("architecture", "my_accuracy")]
-    rows += [(space.encode(space.sample(rng)), 0.5 + i / 100) for i in range(6)]
+    rows += [(str(space.sample(rng)), 0.5 + i / 100) for i in range(6)]
     path = write_truth(tmp_path / "truth.csv", rows)
     common = ("rank", "--truth", path, "--space", "darts", "--workers", 2, "--score-images", 64)
     code, out, err = ghnas(
@@ -291,7 +291,7 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     with (tmp_path / "out" / "ranking.csv").open() as file:
         found = {row["architecture"]: float(row["ghn-loss"]) for row in csv.DictReader(file)}
     names = list(found)
-    graphs = [space.graph(space.decode(n), data.image_shape, 10) for n in names]
+    graphs = [space.parse(n).for_images(data.image_shape, 10).graph for n in names]
     scorer = Scorer(model, checks, pick_device("cpu"), workers=1)
     for name, score in zip(names, scorer.score(graphs), strict=True):
         assert score is not None

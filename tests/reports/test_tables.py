@@ -9,7 +9,7 @@ import pytest
 
 from ghnas.reports.drawing import as_svg, as_text, draw
 from ghnas.reports.tables import format_count, format_percent, format_seconds, summarise
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 IMAGE = (3, 16, 16)
 
@@ -50,7 +50,7 @@ def test_every_candidate_can_be_drawn(name: str) -> None:
     rng = random.Random(0)
     for _ in range(20):
         candidate = space.sample(rng)
-        drawings = draw(space, candidate, space.graph(candidate, IMAGE, 10))
+        drawings = draw(space, candidate, candidate.for_images(IMAGE, 10).graph)
         ElementTree.fromstring(as_svg(drawings))
         for drawing in drawings:
             lines = as_text(drawing).splitlines()
@@ -64,8 +64,8 @@ def test_a_cell_is_drawn_as_its_genotype() -> None:
     edges = [("sep_conv_3x3", 0), ("none", 1), ("none", 0), ("none", 2)]
     edges += [("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 3), ("none", 4)]
     text = f"Genotype(normal={edges}, reduce={edges})"
-    candidate = space.decode(text)
-    normal, reduce = draw(space, candidate, space.graph(candidate, IMAGE, 10))
+    candidate = space.parse(text)
+    normal, reduce = draw(space, candidate, candidate.for_images(IMAGE, 10).graph)
     assert [[(w.label, w.source) for w in part.wires] for part in normal.parts[2:6]] == [
         [("sep_conv_3x3", 0)],
         [],
@@ -86,7 +86,7 @@ def test_a_shortcut_is_a_wire_of_its_own() -> None:
     labels: set[str] = set()
     for _ in range(10):
         candidate = space.sample(rng)
-        (drawing,) = draw(space, candidate, space.graph(candidate, IMAGE, 10))
+        (drawing,) = draw(space, candidate, candidate.for_images(IMAGE, 10).graph)
         assert drawing.parts[-1].name == "classifier"
         labels |= {wire.label for part in drawing.parts for wire in part.wires}
     assert "skip" in labels

@@ -18,7 +18,7 @@ from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.composite import PARTS, Reference, Scale, gather, measure, reference_for
 from ghnas.scoring.evaluation import Evidence
 from ghnas.scoring.scorer import Scorer
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 SPACE = load_space("nasbench201").with_skeleton(channels=4, cells=1)
 SHAPE, CPU = (3, 8, 8), torch.device("cpu")
@@ -39,7 +39,7 @@ def batches(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]
 
 def graphs(count: int) -> list:
     rng = random.Random(0)
-    return [SPACE.graph(SPACE.sample(rng), SHAPE, 2) for _ in range(count)]
+    return [SPACE.sample(rng).for_images(SHAPE, 2).graph for _ in range(count)]
 
 
 def test_a_score_is_the_sum_in_units_of_spread() -> None:
@@ -64,7 +64,7 @@ def test_units_do_not_matter(items: list[Evidence], factor: float, offset: float
 
 def test_disconnected_architectures_come_last() -> None:
     nothing = {choice.name: "none" for choice in SPACE.choices}
-    candidates = [*graphs(6), SPACE.graph(nothing, SHAPE, 2)]
+    candidates = [*graphs(6), nothing.for_images(SHAPE, 2).graph]
     ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
     found = [
         gather(graph, parameters, batches(2))

@@ -30,7 +30,7 @@ from ghnas.scoring.proxies import (
     reaches_output,
     score_graph,
 )
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 Array = npt.NDArray[np.float64]
 
@@ -215,7 +215,7 @@ def test_rank_vote_by_hand() -> None:
 def test_the_lowest_score_where_the_image_does_not_arrive() -> None:
     space = load_space("nasbench201").with_skeleton(cells=1, channels=4)
     nothing = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-    graph = space.graph(space.decode(nothing), (3, 8, 8), 10)
+    graph = space.parse(nothing).for_images((3, 8, 8), 10).graph
     assert not reaches_output(graph)
     batch = torch.randn(4, 3, 8, 8), torch.arange(4)
     assert {score_graph(p, graph, *batch, seed=0) for p in PROXIES.values()} == {LOWEST}
@@ -247,7 +247,7 @@ def test_proxies_are_pure_finite_and_repeatable(name: str, space_name: str) -> N
     space = load_space(space_name)
     if space_name != "mobile":
         space = space.with_skeleton(cells=2, channels=4)
-    graph = space.graph(space.sample(random.Random(1)), (3, 16, 16), 5)
+    graph = space.sample(random.Random(1)).for_images((3, 16, 16), 5).graph
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(6, 3, 16, 16, generator=generator), torch.arange(6) % 5
     network = initialised(graph, seed=1)

@@ -19,7 +19,7 @@ from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 
 def test_a_candidate_stops_when_it_can_no_longer_be_among_the_best() -> None:
@@ -135,7 +135,7 @@ def scored() -> tuple[Scorer, list[Graph], list[Score]]:
     ]
     scorer = Scorer(GHN(GHNConfig(num_classes=2)), batches, torch.device("cpu"), workers=1)
     space, rng = load_space("darts").with_skeleton(cells=1, channels=2), random.Random(0)
-    graphs = [space.graph(space.sample(rng), (3, 8, 8), 2) for _ in range(12)]
+    graphs = [space.sample(rng).for_images((3, 8, 8), 2).graph for _ in range(12)]
     scores = [score for score in scorer.score(graphs) if score is not None]
     assert len(scores) == 12
     return scorer, graphs, scores

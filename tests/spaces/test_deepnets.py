@@ -17,8 +17,8 @@ from ghnas.executors.grouped import GroupedExecutor
 from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.features import PRIMITIVES, graph_features
 from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.spaces import load_space, read_space_file
 from ghnas.spaces.archive import Architectures, generate, make_records
-from ghnas.spaces.base import load_space, read_space_file
 from ghnas.spaces.deepnets import DeepNetsSpace, reductions
 from ghnas.utils.errors import UserError
 
@@ -55,7 +55,7 @@ def test_every_architecture_of_a_split_obeys_its_rules(split: str) -> None:
         assert "cse" not in names or any("conv" in name for name in names)
         if candidate["nodes"] == 1:
             assert "none" not in names
-        graph = chosen.graph(candidate, IMAGE, 10)
+        graph = candidate.for_images(IMAGE, 10).graph
         kinds = {node.spec.primitive for node in graph.nodes}
         assert candidate["norm"] == "bn" or "bn" not in kinds
         assert ("msa" in kinds) <= ("msa" in names)
@@ -68,14 +68,14 @@ def test_all_fifteen_operations_are_drawn() -> None:
     chosen, rng = space(), random.Random(1)
     kinds = set()
     for _ in range(150):
-        kinds |= {n.spec.primitive for n in chosen.graph(chosen.sample(rng), IMAGE, 10).nodes}
+        kinds |= {n.spec.primitive for n in chosen.sample(rng).for_images(IMAGE, 10).graph.nodes}
     assert kinds == {None, *PRIMITIVES}
 
 
 def test_networks_run_with_predicted_and_with_their_own_weights() -> None:
     torch.manual_seed(0)
     chosen, rng = space(), random.Random(2)
-    graphs = [chosen.graph(chosen.sample(rng), IMAGE, 10) for _ in range(20)]
+    graphs = [chosen.sample(rng).for_images(IMAGE, 10).graph for _ in range(20)]
     predicted = GHN(GHNConfig(hid=8, max_shape=(16, 16, 7, 7))).predict_graphs(graphs)
     images = torch.randn(3, *IMAGE)
     alone = ModuleExecutor().run(graphs, predicted, images)
@@ -104,7 +104,7 @@ def test_the_published_vision_transformer_is_in_the_space() -> None:
     # three cells are fewer than any split has
     chosen.split = chosen.split.model_copy(update={"cells": (3, 18)})
     del chosen.choices
-    graph = chosen.graph(candidate | {"cells": 3}, IMAGE, 10)
+    graph = candidate | {"cells": 3}.for_images(IMAGE, 10).graph
     wanted = {key: tuple(item["shape"]) for key, item in case["parameters"].items()}
     assert graph.parameters == wanted
     # today's PyTorch hides the attention from the published tracer; the paper's graphs have it
@@ -119,7 +119,7 @@ def test_reductions_by_hand() -> None:
 def test_a_heavy_head_counts_at_imagenet_size() -> None:
     chosen, rng = space(channels=64), random.Random(3)
     flat = next(c for c in iter(lambda: chosen.sample(rng), None) if c["head"] == "flat")
-    graph = chosen.graph(flat, IMAGE, 10)
+    graph = flat.for_images(IMAGE, 10).graph
     first = graph.parameters["classifier.0.weight"]
     large = graph.parameter_count + (49 / 16 - 1) * first[0] * first[1]
     chosen.split = chosen.split.model_copy(update={"max_parameters": int(large)})
@@ -162,7 +162,7 @@ def test_what_is_read_is_what_was_drawn(tmp_path: Path) -> None:
     )
     graphs = found.graphs([0, 17, 39], IMAGE, 10)
     for index, graph, item in zip([0, 17, 39], graphs, graph_features(graphs), strict=True):
-        assert chosen.graph(found[index], IMAGE, 10).hash == graph.hash
+        assert found[index].for_images(IMAGE, 10).graph.hash == graph.hash
         assert found.column("parameters")[index] == graph.parameter_count
         assert found.column("nodes")[index] == len(item.primitive)
         assert found.column("virtual_edges")[index] == (item.distance > 1).sum()
@@ -245,4 +245,4 @@ def test_the_published_transformer_has_129_nodes() -> None:
         "reduce.2.first": "none",
         "reduce.2.second": "avg_pool_3x3",
     }
-    assert len(chosen.graph(candidate, IMAGE, 10).primitives.nodes) == 129
+    assert len(candidate.for_images(IMAGE, 10).graph.primitives.nodes) == 129

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.engine.constraints import Limits, require_feasible
 from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.reports.drawing import as_svg, as_text, draw
 from ghnas.scoring.evaluation import evaluate
-from ghnas.spaces.base import Candidate, load_space
+from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
 SPACE = load_space("nasbench201")
@@ -31,20 +32,20 @@ any_candidate = st.tuples(*[st.sampled_from(OPERATIONS)] * 6).map(
 )
 
 
-def uniform(operation: str) -> Candidate:
+def uniform(operation: str) -> Architecture:
     """The candidate with one operation on every edge."""
     return {choice.name: operation for choice in SPACE.choices}
 
 
 @given(any_candidate)
 @settings(max_examples=50, deadline=None)
-def test_every_architecture_has_a_notation_and_a_graph(candidate: Candidate) -> None:
+def test_every_architecture_has_a_notation_and_a_graph(candidate: Architecture) -> None:
     text = SPACE.encode(candidate)
-    assert SPACE.decode(text) == candidate
+    assert SPACE.parse(text) == candidate
     assert SPACE.from_record(SPACE.to_record(candidate)) == candidate
-    graph = SMALL.graph(candidate, SHAPE, 10)
+    graph = candidate.for_images(SHAPE, 10).graph
     assert graph.nodes[-1].shape == (10,)
-    assert graph.hash == SMALL.graph(SPACE.decode(text), SHAPE, 10).hash
+    assert graph.hash == SPACE.parse(text).for_images(SHAPE, 10).graph.hash
     (drawing,) = draw(SMALL, candidate, graph)
     connected = [name for name in candidate.values() if name != "none"]
     assert as_text(drawing).count("nor_conv_3x3") == connected.count("nor_conv_3x3")
@@ -53,7 +54,7 @@ def test_every_architecture_has_a_notation_and_a_graph(candidate: Candidate) -> 
 
 def test_the_notation_is_the_benchmarks() -> None:
     text = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
-    assert SPACE.decode(text) == {
+    assert SPACE.parse(text) == {
         "0-1": "nor_conv_3x3",
         "0-2": "none",
         "1-2": "nor_conv_1x1",
@@ -76,7 +77,7 @@ def test_the_notation_is_the_benchmarks() -> None:
 )
 def test_other_texts_are_explained(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        SPACE.decode(text)
+        SPACE.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_sizes_are_the_published_ones(
     operation: str, parameters: int, mega_multiply_adds: float
 ) -> None:
     """The largest and the smallest networks of the benchmark's own files, for CIFAR-10."""
-    graph = SPACE.graph(uniform(operation), (3, 32, 32), 10)
+    graph = uniform(operation).for_images((3, 32, 32), 10).graph
     assert graph.parameter_count == parameters
     assert graph.flops == pytest.approx(2e6 * mega_multiply_adds)
 
@@ -95,7 +96,7 @@ def test_sizes_are_the_published_ones(
 class ReferenceNetwork(nn.Module):
     """The benchmark's network, one cell a stage, in plain PyTorch on named parameters."""
 
-    def __init__(self, candidate: Candidate, parameters: dict[str, Tensor]) -> None:
+    def __init__(self, candidate: Architecture, parameters: dict[str, Tensor]) -> None:
         super().__init__()
         self.candidate, self.parameters_ = candidate, parameters
 
@@ -145,9 +146,9 @@ class ReferenceNetwork(nn.Module):
 
 @given(any_candidate, st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
-def test_networks_equal_the_benchmarks(candidate: Candidate, seed: int) -> None:
+def test_networks_equal_the_benchmarks(candidate: Architecture, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    graph = SMALL.graph(candidate, SHAPE, 10)
+    graph = candidate.for_images(SHAPE, 10).graph
     parameters = {
         name: torch.randn(shape, generator=generator) / (shape[-1] * shape[0] ** 0.5)
         for name, shape in graph.parameters.items()
@@ -169,7 +170,7 @@ def test_networks_equal_the_benchmarks(candidate: Candidate, seed: int) -> None:
     torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
 
 
-def _leads_nowhere(candidate: Candidate) -> set[str]:
+def _leads_nowhere(candidate: Architecture) -> set[str]:
     """The edges into nodes that the output does not read."""
     read = {3}
     for source in (2, 1):
@@ -194,7 +195,7 @@ def test_sampling_leaves_out_what_the_image_does_not_reach() -> None:
 
 def test_disconnected_architectures_are_scored() -> None:
     """The classifier's bias alone decides: every image gets the same logits."""
-    graphs = [SMALL.graph(uniform(op), SHAPE, 10) for op in ("none", "nor_conv_3x3")]
+    graphs = [uniform(op).for_images(SHAPE, 10).graph for op in ("none", "nor_conv_3x3")]
     images = torch.randn(8, *SHAPE)
     parameters = [kaiming(graph) for graph in graphs]
     logits = GroupedExecutor().run(graphs, parameters, images)
@@ -212,7 +213,7 @@ def test_equal_networks_have_equal_hashes() -> None:
     second = uniform("none") | {"0-2": "skip_connect", "2-3": "nor_conv_3x3"}
     third = uniform("none") | {"0-3": "nor_conv_3x3"}
     other = uniform("none") | {"0-3": "nor_conv_1x1"}
-    hashes = [SMALL.graph(item, SHAPE, 10).hash for item in (first, second, third, other)]
+    hashes = [item.for_images(SHAPE, 10).graph.hash for item in (first, second, third, other)]
     assert len(set(hashes[:3])) == 1
     assert hashes[3] != hashes[0]
 
@@ -220,12 +221,12 @@ def test_equal_networks_have_equal_hashes() -> None:
 def test_limits_and_skeletons() -> None:
     rng = random.Random(0)
     found = require_feasible(
-        SMALL, lambda item: SMALL.graph(item, SHAPE, 10), Limits(params=6000), rng
+        SMALL, lambda item: item.for_images(SHAPE, 10).graph, Limits(params=6000), rng
     )
-    assert SMALL.graph(found, SHAPE, 10).parameter_count <= 6000
+    assert found.for_images(SHAPE, 10).graph.parameter_count <= 6000
     deeper = SPACE.with_skeleton(cells=2, stages=2).graph(uniform("avg_pool_3x3"), SHAPE, 10)
     assert max(node.cell for node in deeper.nodes) >= 4
     with pytest.raises(UserError, match="too small"):
-        SPACE.graph(uniform("none"), (3, 4, 4), 10)
+        uniform("none").for_images((3, 4, 4), 10).graph
     with pytest.raises(UserError, match="stages"):
         SPACE.with_skeleton(stages=0)

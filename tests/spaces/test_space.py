@@ -14,7 +14,7 @@ from searching import DARTS_V2
 
 from ghnas.architectures.genotypes import format_genotype, parse_genotype
 from ghnas.architectures.network import Network
-from ghnas.spaces.base import list_spaces, load_space
+from ghnas.spaces import list_spaces, load_space
 from ghnas.utils.errors import UserError
 
 SHAPE = (3, 16, 16)
@@ -26,19 +26,19 @@ SHAPE = (3, 16, 16)
 def test_candidates_round_trip_and_build(name: str, seed: int) -> None:
     space, rng = load_space(name), random.Random(seed)
     candidate = space.sample(rng)
-    assert space.decode(space.encode(candidate)) == candidate
+    assert space.parse(space.encode(candidate)) == candidate
     mutant = space.mutate(candidate, rng)
     assert sum(mutant[key] != candidate[key] for key in candidate) == 1
     child = space.crossover(candidate, mutant, rng)
     assert all(child[key] in (candidate[key], mutant[key]) for key in candidate)
     for item in (candidate, mutant, child):
-        assert space.graph(item, SHAPE, 10).nodes[-1].shape == (10,)
+        assert item.for_images(SHAPE, 10).graph.nodes[-1].shape == (10,)
 
 
 @pytest.mark.parametrize("name", list_spaces())
 def test_networks_run(name: str) -> None:
     space = load_space(name)
-    graph = space.graph(space.sample(random.Random(3)), SHAPE, 7)
+    graph = space.sample(random.Random(3)).for_images(SHAPE, 7).graph
     network = Network(graph)
     assert network(torch.randn(4, *SHAPE)).shape == (4, 7)
     assert sum(p.numel() for p in network.parameters()) == graph.parameter_count
@@ -53,7 +53,7 @@ def test_sampling_repeats_by_seed() -> None:
 def test_darts_v2_has_the_published_size() -> None:
     """3.3 M parameters without the auxiliary head (Liu, Simonyan and Yang, 2019, table 1)."""
     space = load_space("darts").with_skeleton(cells=20, channels=36)
-    graph = space.graph(space.decode(DARTS_V2), (3, 32, 32), 10)
+    graph = space.parse(DARTS_V2).for_images((3, 32, 32), 10).graph
     assert graph.parameter_count == pytest.approx(3.35e6, rel=0.02)
 
 
@@ -89,7 +89,7 @@ stages:
     )
     space = load_space(str(path))
     assert space.size == 2 * 2 * 3 * 2
-    graph = space.graph(space.sample(random.Random(0)), SHAPE, 10)
+    graph = space.sample(random.Random(0)).for_images(SHAPE, 10).graph
     assert Network(graph)(torch.randn(2, *SHAPE)).shape == (2, 10)
 
 
@@ -142,4 +142,4 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
 def test_images_that_are_too_small() -> None:
     space = load_space("darts")
     with pytest.raises(UserError, match="too small"):
-        space.graph(space.sample(random.Random(0)), (3, 4, 4), 10)
+        space.sample(random.Random(0)).for_images((3, 4, 4), 10).graph

@@ -17,7 +17,7 @@ from ghnas.engine.runs import create_run, new_manifest, select
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHNConfig
 from ghnas.scoring.scorer import Scorer
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.training.hypernetwork.loop import learning_rate
 from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
 from ghnas.utils.errors import UserError

@@ -21,8 +21,8 @@ from ghnas.data import DataSet, evaluation_batches, random_batches
 from ghnas.ghn.checkpoint import GHNInfo, save_ghn, start_from
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.scorer import Scorer
+from ghnas.spaces import Space
 from ghnas.spaces.archive import Architectures
-from ghnas.spaces.base import Space
 from ghnas.training.hypernetwork.meta_batches import MetaBatch, MetaBatches, sample_graphs
 from ghnas.training.hypernetwork.state import TrainingState, copy_of, mean_of
 from ghnas.utils.errors import UserError

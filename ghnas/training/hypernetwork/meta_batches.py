@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.executors.base import Parameters
 from ghnas.executors.grouped import Plan, plan
 from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHNConfig, read_graphs
-from ghnas.spaces.base import Candidate, Space
+from ghnas.spaces import Space
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class MetaBatches(Dataset[MetaBatch]):
         seed: int,
         members: Sequence[int],
         together: bool,
-        draw: Callable[[random.Random], Candidate],
+        draw: Callable[[random.Random], Architecture],
     ) -> None:
         self.space = space
         self.image_shape = image_shape
@@ -75,7 +76,7 @@ class MetaBatches(Dataset[MetaBatch]):
         for index in self.members:
             rng = random.Random(f"{self.seed}:{step}:{index}")
             candidate = self.draw(rng)
-            graphs.append(self.space.graph(candidate, self.image_shape, self.config.num_classes))
+            graphs.append(candidate.for_images(self.image_shape, self.config.num_classes).graph)
         features = read_graphs(graphs, self.config)
         return MetaBatch(tuple(graphs), features, plan(graphs) if self.together else None)
 
@@ -84,4 +85,4 @@ def sample_graphs(
     space: Space, image_shape: tuple[int, ...], classes: int, count: int, rng: random.Random
 ) -> list[Graph]:
     """Random architectures of a space."""
-    return [space.graph(space.sample(rng), image_shape, classes) for _ in range(count)]
+    return [space.sample(rng).for_images(image_shape, classes).graph for _ in range(count)]

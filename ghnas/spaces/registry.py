@@ -1,0 +1,99 @@
+"""The families of search spaces, and spaces by name or file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from ghnas.spaces.base import Space
+from ghnas.spaces.files import SpaceFile, explain
+from ghnas.utils.errors import UserError
+
+FAMILIES: dict[str, tuple[type[SpaceFile], Callable[[Any], Space]]] = {}
+"""For each family the model of its files, and the class of its spaces."""
+
+_SpaceType = TypeVar("_SpaceType", bound=type[Space])
+
+
+def family(name: str, file: type[SpaceFile]) -> Callable[[_SpaceType], _SpaceType]:
+    """Enter a class of spaces into the table of families.
+
+    Args:
+        name: What `family` says in a space's file.
+        file: The model that the file is read with.
+    """
+
+    def register(cls: _SpaceType) -> _SpaceType:
+        FAMILIES[name] = (file, cls)
+        return cls
+
+    return register
+
+
+def _folders() -> list[Path]:
+    here = Path(__file__).resolve().parent.parent
+    return [here / "search_spaces", here.parent / "search_spaces"]  # a wheel, a checkout
+
+
+def list_spaces() -> dict[str, Path]:
+    """The spaces that ship with the package, by name."""
+    found = {path.stem: path for folder in _folders() for path in folder.glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def load_space(name_or_path: str) -> Space:
+    """Load a space that ships with the package, by name, or one's own file, by path.
+
+    Raises:
+        UserError: Naming the file, the key and what was expected.
+    """
+    path = list_spaces().get(name_or_path, name_or_path)
+    return parse_space(read_space_file(name_or_path), str(path))
+
+
+def read_space_file(name_or_path: str) -> str:
+    """The text of the file that `load_space` reads.
+
+    Raises:
+        UserError: If there is no such file or it cannot be read.
+    """
+    known = list_spaces()
+    path = known.get(name_or_path) or Path(name_or_path)
+    if not path.is_file():
+        raise UserError(
+            f"unknown space {name_or_path!r}: use {', '.join(known)}, or the path of a YAML file"
+        )
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def parse_space(text: str, path: str) -> Space:
+    """The space that a YAML text describes; errors name `path`.
+
+    Raises:
+        UserError: Naming the key and what was expected.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or "not a YAML file"
+        raise UserError(f"{path}:{where} {problem}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys such as name, family and skeleton")
+    name = content.get("family")
+    if name not in FAMILIES:
+        known = ", ".join(map(repr, FAMILIES))
+        raise UserError(f"{path}: key 'family': expected one of {known}, found {name!r}")
+    file, cls = FAMILIES[name]
+    try:
+        return cls(file.model_validate(content))
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from error
