@@ -104,13 +104,13 @@ def ranking(run: Run) -> list[tuple[int, int, float, str, bool]]:
 
 def _key(item: Ranked) -> tuple[int, int, float, str, bool]:
     record = item.record
-    return item.rank, record.number, record.accuracy, str(record.candidate), item.front
+    return item.rank, record.number, record.accuracy, str(record.architecture), item.front
 
 
 def entries(run: Run) -> list[tuple[Any, ...]]:
     """All records but for their times."""
     return [
-        (r.number, r.candidate, r.accuracy, r.params, r.flops, r.hash, r.duplicate_of)
+        (r.number, r.architecture, r.accuracy, r.params, r.flops, r.hash, r.duplicate_of)
         for r in run.recorded()
     ]
 

@@ -80,7 +80,7 @@ def test_rank_takes_skeleton_and_images_from_the_hypernetwork(
     for shift in range(5):
         values = edges[shift:] + edges[:shift]
         pairs = zip(space.choices, values, strict=True)
-        names.append(space.encode({choice.name: value for choice, value in pairs}))
+        names.append(str(space.architecture({choice.name: value for choice, value in pairs})))
     lines = [f"{name},{0.5 + i / 10}" for i, name in enumerate(names)]
     (tmp_path / "truth.csv").write_text("\n".join(["architecture,accuracy", *lines]))
     rank = ("rank", "--truth", tmp_path / "truth.csv", "--space", "nasbench201", "--json")

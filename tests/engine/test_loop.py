@@ -82,9 +82,10 @@ def test_every_candidate_is_recorded(
     records = run.recorded()
     assert [record.number for record in records] == list(range(21))
     for record in records:
-        graph = run.graph(record.candidate)
-        assert graph.hash.startswith(record.hash)
-        assert (graph.parameter_count, graph.flops) == (record.params, record.flops)
+        found = record.architecture
+        assert (found.image_shape, found.classes) == ((3, 8, 8), 2)
+        assert found.hash.startswith(record.hash)
+        assert (found.parameters, found.flops) == (record.params, record.flops)
 
 
 def test_isomorphic_candidates_are_scored_once(tmp_path: Path) -> None:
@@ -387,6 +388,6 @@ def test_dashboard_shows_a_search_while_it_runs(tmp_path: Path) -> None:
     assert seen[-1]["objective_names"] == ["accuracy", "params"]
     trial = seen[-1]["trials"][0]
     assert {item["key"] for item in trial["user_attrs"]} == {"params", "flops", "hash"}
-    assert len(trial["params"]) == 16
+    assert len(trial["params"]) == 22
     options = {item["name"]: item for item in seen[-1]["union_search_space"]}
-    assert len(options["normal.0-2"]["distribution"]["choices"]) > 1
+    assert len(options["normal.2.first"]["distribution"]["choices"]) > 1

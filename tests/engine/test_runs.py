@@ -163,7 +163,6 @@ def test_space_is_the_one_the_run_was_started_with(tmp_path: Path) -> None:
     params=st.integers(0, 2**53),
     duplicate_of=st.none() | st.integers(0, 10**9),
     seconds=st.floats(0, 10**6),
-    all_options=st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
 def test_record_round_trip(
@@ -177,12 +176,11 @@ def test_record_round_trip(
     params: int,
     duplicate_of: int | None,
     seconds: float,
-    all_options: bool,
 ) -> None:
-    candidate = SPACES[name].sample(random.Random(seed))
+    architecture = SPACES[name].sample(seed)
     record = Record(
         number=-1,
-        candidate=candidate,
+        architecture=architecture,
         accuracy=accuracy,
         params=params,
         flops=7,
@@ -193,7 +191,7 @@ def test_record_round_trip(
         early=tuple(early),
         consensus=consensus if "consensus" in objectives else None,
     )
-    form = TrialFormat(SPACES[name], objectives, all_options)
+    form = TrialFormat(SPACES[name], objectives)
     trial = form.trial(record)
     again = form.record(trial)
     assert again.seconds == pytest.approx(seconds, abs=1e-6)
@@ -201,17 +199,18 @@ def test_record_round_trip(
 
 
 def test_record_is_readable() -> None:
-    candidate = SPACES["darts"].sample(random.Random(0))
-    form = TrialFormat(SPACES["darts"], ("accuracy",), all_options=False)
-    trial = form.trial(Record(0, candidate, 0.5, 10, 20, "ab", 3))
-    assert len(trial.params) == 16
-    assert trial.params["normal.0-2"] == candidate["normal.2.first"]
+    architecture = SPACES["darts"].sample(0)
+    form = TrialFormat(SPACES["darts"], ("accuracy",))
+    trial = form.trial(Record(0, architecture, 0.5, 10, 20, "ab", 3))
+    assert len(trial.params) == 22
+    assert trial.params == architecture.choices
+    assert str(SPACES["darts"].architecture(trial.params)) == str(architecture)
     assert trial.user_attrs == {"params": 10, "flops": 20, "hash": "ab", "same_as": 3}
 
 
 def test_journal_lines_are_optunas_own(tmp_path: Path) -> None:
     rng = random.Random(1)
-    form = TrialFormat(SPACES["darts"], ("accuracy", "params"), all_options=False)
+    form = TrialFormat(SPACES["darts"], ("accuracy", "params"))
     trials = [
         form.trial(Record(i, SPACES["darts"].sample(rng), 1 / 3, 9, 9, "ab")) for i in range(5)
     ]

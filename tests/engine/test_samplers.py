@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import pytest
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.architectures.graph import Graph
 from ghnas.engine.constraints import Limits, descend, require_feasible
 from ghnas.engine.optuna_samplers import GeneticSearch, ParzenSearch
 from ghnas.engine.samplers import (
@@ -32,15 +30,15 @@ TWO: Directions = ("maximize", "minimize")
 
 @pytest.fixture(scope="module")
 def space() -> Space:
-    return load_space("darts").with_skeleton(cells=1, channels=2)
+    return load_space("darts").with_skeleton(cells=1, channels=2).for_images((3, 8, 8), 2)
 
 
 def likes_separable(candidate: Architecture) -> float:
-    return sum(str(value).startswith("sep_conv") for value in candidate.values()) / 16
+    return sum(str(value).startswith("sep_conv") for value in candidate.choices.values()) / 16
 
 
 def evaluate(candidate: Architecture, directions: Directions) -> Evaluated:
-    skips = float(sum(value == "skip_connect" for value in candidate.values()))
+    skips = float(sum(value == "skip_connect" for value in candidate.choices.values()))
     return Evaluated(candidate, (likes_separable(candidate), skips)[: len(directions)])
 
 
@@ -82,8 +80,8 @@ def test_a_strategy_that_was_told_the_same_proposes_the_same(
 def test_proposals_belong_to_the_space(space: Space, name: str) -> None:
     for batch in advance(create_strategy(name, space, ONE), range(4), ONE):
         for item in batch:
-            assert space.check(item.candidate) == item.candidate
-            assert space.is_connected(item.candidate)
+            assert space.architecture(item.candidate.choices) == item.candidate
+            assert space.is_connected(dict(item.candidate.choices))
 
 
 @pytest.mark.parametrize("name", ["evolution", "tpe", "nsga2"])
@@ -107,7 +105,7 @@ def test_evolution_forgets_the_oldest(space: Space) -> None:
 
 
 def _differences(first: Architecture, second: Architecture) -> int:
-    return sum(first[key] != second[key] for key in first)
+    return sum(first.choices[key] != second.choices[key] for key in first.choices)
 
 
 def test_evolution_takes_the_best_of_the_tournament(space: Space) -> None:
@@ -157,26 +155,18 @@ def test_a_new_strategy_is_one_function(space: Space, monkeypatch: pytest.Monkey
 # ---------------------------------------------------------------- constraints
 
 
-@pytest.fixture(scope="module")
-def build(space: Space) -> Callable[[Architecture], Graph]:
-    return lambda candidate: candidate.for_images((3, 8, 8), 2).graph
+def test_descend_keeps_what_is_within_the_limits(space: Space) -> None:
+    candidate = space.sample(0)
+    limits = Limits(candidate.parameters, candidate.flops)
+    assert descend(space, limits, candidate, random.Random(0)) == candidate
 
 
-def test_descend_keeps_what_is_within_the_limits(
-    space: Space, build: Callable[[Architecture], Graph]
-) -> None:
-    candidate = space.sample(random.Random(0))
-    graph = build(candidate)
-    limits = Limits(graph.parameter_count, graph.flops)
-    assert descend(space, build, limits, candidate, random.Random(0))[0] == candidate
-
-
-def test_limits_that_can_be_met(space: Space, build: Callable[[Architecture], Graph]) -> None:
-    counts = sorted(build(space.sample(random.Random(i))).parameter_count for i in range(50))
-    limits = Limits(params=counts[0])
-    graph = build(require_feasible(space, build, limits, random.Random(0)))
-    assert limits.met(graph)
-    assert graph.parameter_count <= counts[0]
+def test_limits_that_can_be_met(space: Space) -> None:
+    least = min(space.sample(i).parameters for i in range(50))
+    limits = Limits(params=least)
+    found = require_feasible(space, limits, random.Random(0))
+    assert limits.met(found)
+    assert found.parameters <= least
 
 
 @pytest.mark.parametrize(
@@ -187,8 +177,6 @@ def test_limits_that_can_be_met(space: Space, build: Callable[[Architecture], Gr
         (Limits(10**9, 3), r"at most 3 FLOPs"),
     ],
 )
-def test_limits_that_cannot_be_met(
-    space: Space, build: Callable[[Architecture], Graph], limits: Limits, sentence: str
-) -> None:
+def test_limits_that_cannot_be_met(space: Space, limits: Limits, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        require_feasible(space, build, limits, random.Random(0))
+        require_feasible(space, limits, random.Random(0))

@@ -59,7 +59,7 @@ def test_the_best_are_trained_and_come_first(tmp_path: Path) -> None:
     assert found == sorted(found, reverse=True, key=lambda value: value or FLOOR)
     assert all(item.refined is None for item in after[5:])
     for item in after[:5]:
-        graph = item.record.candidate.for_images((3, 8, 8), 2).graph
+        graph = SPACE.build(dict(item.record.architecture.choices), (3, 8, 8), 2)
         assert graph.parameter_count > item.record.params
         parameters = kaiming(graph, torch.Generator().manual_seed(job.seed))
         refined = train_briefly(graph, parameters, job.batches, job.checks, job.settings)
@@ -91,7 +91,7 @@ def test_the_record_shows_candidate_and_curve(tmp_path: Path) -> None:
     trials = {trial.user_attrs["trial"]: trial for trial in run.refine_study().trials}
     for item in run.ranked(2):
         trial = trials[item.record.number]
-        assert run.space.from_record(trial.params) == item.record.candidate
+        assert run.space.architecture(trial.params) == item.record.architecture
         assert list(trial.intermediate_values) == [1, 2, 3]
         assert trial.value == item.refined
         assert 0 <= trial.user_attrs["accuracy"] <= 1

@@ -49,8 +49,8 @@ def test_every_candidate_can_be_drawn(name: str) -> None:
     space = load_space(name)
     rng = random.Random(0)
     for _ in range(20):
-        candidate = space.sample(rng)
-        drawings = draw(space, candidate, candidate.for_images(IMAGE, 10).graph)
+        architecture = space.sample(rng)
+        drawings = draw(architecture.for_images(IMAGE, 10))
         ElementTree.fromstring(as_svg(drawings))
         for drawing in drawings:
             lines = as_text(drawing).splitlines()
@@ -64,8 +64,8 @@ def test_a_cell_is_drawn_as_its_genotype() -> None:
     edges = [("sep_conv_3x3", 0), ("none", 1), ("none", 0), ("none", 2)]
     edges += [("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 3), ("none", 4)]
     text = f"Genotype(normal={edges}, reduce={edges})"
-    candidate = space.parse(text)
-    normal, reduce = draw(space, candidate, candidate.for_images(IMAGE, 10).graph)
+    architecture = space.parse(text)
+    normal, reduce = draw(architecture.for_images(IMAGE, 10))
     assert [[(w.label, w.source) for w in part.wires] for part in normal.parts[2:6]] == [
         [("sep_conv_3x3", 0)],
         [],
@@ -85,8 +85,8 @@ def test_a_shortcut_is_a_wire_of_its_own() -> None:
     rng = random.Random(3)
     labels: set[str] = set()
     for _ in range(10):
-        candidate = space.sample(rng)
-        (drawing,) = draw(space, candidate, candidate.for_images(IMAGE, 10).graph)
+        architecture = space.sample(rng)
+        (drawing,) = draw(architecture.for_images(IMAGE, 10))
         assert drawing.parts[-1].name == "classifier"
         labels |= {wire.label for part in drawing.parts for wire in part.wires}
     assert "skip" in labels
@@ -94,7 +94,7 @@ def test_a_shortcut_is_a_wire_of_its_own() -> None:
 
 def test_summaries_are_short() -> None:
     darts, mobile = load_space("darts"), load_space("mobile")
-    summary = summarise(darts, darts.sample(random.Random(0)))
+    summary = summarise(darts.sample(random.Random(0)))
     assert sum(map(int, summary.split()[::2])) == 16
     assert set(summary.split()[1::2]) <= {"sep", "dil", "max", "avg", "skip", "none"}
-    assert summarise(mobile, mobile.sample(random.Random(0))).startswith("s0.depth=")
+    assert summarise(mobile.sample(random.Random(0))).startswith("s0.depth=")

@@ -64,7 +64,7 @@ def test_units_do_not_matter(items: list[Evidence], factor: float, offset: float
 
 def test_disconnected_architectures_come_last() -> None:
     nothing = {choice.name: "none" for choice in SPACE.choices}
-    candidates = [*graphs(6), nothing.for_images(SHAPE, 2).graph]
+    candidates = [*graphs(6), SPACE.build(nothing, SHAPE, 2)]
     ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
     found = [
         gather(graph, parameters, batches(2))
@@ -112,7 +112,7 @@ def test_a_search_ranks_by_the_consensus(tmp_path: Path) -> None:
     run = create_run(tmp_path, manifest)
     search(run, scorer, reference=reference)
     for record in run.recorded():
-        graph = run.graph(record.candidate)
+        graph = record.architecture.graph
         assert record.consensus is not None
         assert record.values(("consensus", "params")) == (record.consensus, record.params)
         parameters = ghn.predict_graphs([graph])[0]

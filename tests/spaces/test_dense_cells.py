@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ghnas.architectures.architecture import Architecture
+from ghnas.architectures.architecture import Architecture, Choices
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.engine.constraints import Limits, require_feasible
 from ghnas.executors.grouped import GroupedExecutor
@@ -22,39 +22,37 @@ from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
 SPACE = load_space("nasbench201")
-SMALL = SPACE.with_skeleton(channels=4, cells=1)
 SHAPE = (3, 8, 8)
+SMALL = SPACE.with_skeleton(channels=4, cells=1).for_images(SHAPE, 10)
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-any_candidate = st.tuples(*[st.sampled_from(OPERATIONS)] * 6).map(
-    lambda operations: dict(
-        zip(("0-1", "0-2", "1-2", "0-3", "1-3", "2-3"), operations, strict=True)
-    )
+EDGES = ("0-1", "0-2", "1-2", "0-3", "1-3", "2-3")
+any_choices = st.tuples(*[st.sampled_from(OPERATIONS)] * 6).map(
+    lambda operations: dict(zip(EDGES, operations, strict=True))
 )
 
 
-def uniform(operation: str) -> Architecture:
-    """The candidate with one operation on every edge."""
-    return {choice.name: operation for choice in SPACE.choices}
+def uniform(operation: str, **edges: str) -> Architecture:
+    """One operation on every edge, but for those that are given, as `e01` for 0-1."""
+    others = {f"{name[1]}-{name[2]}": value for name, value in edges.items()}
+    return SMALL.architecture(dict.fromkeys(EDGES, operation) | others)
 
 
-@given(any_candidate)
+@given(any_choices)
 @settings(max_examples=50, deadline=None)
-def test_every_architecture_has_a_notation_and_a_graph(candidate: Architecture) -> None:
-    text = SPACE.encode(candidate)
-    assert SPACE.parse(text) == candidate
-    assert SPACE.from_record(SPACE.to_record(candidate)) == candidate
-    graph = candidate.for_images(SHAPE, 10).graph
-    assert graph.nodes[-1].shape == (10,)
-    assert graph.hash == SPACE.parse(text).for_images(SHAPE, 10).graph.hash
-    (drawing,) = draw(SMALL, candidate, graph)
-    connected = [name for name in candidate.values() if name != "none"]
+def test_every_architecture_has_a_notation_and_a_graph(choices: Choices) -> None:
+    architecture = SMALL.architecture(choices)
+    assert SMALL.parse(str(architecture)) == architecture
+    assert architecture.graph.nodes[-1].shape == (10,)
+    assert architecture.hash == SMALL.parse(str(architecture)).hash
+    (drawing,) = draw(architecture)
+    connected = [name for name in choices.values() if name != "none"]
     assert as_text(drawing).count("nor_conv_3x3") == connected.count("nor_conv_3x3")
     assert as_svg([drawing]).endswith("</svg>\n")
 
 
 def test_the_notation_is_the_benchmarks() -> None:
     text = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
-    assert SPACE.parse(text) == {
+    assert SPACE.parse(text).choices == {
         "0-1": "nor_conv_3x3",
         "0-2": "none",
         "1-2": "nor_conv_1x1",
@@ -88,17 +86,17 @@ def test_sizes_are_the_published_ones(
     operation: str, parameters: int, mega_multiply_adds: float
 ) -> None:
     """The largest and the smallest networks of the benchmark's own files, for CIFAR-10."""
-    graph = uniform(operation).for_images((3, 32, 32), 10).graph
-    assert graph.parameter_count == parameters
-    assert graph.flops == pytest.approx(2e6 * mega_multiply_adds)
+    architecture = SPACE.architecture(dict.fromkeys(EDGES, operation))
+    assert architecture.parameters == parameters
+    assert architecture.flops == pytest.approx(2e6 * mega_multiply_adds)
 
 
 class ReferenceNetwork(nn.Module):
     """The benchmark's network, one cell a stage, in plain PyTorch on named parameters."""
 
-    def __init__(self, candidate: Architecture, parameters: dict[str, Tensor]) -> None:
+    def __init__(self, choices: Choices, parameters: dict[str, Tensor]) -> None:
         super().__init__()
-        self.candidate, self.parameters_ = candidate, parameters
+        self.choices, self.parameters_ = choices, parameters
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         weight, bias = (self.parameters_[f"{name}.{key}"] for key in ("weight", "bias"))
@@ -123,7 +121,7 @@ class ReferenceNetwork(nn.Module):
         for target in (1, 2, 3):
             total = torch.zeros_like(x)
             for source in range(target):
-                operation = str(self.candidate[f"{source}-{target}"])
+                operation = str(self.choices[f"{source}-{target}"])
                 total = total + self.edge(nodes[source], operation, f"{name}.layers.{number}")
                 number += 1
             nodes.append(total)
@@ -144,11 +142,11 @@ class ReferenceNetwork(nn.Module):
         return x @ self.parameters_["classifier.weight"].T + self.parameters_["classifier.bias"]
 
 
-@given(any_candidate, st.integers(0, 1000))
+@given(any_choices, st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
-def test_networks_equal_the_benchmarks(candidate: Architecture, seed: int) -> None:
+def test_networks_equal_the_benchmarks(choices: Choices, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    graph = candidate.for_images(SHAPE, 10).graph
+    graph = SMALL.build(choices, SHAPE, 10)
     parameters = {
         name: torch.randn(shape, generator=generator) / (shape[-1] * shape[0] ** 0.5)
         for name, shape in graph.parameters.items()
@@ -164,38 +162,38 @@ def test_networks_equal_the_benchmarks(candidate: Architecture, seed: int) -> No
         for part in ("1.weight", "2.weight", "2.bias")
         if f"cells.{cell}.layers.{edge}.op.{part}" not in parameters
     }
-    dead = _leads_nowhere(candidate)
-    pruned = {key: "none" if key in dead else value for key, value in candidate.items()}
+    dead = _leads_nowhere(choices)
+    pruned = {key: "none" if key in dead else value for key, value in choices.items()}
     expected = ReferenceNetwork(pruned, parameters | missing)(images)
     torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
 
 
-def _leads_nowhere(candidate: Architecture) -> set[str]:
+def _leads_nowhere(choices: Choices) -> set[str]:
     """The edges into nodes that the output does not read."""
     read = {3}
     for source in (2, 1):
-        targets = [t for t in range(source + 1, 4) if candidate[f"{source}-{t}"] != "none"]
+        targets = [t for t in range(source + 1, 4) if choices[f"{source}-{t}"] != "none"]
         if any(target in read for target in targets):
             read.add(source)
-    return {edge for edge in candidate if int(edge[-1]) not in read}
+    return {edge for edge in choices if int(edge[-1]) not in read}
 
 
 def test_sampling_leaves_out_what_the_image_does_not_reach() -> None:
     rng = random.Random(0)
-    nothing = uniform("none")
-    assert not SPACE.is_connected(nothing)
-    around = uniform("none") | {"0-1": "nor_conv_3x3", "1-3": "skip_connect"}
-    assert SPACE.is_connected(around)
+    assert not SMALL.is_connected(dict(uniform("none").choices))
+    around = uniform("none", e01="nor_conv_3x3", e13="skip_connect")
+    assert SMALL.is_connected(dict(around.choices))
     for _ in range(100):
-        candidate = SPACE.sample(rng)
-        mutant = SPACE.mutate(around, rng)
-        child = SPACE.crossover(candidate, around, rng)
-        assert all(map(SPACE.is_connected, (candidate, mutant, child)))
+        sample = SMALL.sample(rng)
+        mutant = SMALL.mutate(around, rng)
+        child = SMALL.crossover(sample, around, rng)
+        for architecture in (sample, mutant, child):
+            assert SMALL.is_connected(dict(architecture.choices))
 
 
 def test_disconnected_architectures_are_scored() -> None:
     """The classifier's bias alone decides: every image gets the same logits."""
-    graphs = [uniform(op).for_images(SHAPE, 10).graph for op in ("none", "nor_conv_3x3")]
+    graphs = [uniform(op).graph for op in ("none", "nor_conv_3x3")]
     images = torch.randn(8, *SHAPE)
     parameters = [kaiming(graph) for graph in graphs]
     logits = GroupedExecutor().run(graphs, parameters, images)
@@ -209,24 +207,23 @@ def test_disconnected_architectures_are_scored() -> None:
 
 def test_equal_networks_have_equal_hashes() -> None:
     """A node that only repeats another one is no node: 0-1 skipped, read as node 0 would be."""
-    first = uniform("none") | {"0-1": "skip_connect", "1-3": "nor_conv_3x3"}
-    second = uniform("none") | {"0-2": "skip_connect", "2-3": "nor_conv_3x3"}
-    third = uniform("none") | {"0-3": "nor_conv_3x3"}
-    other = uniform("none") | {"0-3": "nor_conv_1x1"}
-    hashes = [item.for_images(SHAPE, 10).graph.hash for item in (first, second, third, other)]
+    first = uniform("none", e01="skip_connect", e13="nor_conv_3x3")
+    second = uniform("none", e02="skip_connect", e23="nor_conv_3x3")
+    third = uniform("none", e03="nor_conv_3x3")
+    other = uniform("none", e03="nor_conv_1x1")
+    hashes = [item.hash for item in (first, second, third, other)]
     assert len(set(hashes[:3])) == 1
     assert hashes[3] != hashes[0]
 
 
 def test_limits_and_skeletons() -> None:
     rng = random.Random(0)
-    found = require_feasible(
-        SMALL, lambda item: item.for_images(SHAPE, 10).graph, Limits(params=6000), rng
-    )
-    assert found.for_images(SHAPE, 10).graph.parameter_count <= 6000
-    deeper = SPACE.with_skeleton(cells=2, stages=2).graph(uniform("avg_pool_3x3"), SHAPE, 10)
-    assert max(node.cell for node in deeper.nodes) >= 4
+    found = require_feasible(SMALL, Limits(params=6000), rng)
+    assert found.parameters <= 6000
+    deeper = SMALL.with_skeleton(cells=2, stages=2)
+    graph = deeper.architecture(uniform("avg_pool_3x3").choices).graph
+    assert max(node.cell for node in graph.nodes) >= 4
     with pytest.raises(UserError, match="too small"):
-        uniform("none").for_images((3, 4, 4), 10).graph
+        _ = uniform("none").for_images((3, 4, 4), 10).graph
     with pytest.raises(UserError, match="stages"):
         SPACE.with_skeleton(stages=0)
