@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     run, ghn = find_run(options.results, options.run), shipped_ghn()
-    best = [run.graph(item.record.candidate) for item in run.ranked(5)]
+    best = [item.record.architecture.graph for item in run.ranked(5)]
     tasks = []
     for seed in range(1, options.seeds + 1):
         drawn = random_architectures(5, seed=100 + seed)

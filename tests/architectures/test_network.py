@@ -15,7 +15,7 @@ from torch import Tensor
 from ghnas.architectures.graph import Graph, GraphBuilder
 from ghnas.architectures.network import Network, forward
 from ghnas.architectures.ops import Activation, Input, Op, Sum
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 SHAPE = (3, 16, 16)
 
@@ -23,7 +23,7 @@ SHAPE = (3, 16, 16)
 def test_predictions_do_not_depend_on_other_batches() -> None:
     """Evaluation mode uses running statistics: one image alone gives what it gives in a batch."""
     space = load_space("darts")
-    network = Network(space.graph(space.sample(random.Random(0)), SHAPE, 10))
+    network = Network(space.sample(random.Random(0)).for_images(SHAPE, 10).graph)
     images = torch.randn(16, *SHAPE)
     network.train()
     network(images)

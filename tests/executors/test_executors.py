@@ -16,7 +16,7 @@ from ghnas.executors.base import Executor, Parameters
 from ghnas.executors.fused import FusedExecutor
 from ghnas.executors.grouped import GroupedExecutor, plan
 from ghnas.executors.module import ModuleExecutor
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 SHAPE = (3, 16, 16)
 SPACES = {
@@ -38,7 +38,7 @@ def networks(request: pytest.FixtureRequest) -> tuple[list[Graph], list[Paramete
     """Random architectures, their norms not the identity."""
     space = load_space(request.param).with_skeleton(**SPACES[request.param])
     rng, generator = random.Random(1), torch.Generator().manual_seed(1)
-    graphs = [space.graph(space.sample(rng), SHAPE, 10) for _ in range(5)]
+    graphs = [space.sample(rng).for_images(SHAPE, 10).graph for _ in range(5)]
     weights = [
         {
             name: value + 0.3 * torch.randn(value.shape, generator=generator)
@@ -92,7 +92,7 @@ def test_populations_that_shrink_grow_and_repeat(
 
 def test_one_graph_with_different_weights(executor: Executor) -> None:
     space = load_space("darts").with_skeleton(cells=1, channels=2)
-    graph = space.graph(space.sample(random.Random(0)), SHAPE, 10)
+    graph = space.sample(random.Random(0)).for_images(SHAPE, 10).graph
     weights = [kaiming(graph, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     logits = executor.run([graph, graph], weights, images(4))
     for own, found in zip(weights, logits, strict=True):

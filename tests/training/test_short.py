@@ -13,7 +13,7 @@ from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.evaluation import Score, evaluate_one
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 from ghnas.training.sgd import SGDSettings, SGDTraining
 from ghnas.training.short import ShortTraining, train_briefly
 from ghnas.utils.processes import Workers
@@ -35,7 +35,7 @@ def batches(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]
 
 def graphs(count: int) -> list[Graph]:
     rng = random.Random(0)
-    return [SPACE.graph(SPACE.sample(rng), SHAPE, 2) for _ in range(count)]
+    return [SPACE.sample(rng).for_images(SHAPE, 2).graph for _ in range(count)]
 
 
 def initial(graph: Graph) -> dict[str, torch.Tensor]:
