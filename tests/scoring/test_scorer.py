@@ -18,7 +18,7 @@ from ghnas.ghn.model import GHN, GHNConfig
 from ghnas.scoring.evaluation import Batch, evaluate, evaluate_one
 from ghnas.scoring.racing import Race, Stage
 from ghnas.scoring.scorer import CHUNK, Scorer
-from ghnas.spaces.base import load_space
+from ghnas.spaces import load_space
 
 SHAPE, CLASSES = (3, 8, 8), 4
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 def make_graphs(count: int) -> list[Graph]:
     space, rng = load_space("darts").with_skeleton(cells=1, channels=4), random.Random(0)
-    return [space.graph(space.sample(rng), SHAPE, CLASSES) for _ in range(count)]
+    return [space.sample(rng).for_images(SHAPE, CLASSES).graph for _ in range(count)]
 
 
 def make_batches(sizes: Sequence[int] = (16, 16, 12)) -> list[Batch]:
