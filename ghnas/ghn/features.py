@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.data import Batch, Data
 
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.architectures.paths import levels, shortest_paths
+
+with warnings.catch_warnings():  # of torch.jit.script, which this import calls
+    warnings.simplefilter("ignore", FutureWarning)
+    from torch_geometric.data import Batch, Data
 
 PRIMITIVES = (
     "max_pool",

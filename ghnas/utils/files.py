@@ -22,6 +22,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside `path`, then rename it into place.
 
+    The file may be read and written by whom the process's umask says, whatever `write` does.
+
     Raises:
         OSError: As `write_atomically`.
     """
@@ -29,7 +31,12 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     # not `tempfile`: what it makes can be read by its owner alone, and so could the result
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        beside.touch(exist_ok=False)
+        mode = beside.stat().st_mode
         write(beside)
+        beside.chmod(mode)  # safetensors makes a file of its own that only its owner can read
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name with no content
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

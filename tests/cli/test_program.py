@@ -1,0 +1,41 @@
+"""The program in a process of its own: what reaches the terminal, and who may read its files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = ("--space", "darts", "--cells", "1", "--channels", "4")
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run the program in a folder; returns its stderr."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ghnas.cli", *arguments],
+        cwd=folder,
+        env=environment,
+        umask=0o027,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no umask")
+def test_no_warnings_and_files_that_follow_the_umask(tmp_path: Path, tiny_ghn: Path) -> None:
+    train = ("train", *SMALL, "--hid", "8", "--steps", "2", "--meta-batch", "2", "--workers", "2")
+    search = ("search", "--budget", "8", "--ghn", str(tiny_ghn), "--score-images", "32")
+    truth = ("truth", *SMALL, "--count", "2", "--seeds", "1", "--steps", "1", "--workers", "2")
+    told = [run(tmp_path, *command) for command in (train, search, truth)]
+    assert not [text for text in told if "Warning" in text]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".safetensors", ".csv", ".json", ".log"}
+    allowed = {path.name: oct(stat.S_IMODE(path.stat().st_mode) & 0o044) for path in files}
+    assert set(allowed.values()) == {"0o40"}, allowed

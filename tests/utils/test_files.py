@@ -1,0 +1,51 @@
+"""Files are written whole, and may be read by whom the umask says."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ghnas.utils.files import replace_atomically, write_atomically
+
+
+@pytest.fixture(params=[0o022, 0o027])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no umask")
+def test_files_follow_the_umask(tmp_path: Path, umask: int) -> None:
+    text, state, weights = tmp_path / "a" / "b.txt", tmp_path / "c.pt", tmp_path / "d.safetensors"
+    tensors = {"x": torch.ones(2)}
+    for _ in range(2):  # new, then replaced
+        write_atomically(text, "text")
+        replace_atomically(state, lambda beside: torch.save(tensors, beside))
+        replace_atomically(weights, lambda beside: save_file(tensors, beside))
+        for path in (text, state, weights):
+            assert oct(mode(path)) == oct(0o666 & ~umask)
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def fail(beside: Path) -> None:
+        beside.write_text("half")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        replace_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
