@@ -78,7 +78,8 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
         raise UserError(f"no GHN file at {path}: train one with `ghnas train`")
     if is_pytorch_file(path):
         ghn, epoch = read_published(path)
-        return ghn, GHNInfo(ghn.config, training={"epochs": epoch}, sha256=_sha256(path))
+        ghn.info = GHNInfo(ghn.config, training={"epochs": epoch}, sha256=_sha256(path))
+        return ghn, ghn.info
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -100,6 +101,7 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
         }
         info = GHNInfo(config=config, sha256=_sha256(path), **lists, **header)
         ghn = GHN(config)
+        ghn.info = info
         ghn.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a GHN that this version can read ({error})") from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from ghnas.ghn.features import (
     batch_features,
     graph_features,
 )
+
+if TYPE_CHECKING:
+    from ghnas.ghn.checkpoint import GHNInfo
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class GHN(nn.Module):
     def __init__(self, config: GHNConfig) -> None:
         super().__init__()
         self.config = config
+        self.info: GHNInfo | None = None
+        """What it was trained for; None if it was not read from a file."""
         width, shape, classes = config.hid, config.max_shape, config.num_classes
         self.embed = nn.Embedding(len(PRIMITIVES), width)
         self.shape_enc = ShapeEncoder(width, classes, shape)
