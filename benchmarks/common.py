@@ -16,7 +16,7 @@ import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, kaiming, load_parameters
-from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
+from ghnas.data import ImageData, Split, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, evaluate_one
@@ -52,10 +52,10 @@ class Training:
     images: int = 4000
 
 
-_data: DataSet | None = None
+_data: ImageData | None = None
 
 
-def embedded() -> DataSet:
+def embedded() -> ImageData:
     """The embedded data set, made once for each process."""
     global _data
     if _data is None:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from common import CPU, percent, write_table
 
-from ghnas.data import DataSet, evaluation_batches, load_data
+from ghnas.data import ImageData, evaluation_batches, load_data
 from ghnas.ghn.checkpoint import load_ghn
-from ghnas.ghn.model import PRESETS, GHNConfig
+from ghnas.ghn.config import PRESETS, GHNConfig
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space, load_space
 from ghnas.training.hypernetwork.training import Job, TrainSettings, train
@@ -82,7 +82,7 @@ def _report(step: int, loss: float, held_out: float | None) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _scores(path: Path, space: Space, data: DataSet, count: int, images: int) -> list[str]:
+def _scores(path: Path, space: Space, data: ImageData, count: int, images: int) -> list[str]:
     ghn, _ = load_ghn(path)
     batches = evaluation_batches(
         data.validation.take(images), 64, device=CPU, mean=data.mean, std=data.std

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from ghnas.data import DataSet, load_data
+from ghnas.data import ImageData, load_data
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def sample_grid(data: DataSet, columns: int) -> torch.Tensor:
+def sample_grid(data: ImageData, columns: int) -> torch.Tensor:
     """The first train images of each class side by side: uint8 (classes * H, columns * W, C)."""
     channels, height, width = data.image_shape
     rows = []
@@ -33,7 +33,7 @@ def sample_grid(data: DataSet, columns: int) -> torch.Tensor:
     return torch.cat(rows)
 
 
-def draw(data: DataSet, columns: int, path: Path) -> None:
+def draw(data: ImageData, columns: int, path: Path) -> None:
     grid = sample_grid(data, columns).numpy()
     _, height, width = data.image_shape
     figure, axes = plt.subplots(figsize=(0.6 * columns + 1.2, 0.6 * data.num_classes + 0.6))

@@ -23,7 +23,7 @@ import torch
 from common import CPU, interval, reordered, write_table
 
 from ghnas.architectures.network import kaiming
-from ghnas.data import DataSet, evaluation_batches, load_data, random_batches
+from ghnas.data import ImageData, evaluation_batches, load_data, random_batches
 from ghnas.ghn.model import GHN
 from ghnas.ranking.comparison import Truth, read_truth, subset
 from ghnas.scoring.composite import Reference, gather
@@ -199,13 +199,13 @@ def _ghn(path: str) -> GHN:
 
 
 @functools.cache
-def _checks(data: DataSet, split: str, images: int, batch: int) -> list[Any]:
+def _checks(data: ImageData, split: str, images: int, batch: int) -> list[Any]:
     part = data.train if split == "train" else data.validation
     return evaluation_batches(part.take(images), batch, device=CPU, mean=data.mean, std=data.std)
 
 
 @functools.cache
-def _training_batches(data: DataSet, steps: int) -> list[Any]:
+def _training_batches(data: ImageData, steps: int) -> list[Any]:
     endless = random_batches(
         data.train, 64, seed=0, device=CPU, mean=data.mean, std=data.std, mirror=data.mirror,
         shift=1,
@@ -213,7 +213,9 @@ def _training_batches(data: DataSet, steps: int) -> list[Any]:
     return list(islice(endless, steps))
 
 
-def _measure_one(work: Work, data: DataSet, measure: Measure, text: str) -> list[dict[str, object]]:
+def _measure_one(
+    work: Work, data: ImageData, measure: Measure, text: str
+) -> list[dict[str, object]]:
     if measure.ghn:
         _ghn(measure.ghn)  # what is read once does not count
     batches = _training_batches(data, max(measure.steps, 1))

@@ -19,19 +19,20 @@ from typing import cast
 
 import torch
 from common import write_table
+from ghnas.engine.record import Record
 from torch import Tensor, nn
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
 from ghnas.engine.manifest import SCORE_BATCH, new_manifest
-from ghnas.engine.record import Record
 from ghnas.engine.runs import create_run
 from ghnas.executors.fused import FusedExecutor, lower
 from ghnas.executors.grouped import GroupedExecutor
+from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.features import FeatureBatch
-from ghnas.ghn.model import GHN, GHNConfig, read_graphs
+from ghnas.ghn.model import GHN, read_graphs
 from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.scoring.scorer import CHUNK, Scorer
 from ghnas.spaces import load_space

@@ -16,7 +16,8 @@ from common import write_table
 from torch import nn
 
 from ghnas.architectures.tracing.trace import trace
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.model import GHN
 
 PUBLISHED = GHNConfig(num_classes=1000, max_shape=(64, 64, 16, 16), hid=32)
 

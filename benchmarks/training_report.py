@@ -10,7 +10,8 @@ from typing import Any
 from common import RESULTS, write_table
 
 from ghnas.data.sources import EMBEDDED
-from ghnas.ghn.checkpoint import GHNInfo, find_ghn, load_ghn
+from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.ghn.config import GHNInfo
 
 
 def main() -> None:

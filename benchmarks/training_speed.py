@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ghnas.architectures.network import Network
-from ghnas.data import DataSet, load_data, random_batches
+from ghnas.data import ImageData, load_data, random_batches
 from ghnas.executors.module import ModuleExecutor
+from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.encoder import GatedGNN
-from ghnas.ghn.model import GHN, GHNConfig, read_graphs
+from ghnas.ghn.model import GHN, read_graphs
 from ghnas.spaces import Space, load_space
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
@@ -65,7 +66,7 @@ def main() -> None:
     )
 
 
-def our_rate(space: Space, data: DataSet, meta_batch: int, steps: int) -> float:
+def our_rate(space: Space, data: ImageData, meta_batch: int, steps: int) -> float:
     """Steps a second of `ghnas.training.hypernetwork.training`, when it has warmed up."""
     rates: list[float] = []
 
@@ -86,13 +87,13 @@ def our_rate(space: Space, data: DataSet, meta_batch: int, steps: int) -> float:
     return rates[-2]  # the last one is the evaluation's
 
 
-def _batches(data: DataSet):  # type: ignore[no-untyped-def]
+def _batches(data: ImageData):  # type: ignore[no-untyped-def]
     return random_batches(
         data.train, 64, seed=0, device="cpu", mean=data.mean, std=data.std, mirror=data.mirror
     )
 
 
-def plain_rate(space: Space, data: DataSet, meta_batch: int, steps: int) -> float:
+def plain_rate(space: Space, data: ImageData, meta_batch: int, steps: int) -> float:
     """Steps a second of the plain implementation."""
     torch.set_num_threads(cores())
     torch.manual_seed(0)
@@ -122,7 +123,7 @@ def plain_rate(space: Space, data: DataSet, meta_batch: int, steps: int) -> floa
     return steps / (time.perf_counter() - began)
 
 
-def our_shares(space: Space, data: DataSet, meta_batch: int) -> dict[str, float]:
+def our_shares(space: Space, data: ImageData, meta_batch: int) -> dict[str, float]:
     """Seconds of the parts of a step in one process with one thread; medians."""
     torch.set_num_threads(1)
     ghn = GHN(GHNConfig(num_classes=data.num_classes))

@@ -1,30 +1,66 @@
-"""ghnas: neural architecture search with a graph hypernetwork."""
+"""ghnas: neural architecture search with a graph hypernetwork.
+
+Example:
+    >>> import ghnas
+    >>> space = ghnas.load_space("darts")
+    >>> ghn, data = ghnas.load_ghn("darts-embedded"), ghnas.load_data("embedded")
+    >>> study = ghnas.search(space, ghnas.ZeroShot(ghn, data, workers=1), budget=8)
+    >>> network = ghn.initialize(study.best(1)[0])
+"""
 
 from __future__ import annotations
 
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ghnas.utils.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from ghnas.architectures.network import Network
+    from ghnas.architectures.architecture import Architecture
+    from ghnas.data import ImageData, load_data
+    from ghnas.engine.objectives import ZeroShot
+    from ghnas.engine.search import Study, search
+    from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.spaces import list_spaces, load_space
+    from ghnas.training.saved import load
 
-__all__ = ["load"]
+__all__ = [
+    "Architecture",
+    "DataError",
+    "ImageData",
+    "Study",
+    "UserError",
+    "ZeroShot",
+    "list_spaces",
+    "load",
+    "load_data",
+    "load_ghn",
+    "load_space",
+    "search",
+]
+
+_WHERE = {
+    "Architecture": "ghnas.architectures.architecture",
+    "ImageData": "ghnas.data",
+    "Study": "ghnas.engine.search",
+    "ZeroShot": "ghnas.engine.objectives",
+    "list_spaces": "ghnas.spaces",
+    "load": "ghnas.training.saved",
+    "load_data": "ghnas.data",
+    "load_ghn": "ghnas.ghn.checkpoint",
+    "load_space": "ghnas.spaces",
+    "search": "ghnas.engine.search",
+}
+"""Modules are imported on first use: torch and optuna take seconds."""
 
 
-def load(path: str | PathLike[str]) -> Network:
-    """A network that `ghnas finetune` wrote, as a trained `torch.nn.Module`.
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ghnas' has no attribute {name!r}")
+    found = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = found
+    return found
 
-    Args:
-        path: Its folder, or the `model.safetensors` in it.
 
-    Returns:
-        The network in evaluation mode on the CPU; it takes images (B, C, H, W), normalised
-        with the mean and std of `architecture.json`.
-
-    Raises:
-        ghnas.utils.errors.UserError: If there is none, or it is damaged.
-    """
-    from ghnas.training.saved import load as load_network  # torch takes seconds to import
-
-    return load_network(Path(path))
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

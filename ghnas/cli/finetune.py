@@ -11,12 +11,11 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.selection import ranked_as_dict, select
 from ghnas.cli.terminal import Meter, console, meter, print_json, say
 
 if TYPE_CHECKING:
     from ghnas.engine.finetuning import EpochReport, FinetuneResult
-    from ghnas.engine.runs import Run
+    from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas finetune top-5 --epochs 20 --baseline"
 
@@ -49,8 +48,7 @@ def finetune(
     Writes weights, architecture and history for ghnas.load(path), which gives the trained
     network back. Test images are read here alone.
     """
-    from ghnas.engine.record import trial_name
-    from ghnas.engine.runs import find_run
+    from ghnas.engine.runs import find_run, select
     from ghnas.utils.devices import pick_device
 
     place = pick_device(device)
@@ -68,7 +66,7 @@ def finetune(
         baseline=baseline,
     )
     out = console(json)
-    names = ", ".join(trial_name(item) for item in chosen)
+    names = ", ".join(item.name for item in chosen)
     say(out, f"fine-tuning {names} of {found.name}, {place.type}")
     try:
         with meter(out, "epochs") as shown:
@@ -122,7 +120,7 @@ def _as_dict(run: Run, item: FinetuneResult) -> dict[str, Any]:
     trained = asdict(item.trained)
     del trained["steps_saved"]
     return (
-        ranked_as_dict(item.ranked)
+        item.trial.as_dict(run.manifest.objectives)
         | {"path": str(item.path), "zero_shot": item.zero_shot}
         | trained
         | {"baseline": item.baseline and asdict(item.baseline)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ghnas.architectures.architecture import Architecture
-    from ghnas.engine.runs import Ranked
+    from ghnas.engine.trials import Trial
     from ghnas.spaces import Space
 
 SPACES_EXAMPLE = "Example: ghnas spaces darts"
@@ -116,9 +117,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show architectures of a run: genotype, shapes, a drawing of the cell."""
-    from ghnas.cli.selection import ranked_as_dict, select
-    from ghnas.engine.record import trial_name
-    from ghnas.engine.runs import find_run
+    from ghnas.engine.runs import find_run, select
     from ghnas.reports.drawing import as_svg, draw
     from ghnas.utils.files import write_atomically
 
@@ -126,30 +125,28 @@ def show(
     out = console(json)
     shown = []
     for item in select(found, which):
-        architecture = item.record.architecture
-        path = (output or found.path / "drawings") / f"{trial_name(item)}.svg"
+        architecture = item.architecture
+        path = (output or found.path / "drawings") / f"{item.name}.svg"
         write_atomically(path, as_svg(draw(architecture)))
-        shown.append(ranked_as_dict(item) | {"drawing": str(path)})
+        shown.append(item.as_dict(found.manifest.objectives) | {"drawing": str(path)})
         if not json:
-            _show_one(out, item, nodes)
+            _show_one(out, item, found.manifest.objectives, nodes)
             say(out, f"drawing: {path}\n")
     if json:
         print_json(shown)
 
 
-def _show_one(out: Console, item: Ranked, nodes: bool) -> None:
-    from ghnas.engine.record import trial_name
-    from ghnas.reports.tables import cells_table, format_count, format_percent, nodes_table
+def _show_one(out: Console, item: Trial, objectives: Sequence[str], nodes: bool) -> None:
+    from ghnas.reports.tables import cells_table, describe_values, format_count, nodes_table
 
-    record, graph = item.record, item.record.architecture.graph
-    consensus = "" if record.consensus is None else f"consensus {record.consensus:.2f}, "
+    graph = item.architecture.graph
     say(
         out,
-        f"{trial_name(item)}: {consensus}zero-shot {format_percent(record.accuracy)}, "
-        f"{format_count(record.params)} parameters, {format_count(record.flops)} FLOPs",
+        f"{item.name}: {describe_values(item, objectives)}, "
+        f"{format_count(item.parameters)} parameters, {format_count(item.flops)} FLOPs",
     )
-    say(out, f"{record.architecture}\n")
-    _draw(out, record.architecture)
+    say(out, f"{item.architecture}\n")
+    _draw(out, item.architecture)
     out.print(nodes_table(graph) if nodes else cells_table(graph))
 
 

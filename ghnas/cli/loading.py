@@ -15,8 +15,8 @@ from ghnas.utils.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from ghnas.data import DataSet
-    from ghnas.ghn.checkpoint import GHNInfo
+    from ghnas.data import ImageData
+    from ghnas.ghn.config import GHNInfo
     from ghnas.ghn.model import GHN
     from ghnas.scoring.evaluation import Batch, Measure
     from ghnas.scoring.scorer import Scorer
@@ -86,7 +86,7 @@ def data_source(spec: str) -> str:
     return str(folder.resolve()) if spec not in READY_MADE and folder.is_dir() else spec
 
 
-def load_images(out: Console, spec: str, image_size: int | None) -> DataSet:
+def load_images(out: Console, spec: str, image_size: int | None) -> ImageData:
     """A data set, with a meter while many files are read.
 
     Raises:
@@ -103,7 +103,7 @@ class Prepared:
     """What a search computes with."""
 
     space: Space
-    data: DataSet
+    data: ImageData
     ghn: GHN
     info: GHNInfo
     ghn_path: Path

@@ -22,8 +22,8 @@ from ghnas.cli.truth import ImageSize, Workers, describe_estimate
 from ghnas.utils.files import write_atomically
 
 if TYPE_CHECKING:
-    from ghnas.data import DataSet
-    from ghnas.ghn.checkpoint import GHNInfo
+    from ghnas.data import ImageData
+    from ghnas.ghn.config import GHNInfo
     from ghnas.ranking.comparison import Comparison
     from ghnas.ranking.methods import Scored, ScoreJob
     from ghnas.spaces import Space
@@ -128,11 +128,11 @@ def rank(
     the same command again to go on after an interruption; other methods add to the same folder.
     """
     from ghnas.data import evaluation_batches, random_batches
-    from ghnas.engine.manifest import SCORE_BATCH
     from ghnas.engine.short_list import BATCH
     from ghnas.ghn.checkpoint import train_command
     from ghnas.ranking.comparison import as_dict, compare, read_truth, subset, write_comparison
     from ghnas.ranking.methods import ScoreJob, base_methods, check_methods, needs_ghn, steps_of
+    from ghnas.scoring.evaluation import SCORE_BATCH
     from ghnas.utils.devices import cores
 
     names = _listed(methods)
@@ -248,7 +248,7 @@ def _load(
     channels: int | None,
     image_size: int | None,
     info: GHNInfo | None,
-) -> tuple[Space, DataSet]:
+) -> tuple[Space, ImageData]:
     """The space and the images.
 
     What is not given is as in the trainings, if they say it, or as the hypernetwork was trained.
@@ -303,7 +303,7 @@ def _notes(
 
 def _describe(info: GHNInfo, space: Space, score_images: int) -> str:
     """Which hypernetwork, for which skeleton, on how many validation images."""
-    from ghnas.engine.manifest import SCORE_BATCH
+    from ghnas.scoring.evaluation import SCORE_BATCH
 
     size = _size(dict(space.skeleton))
     return f"{info.sha256[:12]}; {size}; {score_images} validation images, {SCORE_BATCH} at a time"

@@ -14,8 +14,8 @@ from ghnas.cli.terminal import say
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ghnas.data import DataSet
-    from ghnas.ghn.checkpoint import GHNInfo
+    from ghnas.data import ImageData
+    from ghnas.ghn.config import GHNInfo
     from ghnas.ghn.model import GHN
     from ghnas.spaces import Space
 
@@ -48,7 +48,7 @@ def fitting(
     predictor: Predictor | None,
     optional: bool,
     space: Space,
-    images: DataSet,
+    images: ImageData,
     train: str,
 ) -> Predictor | None:
     """The hypernetwork, if it fits space and images."""

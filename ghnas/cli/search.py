@@ -14,21 +14,19 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.refining import refine_shortlist, results_option
-from ghnas.cli.selection import ranked_as_dict
 from ghnas.cli.terminal import Meter, Pace, console, meter, print_json, say
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-    from ghnas.cli.loading import Prepared
     from ghnas.engine.loop import SearchProgress
-    from ghnas.engine.runs import Manifest, Run
-    from ghnas.scoring.scorer import Scorer
-    from ghnas.spaces import Space
+    from ghnas.engine.manifest import Manifest
+    from ghnas.engine.objectives import ZeroShot
+    from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, SCORE_IMAGES, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 10, 100, 20
+BUDGET, SCORE_IMAGES, KEEP, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 100, 10, 100, 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Request:
 
     space: str | None
     budget: int | None
-    strategy: str | None
+    sampler: str | None
     data: str | None
     ghn: Path | None
     seed: int | None
@@ -72,9 +70,10 @@ def search(
         int | None,
         options.number_option("--budget", "Candidates to score.", show_default=str(BUDGET)),
     ] = None,
-    strategy: Annotated[
+    sampler: Annotated[
         str | None,
         typer.Option(
+            "--sampler",
             "--strategy",
             metavar="NAME",
             help="random, evolution, tpe or nsga2.",
@@ -100,7 +99,7 @@ def search(
         typer.Option(
             "--objective",
             metavar="LIST",
-            help="accuracy or consensus, alone or with params or flops: accuracy,params.",
+            help="accuracy or composite, alone or with params or flops: accuracy,params.",
             show_default="what the space's file says",
         ),
     ] = None,
@@ -164,13 +163,13 @@ def search(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Search a space: propose candidates, predict their weights, score and rank them."""
+    """Search a space: sample candidates, predict their weights, score and rank them."""
     from ghnas.utils.devices import pick_device
 
     request = Request(
         space,
         budget,
-        strategy,
+        sampler,
         data,
         ghn,
         seed,
@@ -189,16 +188,17 @@ def search(
     out = console(json)
     place = pick_device(device)
     if resume:
-        found, prepared = _continue(out, results, run, request, place)
+        found, zero_shot = _continue(out, results, run, request, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     else:
-        found, prepared = _start(out, results, request, place)
-    _search(out, found, prepared, place, results)
-    manifest = found.manifest
-    if count := refine or manifest.refine:
-        steps, depth = refine_steps or manifest.refine_steps, refine_cells or manifest.refine_cells
-        refine_shortlist(out, found, prepared, place, results, count, steps, depth)
+        found, zero_shot = _start(out, results, request, place)
+    _search(out, found, zero_shot, results)
+    wanted = found.manifest.short_list
+    if count := refine or (wanted.count if wanted else 0):
+        steps = refine_steps or (wanted.steps if wanted else REFINE_STEPS)
+        depth = refine_cells or (wanted.cells if wanted else None)
+        refine_shortlist(out, found, zero_shot, results, count, steps, depth)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
@@ -206,111 +206,100 @@ def search(
 
 def _start(
     out: Console, results: Path, request: Request, device: torch.device
-) -> tuple[Run, Prepared]:
+) -> tuple[Run, ZeroShot]:
     """A new run for what was asked."""
     from ghnas.cli.loading import data_source, load_skeleton, prepare, skeleton_for
-    from ghnas.engine.runs import create_run, new_manifest, parse_objectives
-    from ghnas.engine.samplers import check_strategy
-    from ghnas.scoring.racing import KEEP
+    from ghnas.engine.constraints import Limits, require_feasible
+    from ghnas.engine.manifest import ShortList, Sources
+    from ghnas.engine.objectives import ZeroShot, check_objectives
+    from ghnas.engine.run import create_run
+    from ghnas.engine.runs import new_run_folder
+    from ghnas.engine.samplers import check_sampler
+    from ghnas.engine.search import check_one_objective, new_manifest
 
     space_name = request.space or "darts"
     space = load_skeleton(space_name, request.cells, request.channels)
-    strategy = request.strategy or "random"
-    objectives = parse_objectives(request.objective or space.objective)
-    check_strategy(strategy)  # before anything is loaded
-    data = data_source(request.data or "embedded")
-    prepared = prepare(out, space, space_name, data, request.ghn)
+    sampler = request.sampler or "random"
+    objectives = check_objectives((request.objective or space.objective).split(","))
+    check_sampler(sampler)  # before anything is loaded
+    if request.refine:
+        check_one_objective(objectives)
+    source = data_source(request.data or "embedded")
+    prepared = prepare(out, space, space_name, source, request.ghn)
     space = skeleton_for(out, space_name, request.cells, request.channels, prepared.info)
-    score_images = min(request.score_images or SCORE_IMAGES, len(prepared.data.validation))
-    manifest = new_manifest(
-        space=space,
-        space_name=space_name,
-        data=data,
-        data_fingerprint=prepared.data.fingerprint,
-        image_shape=prepared.data.image_shape,
-        classes=prepared.data.classes,
-        ghn=str(prepared.ghn_path.resolve()),
-        ghn_sha256=prepared.info.sha256,
-        budget=request.budget or BUDGET,
-        score_images=score_images,
-        keep=None if request.exact or objectives != ("accuracy",) else KEEP,
-        strategy=strategy,
+    objective = ZeroShot(
+        prepared.ghn,
+        prepared.data,
         objectives=objectives,
+        images=request.score_images or SCORE_IMAGES,
+        keep=None if request.exact else KEEP,
+        device=device,
+    )
+    space = objective.space_for(space)
+    limits = Limits(request.max_params, request.max_flops)
+    if limits:  # or a run without candidates would stay behind
+        require_feasible(space, limits, random.Random(request.seed or 0))
+    short_list = None
+    if request.refine:
+        steps = request.refine_steps or REFINE_STEPS
+        short_list = ShortList(count=request.refine, steps=steps, cells=request.refine_cells)
+    manifest = new_manifest(
+        space,
+        objective,
+        request.budget or BUDGET,
+        sampler=sampler,
         seed=request.seed or 0,
-        max_params=request.max_params,
+        max_parameters=request.max_params,
         max_flops=request.max_flops,
         storage=request.storage,
-        refine=request.refine,
-        refine_steps=request.refine_steps or REFINE_STEPS,
-        refine_cells=request.refine_cells,
-        device=device.type,
+        sources=Sources(data=source, ghn=str(prepared.ghn_path.resolve())),
+        short_list=short_list,
+        space_name=space_name,
     )
-    _require_feasible(space, manifest)  # or a run without candidates would stay behind
-    return create_run(results, manifest), prepared
-
-
-def _scorer(out: Console, prepared: Prepared, manifest: Manifest, device: torch.device) -> Scorer:
-    """Looks for further evidence where the consensus is an objective."""
-    from ghnas.executors.fused import are_compiled
-    from ghnas.scoring.composite import measure
-
-    if device.type == "cpu" and not are_compiled():
-        say(out, "compiling the kernels for this machine, once: about 20 s")
-    wanted = measure if "consensus" in manifest.objectives else None
-    return prepared.scorer(manifest.score_images, manifest.score_batch, device, wanted)
-
-
-def _require_feasible(space: Space, manifest: Manifest) -> None:
-    from ghnas.engine.constraints import Limits, require_feasible
-
-    limits = Limits(manifest.max_params, manifest.max_flops)
-    if limits:
-        space = space.for_images(manifest.image_shape, len(manifest.classes))
-        require_feasible(space, limits, random.Random(manifest.seed))
+    return create_run(new_run_folder(results, space.name, sampler), manifest), objective
 
 
 def _continue(
     out: Console, results: Path, name: str | None, request: Request, device: torch.device
-) -> tuple[Run, Prepared]:
+) -> tuple[Run, ZeroShot]:
     """An earlier run, with what it was started with."""
-    from ghnas.cli.loading import prepare
+    from ghnas.engine.inputs import load_inputs, zero_shot
     from ghnas.engine.runs import find_run
 
     run = find_run(results, name)
-    manifest = run.manifest
-    _check_same(run.name, manifest, request)
-    ghn = Path(manifest.ghn)
-    shipped = request.ghn is None and not ghn.exists()  # the package may have moved since
-    ghn_used = None if shipped else ghn
-    prepared = prepare(out, run.space, manifest.space, manifest.data, ghn_used)
-    run.check_inputs(ghn_sha256=prepared.info.sha256, data_fingerprint=prepared.data.fingerprint)
-    return run, prepared
+    _check_same(run.name, run.manifest, request)
+    with meter(out, "images") as shown:
+        ghn, data = load_inputs(run, shown.update)
+    return run, zero_shot(run, ghn, data, device)
 
 
 def _check_same(name: str, manifest: Manifest, request: Request) -> None:
     """Options given beside --resume must be those of the run."""
     from ghnas.cli.loading import data_source
+    from ghnas.engine.objectives import check_objectives
 
     if request.data is not None:
         request = replace(request, data=data_source(request.data))
     if request.ghn is not None:
         request = replace(request, ghn=request.ghn.resolve())
-    skeleton = manifest.skeleton
+    if request.objective is not None:
+        known = ",".join(check_objectives(request.objective.split(",")))
+        request = replace(request, objective=known)
     started = {
         "space": manifest.space,
         "budget": manifest.budget,
-        "strategy": manifest.strategy,
-        "data": manifest.data,
-        "ghn": Path(manifest.ghn),
+        "sampler": manifest.sampler,
+        "data": manifest.sources.data,
+        "ghn": Path(manifest.sources.ghn or ""),
         "seed": manifest.seed,
         "objective": ",".join(manifest.objectives),
-        "max_params": manifest.max_params,
+        "max_params": manifest.max_parameters,
         "max_flops": manifest.max_flops,
-        "cells": skeleton.get("cells"),
-        "channels": skeleton.get("channels"),
+        "cells": manifest.skeleton.get("cells"),
+        "channels": manifest.skeleton.get("channels"),
         "storage": manifest.storage,
-        "score_images": manifest.score_images,
-        "exact": manifest.keep is None,
+        "score_images": manifest.objective.get("images"),
+        "exact": manifest.objective.get("keep") is None,
     }
     for key, value in started.items():
         asked = getattr(request, key)
@@ -322,40 +311,37 @@ def _check_same(name: str, manifest: Manifest, request: Request) -> None:
             )
 
 
-def _search(
-    out: Console, run: Run, prepared: Prepared, device: torch.device, results: Path
-) -> None:
+def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     """Search until the budget is spent, with a meter."""
-    from ghnas.engine.loop import search as run_search
+    from ghnas.engine.search import search_run
+    from ghnas.executors.fused import are_compiled
     from ghnas.reports.tables import format_seconds
 
-    manifest, before = run.manifest, len(run.recorded())
+    manifest, before = run.manifest, len(run.study().get_trials(deepcopy=False))
     if before >= manifest.budget:
         say(out, f"run {run.name}: all {manifest.budget:,} candidates are scored")
         return
-    scorer = _scorer(out, prepared, manifest, device)
-    reference = None
-    if "consensus" in manifest.objectives:
-        from ghnas.scoring.composite import reference_for
-
-        say(out, "first, random architectures to compare with")
-        with meter(out, "for comparison") as shown:
-            pace = Pace()
-            reference = reference_for(
-                run.space,
-                scorer,
-                manifest.image_shape,
-                lambda done, total: shown.update(done, total, "", pace.rate(done)),
-            )
+    if objective.device.type == "cpu" and not are_compiled():
+        say(out, "compiling the kernels for this machine, once: about 20 s")
     going_on = f", going on after {before:,}" if before else ""
-    what = f"{manifest.budget:,} candidates of {manifest.space}, strategy {manifest.strategy}"
+    what = f"{manifest.budget:,} candidates of {manifest.space}, sampler {manifest.sampler}"
     say(out, f"run {run.name}: {what}{going_on}")
+    if "composite" in manifest.objectives:
+        say(out, "first, random architectures to compare with")
     began = time.monotonic()
     try:
         with meter(out, "candidates") as shown:
-            run_search(run, scorer, lambda progress: _report(shown, progress), reference)
+            pace = Pace()
+            search_run(
+                run,
+                objective,
+                lambda progress: _report(shown, progress),
+                prepare=lambda done, total: shown.update(
+                    done, total, "for comparison", pace.rate(done)
+                ),
+            )
     except KeyboardInterrupt:
-        kept = f"{len(run.recorded()):,} of {manifest.budget:,} candidates"
+        kept = f"{len(run.study().get_trials(deepcopy=False)):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
         say(out, f"go on with: ghnas search --resume {run.name}{results_option(results)}")
         raise
@@ -366,8 +352,10 @@ def _search(
 def _report(shown: Meter, progress: SearchProgress) -> None:
     from ghnas.reports.tables import format_percent
 
-    best = format_percent(progress.best_accuracy)
-    shown.update(progress.done, progress.budget, f"best {best}", progress.rate)
+    note = f"best {format_percent(progress.best)}"
+    if progress.finishing:
+        note = "finishing what is being scored; Ctrl-C again to drop it"
+    shown.update(progress.done, progress.budget, note, progress.rate)
 
 
 def _summarise(out: Console, run: Run, results: Path) -> None:
@@ -379,7 +367,7 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
     out.print(ranking_table(run, best))
     say(out, f"everything is in {run.path}")
     say(out, f"in the browser:   optuna-dashboard {shlex.quote(run.storage_url)}")
-    if len(run.manifest.objectives) == 1 and all(item.refined is None for item in best):
+    if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
         again = f"ghnas search --resume --refine {SHORT_LIST}{results_option(results)}"
         say(out, f"a better order:   {again}")
     say(out, f"next:             ghnas finetune top-5{results_option(results)}")
@@ -392,5 +380,5 @@ def _as_dict(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "storage": run.storage_url,
         "manifest": run.manifest.model_dump(mode="json"),
-        "best": [ranked_as_dict(item) for item in run.ranked(BEST)],
+        "best": [item.as_dict(run.manifest.objectives) for item in run.ranked(BEST)],
     }

@@ -98,7 +98,7 @@ def train(
     from ghnas.cli.loading import load_images, load_skeleton
     from ghnas.data.sources import EMBEDDED
     from ghnas.ghn.checkpoint import find_ghn
-    from ghnas.ghn.model import PRESETS, GHNConfig
+    from ghnas.ghn.config import PRESETS, GHNConfig
     from ghnas.training.hypernetwork.training import Job, TrainSettings
     from ghnas.training.hypernetwork.training import train as run_training
     from ghnas.utils.devices import cores, pick_device

@@ -54,7 +54,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class ImageData:
     """An image-classification task.
 
     Searching and training read `train` and `validation`. `load_test` reads the test images; it is
@@ -82,7 +82,7 @@ class DataSet:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
-    def without_test(self) -> DataSet:
+    def without_test(self) -> ImageData:
         """The same without access to test images; it can be sent to another process."""
         return replace(self, load_test=_no_test)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from ghnas.data.dataset import DataSet, Integers, Split, channel_statistics, cut, mixed_order
+from ghnas.data.dataset import ImageData, Integers, Split, channel_statistics, cut, mixed_order
 from ghnas.data.decoding import Coded, Progress, decode, first_line, native_size
 from ghnas.utils.errors import DataError
 
@@ -47,7 +47,7 @@ def load_data(
     seed: int = 0,
     train_limit: int | None = None,
     progress: Progress | None = None,
-) -> DataSet:
+) -> ImageData:
     """Load a data set.
 
     spec: 'embedded' (also 'digitscapes'), 'cifar10', or the path of a folder: of images by class
@@ -117,7 +117,7 @@ def _default_cache() -> Path:
 # ------------------------------------------------------------------ ready-made sets
 
 
-def _load_digitscapes(options: _Options) -> DataSet:
+def _load_digitscapes(options: _Options) -> ImageData:
     from ghnas.data.embedded import make_digitscapes
 
     def make(part: str) -> Split:
@@ -130,7 +130,7 @@ def _load_digitscapes(options: _Options) -> DataSet:
     return _data_set(EMBEDDED, classes, train, make("validation"), test, mirror=False)
 
 
-def _load_cifar10(cache: Path, options: _Options) -> DataSet:
+def _load_cifar10(cache: Path, options: _Options) -> ImageData:
     whole, classes = _torchvision_cifar10(cache, train=True)
     rest, held = cut(whole.labels.numpy(), options.validation_fraction, options.seed)
     train = _limited(whole.select(torch.from_numpy(rest)), options)
@@ -187,15 +187,15 @@ def _data_set(
     load_test: Callable[[], Split],
     *,
     mirror: bool,
-) -> DataSet:
+) -> ImageData:
     mean, std = channel_statistics(train.images)
-    return DataSet(name, classes, train, validation, load_test, mean, std, mirror)
+    return ImageData(name, classes, train, validation, load_test, mean, std, mirror)
 
 
 # ------------------------------------------------------------------ folders of images
 
 
-def _load_image_folder(folder: Path, options: _Options) -> DataSet:
+def _load_image_folder(folder: Path, options: _Options) -> ImageData:
     parts = {part: _subfolder(folder, names) for part, names in _PARTS.items()}
     train_folder = parts["train"] or folder
     classes = tuple(sorted(path.name for path in _visible_folders(train_folder)))
@@ -247,7 +247,7 @@ def _list_images(folder: Path, classes: tuple[str, ...]) -> Coded:
 # ------------------------------------------------------------------ parquet files
 
 
-def _load_parquet(folder: Path, options: _Options) -> DataSet:
+def _load_parquet(folder: Path, options: _Options) -> ImageData:
     files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
     parts = {
         part: [f for f in files if f.name.lower().startswith(names)]
@@ -338,7 +338,7 @@ def _decoded(
     validation: Coded | None,
     list_test: Callable[[], Coded] | None,
     options: _Options,
-) -> DataSet:
+) -> ImageData:
     """Cut off the splits that are missing, then decode train and validation; test when asked."""
     if len(classes) < 2:
         raise DataError(

@@ -42,6 +42,9 @@ class Limits:
         return self.excess(architecture) <= 1.0
 
 
+NO_LIMITS = Limits()
+
+
 def descend(
     space: Space, limits: Limits, architecture: Architecture, rng: random.Random
 ) -> Architecture:

@@ -13,10 +13,11 @@ import torch
 from optuna.trial import TrialState
 
 from ghnas.architectures.network import kaiming
-from ghnas.data import DataSet, evaluation_batches, load_data
-from ghnas.engine.record import Ranked, trial_name
+from ghnas.data import ImageData
+from ghnas.engine.inputs import load_inputs, zero_shot
 from ghnas.engine.run import Run
-from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.engine.trials import Trial
+from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import evaluate_one
 from ghnas.training.finetuning import (
     FinetuneSettings,
@@ -53,14 +54,14 @@ class FinetuneResult:
     """A fine-tuned network.
 
     Args:
-        ranked: The candidate.
+        trial: The candidate.
         path: Its folder, for `ghnas.load`.
         zero_shot: Accuracy in [0, 1] with predicted weights on the scoring images.
         trained: What fine-tuning made of it.
         baseline: The same architecture from Kaiming initialisation, if it was asked for.
     """
 
-    ranked: Ranked
+    trial: Trial
     path: Path
     zero_shot: float
     trained: Trained
@@ -69,7 +70,7 @@ class FinetuneResult:
 
 def finetune(
     run: Run,
-    selection: Sequence[Ranked],
+    selection: Sequence[Trial],
     settings: FinetuneSettings,
     device: torch.device,
     report: Callable[[EpochReport], None],
@@ -91,20 +92,20 @@ def finetune(
         A result for each candidate, in their order.
 
     Raises:
-        UserError: If the run's hypernetwork or data set is missing or has changed.
+        UserError: If the run's hypernetwork or data set is missing or has changed, or another
+            process fine-tunes in it.
     """
-    data = load_data(run.manifest.data, image_size=run.manifest.image_shape[-1])
-    split = data.validation.take(run.manifest.score_images)
-    size = run.manifest.score_batch  # as in the search
-    checks = evaluation_batches(split, size, device="cpu", mean=data.mean, std=data.std)
-    material = Material(data.without_test(), data.load_test(), checks, settings, device)
-    tasks = list(_tasks(run, selection, material))
-    trained = _train_all(run, tasks, material, report)
+    with run.locked("finetune"):
+        ghn, data = load_inputs(run)
+        checks = zero_shot(run, ghn, data, torch.device("cpu")).batches()
+        material = Material(data.without_test(), data.load_test(), checks, settings, device)
+        tasks = list(_tasks(run, ghn, selection, material))
+        trained = _train_all(run, tasks, material, report)
     by_task = {(task.name, task.start): result for task, result in zip(tasks, trained, strict=True)}
     main = {task.name: task for task in tasks if task.start == "ghn"}
     results = []
     for item in selection:
-        task = main[trial_name(item)]
+        task = main[item.name]
         results.append(
             FinetuneResult(
                 item,
@@ -117,15 +118,12 @@ def finetune(
     return results
 
 
-def _tasks(run: Run, selection: Sequence[Ranked], material: Material) -> Iterator[NetworkTask]:
+def _tasks(
+    run: Run, ghn: GHN, selection: Sequence[Trial], material: Material
+) -> Iterator[NetworkTask]:
     """The networks to train, each with its first weights."""
     data, settings = material.data, material.settings
-    ghn_path = Path(run.manifest.ghn)
-    if not ghn_path.exists():
-        ghn_path = find_ghn(run.space.name, data.name)
-    ghn, info = load_ghn(ghn_path)
-    run.check_inputs(ghn_sha256=info.sha256, data_fingerprint=data.fingerprint)
-    graphs = [item.record.architecture.graph for item in selection]
+    graphs = [item.architecture.graph for item in selection]
     with one_torch_thread():  # small tensors: threads would only wait for each other
         predicted = [ghn.predict_graphs([graph])[0] for graph in graphs]
         scores = [
@@ -134,7 +132,7 @@ def _tasks(run: Run, selection: Sequence[Ranked], material: Material) -> Iterato
         ]
     folder = run.path / "finetune"
     for item, graph, parameters, score in zip(selection, graphs, predicted, scores, strict=True):
-        name, architecture = trial_name(item), _architecture(run, item, data)
+        name, architecture = item.name, _architecture(run, item, data)
         yield NetworkTask(
             name, "ghn", graph, parameters, folder / name, score.accuracy, architecture
         )
@@ -144,12 +142,12 @@ def _tasks(run: Run, selection: Sequence[Ranked], material: Material) -> Iterato
             yield NetworkTask(name, "kaiming", graph, initial, place, score.accuracy, architecture)
 
 
-def _architecture(run: Run, item: Ranked, data: DataSet) -> dict[str, Any]:
+def _architecture(run: Run, item: Trial, data: ImageData) -> dict[str, Any]:
     """What `load` needs to build the network again."""
     return {
         "space": run.manifest.space_text,
         "skeleton": dict(run.manifest.skeleton),
-        "candidate": dict(item.record.architecture.choices),
+        "candidate": dict(item.architecture.choices),
         "image_shape": list(run.manifest.image_shape),
         "classes": list(data.classes),
         "mean": list(data.mean),
@@ -164,7 +162,7 @@ def _train_all(
     report: Callable[[EpochReport], None],
 ) -> list[Trained]:
     """Train what is not finished; results in the order of the tasks."""
-    desk = _Desk(run.finetune_study(), tasks, material, report)
+    desk = _Desk(run.study_beside("finetune", "accuracy", "maximize"), tasks, material, report)
     unfinished = []
     for index, task in enumerate(tasks):
         if result := finished(task, material):

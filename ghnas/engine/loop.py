@@ -1,57 +1,42 @@
-"""The search: propose, predict and score, record, tell; batch by batch.
+"""The loop of a search: ask, evaluate, record, tell; batch by batch.
 
-The proposals of batch k depend on the seed, on k and on the results of earlier batches alone. A
+The candidates of batch k depend on the seed, on k and on the values of earlier batches alone. A
 search that was interrupted therefore goes on as if nothing had happened: recorded batches are
-told again, and of a batch that is recorded in part only the rest is scored.
+told again, and of a batch that is recorded in part only the rest is evaluated.
 
-While a batch is scored, the one before it is recorded, and the next one is proposed if the
-strategy does not learn.
+While a batch is evaluated, the one before it is recorded, and the next one is asked for if the
+sampler does not learn.
 """
 
 from __future__ import annotations
 
 import random
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.architectures.graph import Graph
-from ghnas.engine.constraints import Limits, descend, require_feasible
-from ghnas.engine.record import Record
-from ghnas.engine.runs import Run
-from ghnas.engine.samplers import Evaluated, Strategy, create_strategy
-from ghnas.engine.storage import TrialWriter
+from ghnas.engine.constraints import NO_LIMITS, Limits, descend, require_feasible
+from ghnas.engine.objectives import Objective, Outcome
+from ghnas.engine.samplers import Sampler
+from ghnas.engine.trials import Trial, primary
+from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from ghnas.scoring.composite import Reference
-    from ghnas.scoring.evaluation import Score
-    from ghnas.scoring.racing import Early, Race, Stage
 
 HASH_LENGTH = 16
 """Hexadecimal digits of a graph's hash that are recorded: 64 bits."""
 ROUNDS = 10
-"""How often a strategy is asked for candidates that keep within the limits."""
+"""How often a sampler is asked for candidates that keep within the limits."""
 NOVEL_ROUNDS = 4
-"""How often it is asked for architectures that the run does not have yet."""
+"""How often it is asked for architectures that the search does not have yet."""
 WINDOW = 30.0
 """Seconds over which the rate is measured."""
-
-
-class ScorerLike(Protocol):
-    """What a search asks of a scorer; see `ghnas.scoring.scorer.Scorer`."""
-
-    def score(
-        self,
-        graphs: Sequence[Graph],
-        wanted: Sequence[int] | None = None,
-        race: Race | None = None,
-    ) -> list[Score | None]:
-        """A score for each graph that is wanted."""
 
 
 @dataclass(frozen=True)
@@ -59,61 +44,77 @@ class SearchProgress:
     """How far a search is.
 
     Args:
-        done: Candidates recorded, those of earlier sessions included.
+        done: Candidates recorded, those of earlier calls included.
         budget: Candidates in all.
-        best_accuracy: In [0, 1]; None before the first batch.
+        best: Best accuracy in [0, 1], or best value of the first objective where there is no
+            accuracy; None before the first batch.
         duplicates: Candidates that were isomorphic to an earlier one.
-        scored: Architectures scored in this session.
+        scored: Architectures evaluated in this call.
         rate: Candidates per second, lately; 0 before the first batch.
         eta: Seconds to go; None while the rate is not known.
+        finishing: Whether the search was interrupted and waits for the batches in flight.
     """
 
     done: int
     budget: int
-    best_accuracy: float | None
+    best: float | None
     duplicates: int
     scored: int
     rate: float
     eta: float | None
+    finishing: bool = False
 
 
 Report = Callable[[SearchProgress], None]
 
 
-def ignore(progress: SearchProgress) -> None:
-    """Report to nobody."""
-
-
-def search(
-    run: Run, scorer: ScorerLike, report: Report = ignore, reference: Reference | None = None
-) -> None:
-    """Search until the budget is recorded; goes on where an earlier session stopped.
+@dataclass(frozen=True)
+class Plan:
+    """What to search, and how long.
 
     Args:
-        run: A new run or an interrupted one; of a complete one nothing is done.
-        scorer: Scores architectures.
-        report: Called before the first batch and after each.
-        reference: What the consensus is measured against, if it is an objective.
-
-    Raises:
-        UserError: If the limits cannot be met, another process searches in the run, the record
-            is damaged, or the disk is full. What was recorded by then is kept.
+        space: For the objective's images.
+        objective: What to optimise.
+        sampler: A fresh one.
+        budget: Candidates in all.
+        batch_size: Candidates that are asked for together.
+        seed: Equal seeds give equal searches.
+        limits: On parameters and FLOPs.
     """
-    with run.locked():
-        _Search(run, scorer, report, reference).run_batches()
+
+    space: Space
+    objective: Objective
+    sampler: Sampler
+    budget: int
+    batch_size: int
+    seed: int = 0
+    limits: Limits = NO_LIMITS
+
+
+class Book(Protocol):
+    """Where trials are kept."""
+
+    def read(self) -> list[Trial]:
+        """All trials, in their order."""
+
+    def write(self, trials: Sequence[Trial]) -> None:
+        """Append trials; they are kept when this returns."""
+
+    def note_progress(self, done: int, best: float | None) -> None:
+        """Keep the figures that a list of searches shows."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Candidates that are proposed together.
+    """Candidates that are asked for together.
 
     Args:
         start: Number of the first.
-        members: The architectures.
+        members: The candidates.
         hashes: Theirs.
-        fresh: Places of the architectures that are new to the run: all of them go to the scorer,
-            also those that are recorded already, for a score may depend on what it was predicted
-            with.
+        fresh: Places of the architectures that are new to the search: all of them go to the
+            objective, also those that are recorded already, for a score may depend on what it
+            was predicted with.
     """
 
     start: int
@@ -123,116 +124,165 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class _Scoring:
-    """A batch that is being scored.
+class _Evaluation:
+    """A batch that is being evaluated in the background.
 
     Args:
-        batch: What was proposed.
-        known: Records that there are of it already.
-        wanted: How many of the others are scored.
-        scores: For each of the batch's fresh architectures.
+        batch: What was asked for.
+        known: Trials that there are of it already.
+        wanted: How many of the others are evaluated.
+        outcomes: For each of the batch's fresh architectures.
     """
 
     batch: _Batch
-    known: Sequence[Record]
+    known: Sequence[Trial]
     wanted: int
-    scores: Future[list[Score | None]]
+    outcomes: Future[list[Outcome | None]]
 
 
-class _Search:
-    def __init__(
-        self, run: Run, scorer: ScorerLike, report: Report, reference: Reference | None
-    ) -> None:
-        manifest = run.manifest
-        if (reference is None) != ("consensus" not in manifest.objectives):
-            raise ValueError("a reference goes with the objective consensus, and only with it")
-        self.reference = reference
-        self.run = run
-        self.manifest = manifest
-        self.scorer = scorer
-        self.limits = Limits(manifest.max_params, manifest.max_flops)
-        self.records = run.recorded()
-        self.strategy = create_strategy(manifest.strategy, run.space, manifest.directions)
-        self.format = run.trial_format
+class Loop:
+    """A search that can be interrupted at any time.
+
+    Args:
+        plan: What to search.
+        book: Where trials are kept; those that it has are not evaluated again.
+        report: Called before the first batch and after each.
+
+    Raises:
+        UserError: If the limits cannot be met, the record is damaged, or the disk is full. What
+            was recorded by then is kept.
+    """
+
+    def __init__(self, plan: Plan, book: Book, report: Report) -> None:
+        self.plan, self.book = plan, book
+        self.trials = book.read()
         self.seen: set[str] = set()
-        """Hashes of the architectures of all batches that were proposed."""
-        self.first: dict[str, Record] = {}
-        """The first record of each architecture, by hash."""
-        self.racing = manifest.keep is not None and manifest.objectives == ("accuracy",)
-        self.stages: tuple[Stage, ...] = ()
-        self.meter = _Meter(report, manifest.budget)
+        """Hashes of the architectures of all batches that were asked for."""
+        self.first: dict[str, Trial] = {}
+        """The first trial of each architecture, by hash."""
+        self.meter = _Meter(report, plan)
         self.before = time.perf_counter()
-        """When the last batch was scored."""
+        """When the last batch was evaluated."""
 
-    def run_batches(self) -> None:
-        for record in self.records:
-            self.meter.count(record)
-        self.meter.show()
-        budget, size = self.manifest.budget, self.manifest.batch_size
-        if len(self.records) < budget and self.limits:
-            rng = random.Random(f"{self.manifest.seed}:limits")
-            require_feasible(self.run.space, self.limits, rng)
-        if len(self.records) >= budget:
-            return
-        starts = list(range(0, budget, size))
-        recorded = [start for start in starts if min(start + size, budget) <= len(self.records)]
-        for start in recorded:
-            self._finish(self.records[start : start + size])
-        self.seen.update(self.first)
-        self._score_batches(starts[len(recorded) :])
+    def run(self) -> None:
+        """Search until the budget is recorded.
 
-    def _score_batches(self, starts: Sequence[int]) -> None:
-        """Score, record and tell what is left.
-
-        While a batch is scored, the one before it is recorded and, if the strategy does not
-        learn, the next one is proposed and waits behind it.
+        The first Ctrl-C lets the batches in flight be finished and recorded, then raises
+        `KeyboardInterrupt`; the second one raises it at once.
         """
-        writer = self.run.writer()
-        waiting = 0 if self.strategy.learns else 1
-        pending: deque[_Scoring] = deque()
+        plan = self.plan
+        for trial in self.trials:
+            self.meter.count(trial)
+        self.meter.show()
+        if len(self.trials) >= plan.budget:
+            return
+        if plan.limits:
+            require_feasible(plan.space, plan.limits, random.Random(f"{plan.seed}:limits"))
+        starts = self._tell_recorded()
+        if plan.objective.in_background:
+            with _deferred_interrupt(self.meter.finish) as interrupted:
+                self._evaluate_in_background(starts, interrupted)
+        else:
+            self._evaluate_here(starts)
+
+    def _tell_recorded(self) -> list[int]:
+        """Tell the sampler what is recorded; returns where the batches start that are not."""
+        budget, size, done = self.plan.budget, self.plan.batch_size, len(self.trials)
+        if not self.plan.sampler.repeatable:
+            self._finish(self.trials)
+            self.seen.update(self.first)
+            return list(range(done, budget, size))
+        starts = list(range(0, budget, size))
+        recorded = [start for start in starts if min(start + size, budget) <= done]
+        for start in recorded:
+            self._finish(self.trials[start : start + size])
+        self.seen.update(self.first)
+        return starts[len(recorded) :]
+
+    def _evaluate_in_background(
+        self, starts: Sequence[int], interrupted: Callable[[], bool]
+    ) -> None:
+        """Evaluate, record and tell what is left.
+
+        While a batch is evaluated, the one before it is recorded and, if the sampler does not
+        learn, the next one is asked for and waits behind it.
+        """
+        waiting = 0 if self.plan.sampler.learns else 1
+        pending: deque[_Evaluation] = deque()
         with ThreadPoolExecutor(2) as beside:
             for start in starts:
-                batch = self._propose(start)
-                known = self.records[start:]
-                self._check(batch, known)
+                if interrupted():
+                    break
+                batch, known = self._ask(start), self.trials[start:]
                 wanted = [place for place, i in enumerate(batch.fresh) if i >= len(known)]
-                graphs = [batch.members[i].graph for i in batch.fresh]
-                race = self._race(start)
-                scores = beside.submit(self._scores, graphs, wanted, race)
-                pending.append(_Scoring(batch, known, len(wanted), scores))
+                candidates = [batch.members[i] for i in batch.fresh]
+                earlier = self.trials[: max(start - self.plan.batch_size, 0)]
+                outcomes = beside.submit(
+                    self.plan.objective.evaluate,
+                    candidates,
+                    wanted,
+                    earlier,
+                    len(earlier) / self.plan.budget,
+                )
+                pending.append(_Evaluation(batch, known, len(wanted), outcomes))
                 if len(pending) > waiting:
-                    self._record(writer, pending.popleft())
-            for scoring in pending:
-                self._record(writer, scoring)
+                    self._record(pending.popleft())
+            while pending:
+                self._record(pending.popleft())
+        if interrupted():
+            raise KeyboardInterrupt
 
-    def _record(self, writer: TrialWriter, scoring: _Scoring) -> None:
+    def _evaluate_here(self, starts: Sequence[int]) -> None:
+        """Evaluate, record and tell what is left, candidate by candidate."""
+        for start in starts:
+            batch = self._ask(start)
+            for trial in self.trials[start:]:
+                self.first.setdefault(trial.hash, trial)
+            for place in range(len(self.trials) - start, len(batch.members)):
+                began, outcome = time.perf_counter(), None
+                if place in batch.fresh:
+                    (outcome,) = self.plan.objective.evaluate(
+                        [batch.members[place]], [0], self.trials, start / self.plan.budget
+                    )
+                seconds = time.perf_counter() - began
+                self._write([self._trial(batch, place, outcome, seconds)])
+            self._finish(self.trials[start : start + len(batch.members)])
+
+    def _record(self, evaluation: _Evaluation) -> None:
         """Wait for a batch, record it, and tell it."""
-        scores = scoring.scores.result()
+        batch, known = evaluation.batch, evaluation.known
+        outcomes = dict(zip(batch.fresh, evaluation.outcomes.result(), strict=True))
         now = time.perf_counter()
-        seconds = (now - self.before) / max(scoring.wanted, 1)
+        seconds = (now - self.before) / max(evaluation.wanted, 1)
         self.before = now
-        batch = scoring.batch
-        new = self._records(batch, scoring.known, scores, seconds)
-        writer.write([self.format.trial(record) for record in new])
-        self.records[batch.start + len(scoring.known) :] = new
-        self._finish(self.records[batch.start : batch.start + len(batch.members)])
-        for record in new:
-            self.meter.count(record)
-        self.run.note_progress(self.meter.done, self.meter.best_accuracy)
+        for trial in known:
+            self.first.setdefault(trial.hash, trial)
+        places = range(len(known), len(batch.members))
+        new = [self._trial(batch, place, outcomes.get(place), seconds) for place in places]
+        self._write(new)
+        self._finish(self.trials[batch.start : batch.start + len(batch.members)])
+
+    def _write(self, new: Sequence[Trial]) -> None:
+        self.book.write(new)
+        self.trials += new
+        for trial in new:
+            self.meter.count(trial)
+        self.book.note_progress(self.meter.done, self.meter.best)
         self.meter.show()
 
-    def _finish(self, records: Sequence[Record]) -> None:
-        """A whole batch is scored."""
-        for record in records:
-            self.first.setdefault(record.hash, record)
-        objectives = self.manifest.objectives
-        self.strategy.tell([Evaluated(r.architecture, r.values(objectives)) for r in records])
+    def _finish(self, trials: Sequence[Trial]) -> None:
+        """A whole batch is evaluated: tell the sampler."""
+        for trial in trials:
+            self.first.setdefault(trial.hash, trial)
+        self.plan.sampler.tell([trial.scored for trial in trials if trial.values])
 
-    def _propose(self, start: int) -> _Batch:
-        size = self.manifest.batch_size
-        count = min(size, self.manifest.budget - start)
-        rng = random.Random(f"{self.manifest.seed}:{start // size}")
-        members = propose_within(self.strategy, self.run, self.limits, self.seen, count, rng)
+    def _ask(self, start: int) -> _Batch:
+        plan = self.plan
+        count = min(plan.batch_size, plan.budget - start)
+        rng = random.Random(f"{plan.seed}:{start // plan.batch_size}")
+        members = ask_within(plan.sampler, plan.space, plan.limits, self.seen, count, rng)
+        if plan.sampler.repeatable:
+            self._check(start, members)
         hashes = [item.hash[:HASH_LENGTH] for item in members]
         fresh = [
             i for i, key in enumerate(hashes) if key not in self.seen and key not in hashes[:i]
@@ -240,123 +290,84 @@ class _Search:
         self.seen.update(hashes)
         return _Batch(start, members, hashes, fresh)
 
-    def _check(self, batch: _Batch, known: Sequence[Record]) -> None:
-        """What is recorded of a batch must be what it proposes."""
-        proposed = batch.members[: len(known)]
-        if [record.architecture for record in known] != list(proposed):
-            number = batch.start // self.manifest.batch_size
+    def _check(self, start: int, members: Sequence[Architecture]) -> None:
+        """What is recorded of a batch must be what it asks for."""
+        known = [trial.architecture for trial in self.trials[start:]]
+        if known != list(members[: len(known)]):
             raise UserError(
-                f"run {self.run.name} cannot be resumed: batch {number} is not what this version "
-                f"proposes (the run was started with {self.manifest.versions}); start a new search"
+                f"the search cannot be resumed: batch {start // self.plan.batch_size} is not what "
+                "this version of ghnas asks for (the manifest names the version that the run was "
+                "started with); start a new search"
             )
 
-    def _scores(
-        self, graphs: Sequence[Graph], wanted: Sequence[int], race: Race | None
-    ) -> list[Score | None]:
-        return self.scorer.score(graphs, wanted, race) if wanted else [None] * len(graphs)
-
-    def _race(self, start: int) -> Race | None:
-        """When the candidates of a batch stop.
-
-        It depends on the batches before the last one alone, which may still be scored.
-        """
-        keep = self.manifest.keep
-        if keep is None or not self.racing:
-            return None
-        from ghnas.scoring.racing import WARM_UP, Race, bar_of, fit_stages
-
-        done = self.records[: max(start - self.manifest.batch_size, 0)]
-        if not self.stages:
-            teachers = [record for record in done if record.early][:WARM_UP]
-            if len(teachers) < WARM_UP:
-                return None
-            self.stages = fit_stages([r.early for r in teachers], [r.accuracy for r in teachers])
-        complete = [
-            record.accuracy
-            for record in done
-            if record.images is None and record.duplicate_of is None
-        ]
-        return Race(self.stages, bar_of(complete, keep, len(done) / self.manifest.budget))
-
-    def _records(
-        self, batch: _Batch, known: Sequence[Record], scores: Sequence[Score | None], seconds: float
-    ) -> list[Record]:
-        """Records of a batch's candidates after the known ones."""
-        self.meter.scored += sum(score is not None for score in scores)
-        found = dict(zip(batch.fresh, scores, strict=True))
-        first = dict(self.first)
-        for record in known:
-            first.setdefault(record.hash, record)
-        records = []
-        for i in range(len(known), len(batch.members)):
-            architecture = batch.members[i]
-            score, earlier = found.get(i), first.get(batch.hashes[i])
-            record = Record(
-                number=batch.start + i,
-                architecture=architecture.without_graph(),
-                accuracy=earlier.accuracy if earlier else _accuracy(score),
-                params=architecture.parameters,
-                flops=architecture.flops,
-                hash=batch.hashes[i],
-                duplicate_of=earlier.number if earlier else None,
-                seconds=0.0 if earlier else seconds,
-                images=earlier.images if earlier else _images(score),
-                early=self._lesson(score),
-                consensus=earlier.consensus if earlier else self._consensus(score),
-            )
-            first.setdefault(record.hash, record)
-            records.append(record)
-        return records
-
-    def _consensus(self, score: Score | None) -> float | None:
-        if self.reference is None or score is None or score.evidence is None:
-            return None
-        from ghnas.scoring.composite import recorded
-
-        return recorded(self.reference, score.evidence)
-
-    def _lesson(self, score: Score | None) -> Early:
-        """What the race may learn from a candidate."""
-        if score is None or not self.racing:
-            return ()
-        return tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
+    def _trial(self, batch: _Batch, place: int, outcome: Outcome | None, seconds: float) -> Trial:
+        """The trial of a batch's candidate, whose outcome is None if it is a duplicate."""
+        architecture, key = batch.members[place], batch.hashes[place]
+        trial = Trial(
+            number=batch.start + place,
+            architecture=architecture.without_graph(),
+            values=(),
+            parameters=architecture.parameters,
+            flops=architecture.flops,
+            hash=key,
+        )
+        if key in self.first:
+            return _duplicate(trial, self.first[key])
+        assert outcome is not None, "the objective left out an architecture that was wanted"
+        self.meter.scored += 1
+        trial = replace(
+            trial,
+            values=outcome.values,
+            seconds=seconds,
+            accuracy=outcome.accuracy,
+            images=outcome.images,
+            early=outcome.early,
+            error=outcome.error,
+        )
+        self.first[key] = trial
+        return trial
 
 
-def _images(score: Score | None) -> int | None:
-    """How many images a candidate saw, if it was stopped before the last."""
-    return score.images if score is not None and score.stopped else None
+def _duplicate(trial: Trial, first: Trial) -> Trial:
+    """A candidate with the architecture of an earlier one, and so with its results."""
+    return replace(
+        trial,
+        values=first.values,
+        accuracy=first.accuracy,
+        images=first.images,
+        error=first.error,
+        duplicate_of=first.number,
+    )
 
 
-def _accuracy(score: Score | None) -> float:
-    """Accuracy of a score; 0 where it is not a number, which a study would not take."""
-    if score is None:
-        raise ValueError("the scorer left out an architecture that was wanted")
-    return score.accuracy if score.accuracy == score.accuracy else 0.0
-
-
-def propose_within(
-    strategy: Strategy,
-    run: Run,
+def ask_within(
+    sampler: Sampler,
+    space: Space,
     limits: Limits,
     known: Container[str],
     count: int,
     rng: random.Random,
 ) -> list[Architecture]:
-    """New candidates of a strategy that keep within the limits, with their graphs.
+    """New candidates of a sampler that keep within the limits.
 
-    The strategy is asked again for those that do not, and for those that the run has already;
+    The sampler is asked again for those that do not, and for those that the search has already;
     where it has no others, duplicates are taken, and what is too large is changed, a choice at a
     time, until it is not.
 
     Args:
-        known: Hashes of the architectures that the run has.
+        sampler: What to ask.
+        space: The search space.
+        limits: On parameters and FLOPs.
+        known: Hashes of the architectures that the search has.
+        count: How many candidates.
+        rng: The sampler's source of randomness.
     """
     accepted: list[Architecture] = []
     taken: set[str] = set()
     too_large: list[Architecture] = []
     for number in range(ROUNDS):
         too_large = []
-        for candidate in strategy.propose(count - len(accepted), rng):
+        for candidate in sampler.ask(count - len(accepted), rng):
             key = candidate.hash[:HASH_LENGTH]
             if not limits.met(candidate):
                 too_large.append(candidate)
@@ -365,32 +376,72 @@ def propose_within(
                 taken.add(key)
         if len(accepted) == count:
             return accepted
-    return accepted + [_shrink(candidate, run, limits, rng) for candidate in too_large]
+    return accepted + [_shrink(candidate, space, limits, rng) for candidate in too_large]
 
 
-def _shrink(candidate: Architecture, run: Run, limits: Limits, rng: random.Random) -> Architecture:
-    changed = descend(run.space, limits, candidate, rng)
-    # a dead end: start from one that is known to lead there
-    return changed if limits.met(changed) else require_feasible(run.space, limits, rng)
+def _shrink(
+    candidate: Architecture, space: Space, limits: Limits, rng: random.Random
+) -> Architecture:
+    changed = descend(space, limits, candidate, rng)
+    # where no change helps any more: from an architecture that can be made small enough
+    return changed if limits.met(changed) else require_feasible(space, limits, rng)
+
+
+@contextmanager
+def _deferred_interrupt(announce: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a request; the second one interrupts.
+
+    Args:
+        announce: Called at the first Ctrl-C.
+
+    Yields:
+        Whether there was one.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set  # only the main thread hears of Ctrl-C
+        return
+
+    def request(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        asked.set()
+        announce()
+
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Meter:
     """Counts, and reports."""
 
-    def __init__(self, report: Report, budget: int) -> None:
+    def __init__(self, report: Report, plan: Plan) -> None:
         self.report = report
-        self.budget = budget
+        self.budget = plan.budget
         self.done = 0
         self.duplicates = 0
         self.scored = 0
-        self.best_accuracy: float | None = None
+        self.best: float | None = None
+        self.finishing = False
+        self._place = primary(plan.objective.names)
+        self._better = max if plan.objective.directions[self._place] == "maximize" else min
         self._marks: deque[tuple[float, int]] = deque()
 
-    def count(self, record: Record) -> None:
+    def count(self, trial: Trial) -> None:
         self.done += 1
-        if record.duplicate_of is not None:
-            self.duplicates += 1
-        self.best_accuracy = max(record.accuracy, self.best_accuracy or 0.0)
+        self.duplicates += trial.duplicate_of is not None
+        if trial.accuracy is not None:
+            self.best = max(trial.accuracy, self.best or 0.0)
+        elif trial.values:
+            value = trial.values[self._place]
+            self.best = value if self.best is None else self._better(value, self.best)
+
+    def finish(self) -> None:
+        """The search was interrupted."""
+        self.finishing = True
+        self.show()
 
     def show(self) -> None:
         now = time.perf_counter()
@@ -403,6 +454,7 @@ class _Meter:
         eta = 0.0 if left <= 0 else left / rate if rate > 0 else None
         self.report(
             SearchProgress(
-                self.done, self.budget, self.best_accuracy, self.duplicates, self.scored, rate, eta
+                self.done, self.budget, self.best, self.duplicates, self.scored, rate, eta,
+                self.finishing,
             )
-        )
+        )  # fmt: skip

@@ -4,39 +4,54 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ghnas.spaces import Space, read_space_file
+from ghnas.engine.trials import Direction
 from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the run folder; raised when an older ghnas could not read it."""
 
-BATCH = 128
-"""Candidates that are proposed together."""
-SCORE_BATCH = 64
-"""Images that batch-norm sees at a time: as many as in a hypernetwork's training."""
-REFINE_STEPS = 100
+SHORT_TRAINING_STEPS = 100
 """SGD steps of each candidate of a short list."""
 
-Direction = Literal["maximize", "minimize"]
+MAY_CHANGE = ("created", "versions", "device", "study_name", "sources", "short_list")
+"""Entries in which a run may differ from a search that goes on with it."""
 
-OBJECTIVES: dict[str, Direction] = {
-    "accuracy": "maximize",
-    "consensus": "maximize",
-    "params": "minimize",
-    "flops": "minimize",
-}
-"""What can be optimised, and in which direction; `consensus` as in `ghnas.scoring.composite`."""
-QUALITIES = ("accuracy", "consensus")
-"""Those that say how good an architecture is; one of them must be among a search's."""
+
+class Sources(BaseModel):
+    """Where the images and the hypernetwork of a zero-shot search came from.
+
+    Args:
+        data: What `ghnas.load_data` was given; None if the images were not loaded by it.
+        ghn: The hypernetwork's file, None if it has none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str | None = None
+    ghn: str | None = None
+
+
+class ShortList(BaseModel):
+    """The best so many candidates, which are trained for a moment after the search.
+
+    Args:
+        count: How many; see `ghnas.engine.short_list`.
+        steps: SGD steps of each.
+        cells: Of the networks that are trained; None: as many as in the space's file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int
+    steps: int = SHORT_TRAINING_STEPS
+    cells: int | None = None
 
 
 class Manifest(BaseModel):
@@ -44,22 +59,25 @@ class Manifest(BaseModel):
 
     Args:
         created: Time in UTC, ISO 8601.
-        space: As the user named it; `space_text` is the file itself, for the file may change.
-        skeleton: The fixed macro part.
-        data: As the user named it; `data_fingerprint` is the SHA-256 of its images.
+        space: The space's name, or the file that the user named.
+        space_text: The YAML file itself, for the file may change.
+        skeleton: The macro architecture.
         image_shape: Channels, height and width.
-        ghn: Path of the hypernetwork; `ghn_sha256` is the SHA-256 of the file.
+        classes: Names of the classes.
+        objective: What the objective says of itself; a zero-shot one the SHA-256 of its images
+            and of its hypernetwork, and how candidates are scored.
+        objectives: Names of the values.
+        directions: `maximize` or `minimize` for each.
+        sampler: Its name.
         budget: Number of candidates.
-        batch_size: Candidates that are proposed together.
-        score_images: Validation images that a candidate is scored on.
-        score_batch: Of these, images that batch-norm sees at a time.
-        keep: The best that racing means to keep (see `ghnas.scoring.racing`); None: all
-            candidates are scored on all images.
-        refine: The best so many are trained for `refine_steps` SGD steps after the search, and
-            ordered by that (see `ghnas.engine.short_list`), with `refine_cells` cells; None: none
-            are, and as many cells as in the space's file.
+        batch_size: Candidates that are asked for together.
+        max_parameters: Most parameters of a candidate, None: no limit.
+        max_flops: Most multiply-adds x 2, for one image.
+        sources: Where images and hypernetwork are found again.
+        short_list: What is trained for a moment afterwards.
         storage: URL of Optuna's database, None for a journal in the run's folder.
         versions: Of the packages that the result depends on.
+        device: Where candidates were evaluated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,166 +87,48 @@ class Manifest(BaseModel):
     space: str
     space_text: str
     skeleton: dict[str, Any]
-    data: str
-    data_fingerprint: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     classes: tuple[str, ...]
-    ghn: str
-    ghn_sha256: str
-    strategy: str
-    objectives: tuple[str, ...] = ("accuracy",)
+    objective: dict[str, Any]
+    objectives: tuple[str, ...]
+    directions: tuple[Direction, ...]
+    sampler: str
     seed: int = 0
     budget: int
     batch_size: int
-    score_images: int
-    score_batch: int = 128
-    keep: int | None = None
-    max_params: int | None = None
+    max_parameters: int | None = None
     max_flops: int | None = None
-    refine: int | None = None
-    refine_steps: int = REFINE_STEPS
-    refine_cells: int | None = None
+    sources: Sources = Sources()
+    short_list: ShortList | None = None
     storage: str | None = None
     study_name: str = ""
-    versions: dict[str, str]
-    device: str
-
-    @property
-    def directions(self) -> tuple[Direction, ...]:
-        """`maximize` or `minimize` for each objective."""
-        return tuple(OBJECTIVES[name] for name in self.objectives)
+    versions: dict[str, str] = {}
+    device: str = "cpu"
 
     def summary(self) -> dict[str, str | int]:
         """The main entries, as a study's user attributes."""
-        entries = self.model_dump(
-            include={
-                "space", "data", "ghn", "strategy", "seed", "budget", "batch_size",
-                "score_images", "score_batch", "keep", "max_params", "max_flops", "device",
-            },
-            exclude_none=True,
-        )  # fmt: skip
-        sums = {"ghn_sha256": self.ghn_sha256[:12], "data_fingerprint": self.data_fingerprint[:12]}
-        return entries | sums | {f"version_{key}": value for key, value in self.versions.items()}
+        names = ("space", "sampler", "seed", "budget", "batch_size", "max_parameters",
+                 "max_flops", "device")  # fmt: skip
+        entries = {name: getattr(self, name) for name in names}
+        entries |= {"data": self.sources.data, "ghn": self.sources.ghn} | {
+            key: value[:12] if isinstance(value, str) and len(value) == 64 else value
+            for key, value in self.objective.items()
+        }
+        entries |= {f"version_{key}": value for key, value in self.versions.items()}
+        return {key: value for key, value in entries.items() if value is not None}
+
+    def difference(self, other: Manifest) -> str | None:
+        """The first entry in which a search cannot go on with this run, in words."""
+        ours, theirs = json.loads(self.model_dump_json()), json.loads(other.model_dump_json())
+        for key in type(self).model_fields:
+            if key not in MAY_CHANGE and ours[key] != theirs[key]:
+                return f"{key} {_short(ours[key])}, not {_short(theirs[key])}"
+        return None
 
 
-def new_manifest(
-    *,
-    space: Space,
-    space_name: str,
-    data: str,
-    data_fingerprint: str,
-    image_shape: tuple[int, int, int],
-    classes: Sequence[str],
-    ghn: str,
-    ghn_sha256: str,
-    budget: int,
-    score_images: int,
-    strategy: str = "random",
-    objectives: Sequence[str] = ("accuracy",),
-    seed: int = 0,
-    batch_size: int = BATCH,
-    score_batch: int = SCORE_BATCH,
-    keep: int | None = None,
-    max_params: int | None = None,
-    max_flops: int | None = None,
-    refine: int | None = None,
-    refine_steps: int = REFINE_STEPS,
-    refine_cells: int | None = None,
-    storage: str | None = None,
-    device: str = "cpu",
-) -> Manifest:
-    """A manifest for a new run, after everything that a user can get wrong was checked.
-
-    Args:
-        space: The space with its skeleton.
-        space_name: What `load_space` was given; its file is copied into the manifest.
-
-    Others as in `Manifest`.
-
-    Raises:
-        UserError: For an unknown strategy or objective, a number out of range, or a short list
-            of several objectives.
-    """
-    from ghnas.engine.samplers import check_strategy
-
-    check_strategy(strategy)
-    if refine is not None:
-        check_refinable(objectives)
-    limits = {"max-params": max_params, "max-flops": max_flops}
-    numbers = {"budget": budget, "batch size": batch_size, "number of images": score_images}
-    for name, value in (numbers | limits).items():
-        if value is not None and value < 1:
-            raise UserError(f"the {name} must be 1 or more, not {value}")
-    return Manifest(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        space=space_name,
-        space_text=read_space_file(space_name),
-        skeleton=dict(space.skeleton),
-        data=data,
-        data_fingerprint=data_fingerprint,
-        image_shape=image_shape,
-        classes=tuple(classes),
-        ghn=ghn,
-        ghn_sha256=ghn_sha256,
-        strategy=strategy,
-        objectives=check_objectives(objectives),
-        seed=seed,
-        budget=budget,
-        batch_size=batch_size,
-        score_images=score_images,
-        score_batch=score_batch,
-        keep=keep,
-        max_params=max_params,
-        max_flops=max_flops,
-        refine=refine,
-        refine_steps=refine_steps,
-        refine_cells=refine_cells,
-        storage=storage,
-        versions=installed_versions(),
-        device=device,
-    )
-
-
-def parse_objectives(text: str) -> tuple[str, ...]:
-    """The objectives of a comma-separated list.
-
-    Raises:
-        UserError: As `check_objectives`.
-    """
-    return check_objectives([part.strip() for part in text.split(",")])
-
-
-def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """The objectives, if they are known, different, and one is a quality.
-
-    Raises:
-        UserError: Naming the objective that is wrong, and the known ones.
-    """
-    known = ", ".join(OBJECTIVES)
-    for name in names:
-        if name not in OBJECTIVES:
-            raise UserError(f"unknown objective {name!r}; known are {known}")
-        if list(names).count(name) > 1:
-            raise UserError(f"objective {name!r} is named twice")
-    if not set(QUALITIES) & set(names):
-        raise UserError(
-            "the objectives must include accuracy or consensus, for example accuracy,params "
-            "(the smallest architecture is not worth a search)"
-        )
-    return tuple(names)
-
-
-def check_refinable(objectives: Sequence[str]) -> None:
-    """Make sure that a short list can be ordered by one figure.
-
-    Raises:
-        UserError: If there are several objectives.
-    """
-    if len(objectives) > 1:
-        raise UserError(
-            f"--refine orders by one figure, and {','.join(objectives)} are several: search for "
-            "one objective, or leave --refine out"
-        )
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def installed_versions() -> dict[str, str]:
@@ -246,7 +146,7 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        UserError: If the file is missing, damaged, or from a newer version; the file is named.
+        UserError: If the file is missing, damaged, or from another version; the file is named.
     """
     try:
         content = json.loads(path.read_text())
@@ -257,17 +157,17 @@ def read_manifest(path: Path) -> Manifest:
     except ValueError as error:
         raise UserError(f"{path}: damaged, it is not JSON ({error})") from error
     found = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(found, int) and found > FORMAT_VERSION:
+    if isinstance(found, int) and found != FORMAT_VERSION:
+        age, advice = (
+            ("a newer", "update ghnas")
+            if found > FORMAT_VERSION
+            else ("an older", "start a new search, or read it with ghnas 0.1.0")
+        )
         raise UserError(
-            f"{path.parent}: written by a newer ghnas (run format {found}, this one reads up to "
-            f"{FORMAT_VERSION}); update ghnas"
+            f"{path.parent}: written by {age} ghnas (run format {found}, this one reads "
+            f"{FORMAT_VERSION}); {advice}"
         )
     try:
-        manifest = Manifest.model_validate(content)
+        return Manifest.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: damaged, {explain(error)}") from error
-    try:
-        check_objectives(manifest.objectives)
-    except UserError as error:
-        raise UserError(f"{path}: damaged, {error}") from error
-    return manifest

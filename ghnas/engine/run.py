@@ -1,43 +1,41 @@
-"""A run: its folder, its manifest, its Optuna study."""
+"""A run: one search with its folder, its manifest and its Optuna study."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ghnas.engine.manifest import OBJECTIVES, Direction, Manifest
-from ghnas.engine.record import Ranked, Record, TrialFormat
+import optuna
+from optuna.storages import BaseStorage
+
+from ghnas.engine.manifest import Manifest, read_manifest
 from ghnas.engine.storage import (
-    DatabaseWriter,
-    JournalWriter,
     TrialWriter,
     create_study,
     open_storage,
+    open_writer,
     repair_journal,
     writing,
 )
+from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import try_lock, write_atomically
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.storages import BaseStorage
+from ghnas.utils.files import try_lock, unlock, write_atomically
 
 MANIFEST = "manifest.json"
 JOURNAL = "study.log"
 PROGRESS = "progress.json"
 LOCK = "search.lock"
+SHORT_LIST = "short-list"
+"""The stage whose outcomes order the best candidates."""
 
 
 class Run:
-    """One search with its folder; see `ghnas.engine.runs`.
+    """One search with its folder.
 
     Args:
         path: The folder.
@@ -71,17 +69,20 @@ class Run:
         space = space.with_skeleton(**manifest.skeleton)
         return space.for_images(manifest.image_shape, len(manifest.classes))
 
+    @property
+    def form(self) -> TrialFormat:
+        """How trials stand in the study."""
+        return TrialFormat(self.space, self.manifest.objectives)
+
     def study(self) -> optuna.Study:
         """The search's record: trial n is the n-th candidate.
 
         Raises:
             UserError: If the record is missing or damaged.
         """
-        return self._load_study(self._open_storage())
+        return self._load_study(self.open_storage())
 
     def _load_study(self, storage: BaseStorage) -> optuna.Study:
-        import optuna
-
         try:
             return optuna.load_study(study_name=self.manifest.study_name, storage=storage)
         except KeyError as error:
@@ -90,26 +91,24 @@ class Run:
                 "it was deleted or replaced"
             ) from error
 
-    def finetune_study(self) -> optuna.Study:
-        """A study for fine-tuning, with its curves as intermediate values; see `_study_beside`."""
-        return self._study_beside("finetune", {"accuracy": OBJECTIVES["accuracy"]})
-
-    def refine_study(self) -> optuna.Study:
-        """A study of the candidates in `ghnas.engine.short_list`."""
-        return self._study_beside("refine", {"refined": "maximize"})
-
-    def _study_beside(self, kind: str, objectives: dict[str, Direction]) -> optuna.Study:
+    def study_beside(self, kind: str, objective: str, direction: Direction) -> optuna.Study:
         """A study beside the search's, in the same storage, made on first use.
 
-        Trials of a search are finished and take no more values.
+        Trials of a search are finished and take no more values, so that a later stage, such as
+        fine-tuning, has a study of its own.
+
+        Args:
+            kind: Of stage; the study's name is the search's with this behind it.
+            objective: Name of its value.
+            direction: Of its value.
         """
         if self.manifest.storage is None:
             repair_journal(self.study_path)
         with writing(self.study_path):
             return create_study(
-                self._open_storage(),
+                self.open_storage(),
                 self._name_beside(kind),
-                objectives,
+                {objective: direction},
                 {"search": self.name},
                 may_exist=True,
             )
@@ -117,73 +116,56 @@ class Run:
     def _name_beside(self, kind: str) -> str:
         return f"{self.manifest.study_name}-{kind}"
 
-    def _open_storage(self) -> BaseStorage:
+    def open_storage(self) -> BaseStorage:
+        """Optuna's storage of the run.
+
+        Raises:
+            UserError: If it is missing or damaged.
+        """
         if self.manifest.storage is None and not self.study_path.is_file():
             raise UserError(f"{self.study_path}: missing, the run has lost its record")
         return open_storage(self.study_path, self.manifest.storage)
 
-    @property
-    def trial_format(self) -> TrialFormat:
-        """How records stand in the study."""
-        return TrialFormat(self.space, self.manifest.objectives)
-
-    def writer(self) -> TrialWriter:
-        """Where the search writes its trials."""
-        if self.manifest.storage is None:
-            return JournalWriter(self.study_path, len(self.manifest.objectives))
-        return DatabaseWriter(self.study(), self.manifest.storage)
-
-    def recorded(self) -> list[Record]:
-        """What was recorded, in the order of proposal.
+    def read(self) -> list[Trial]:
+        """What was recorded, in the order of asking.
 
         Raises:
             UserError: If the record is missing, damaged, or holds trials of somebody else.
         """
-        to_record = self.trial_format.record
-        return [to_record(trial) for trial in self.study().get_trials(deepcopy=False)]
+        return self.form.trials(self.study())
+
+    @cached_property
+    def _writer(self) -> TrialWriter:
+        return open_writer(self.study(), self.study_path, self.manifest.storage)
+
+    def write(self, trials: Sequence[Trial]) -> None:
+        """Append trials; they are on the disk when this returns.
+
+        Raises:
+            UserError: If the disk is full, or the folder or the database not writable.
+        """
+        form = self.form
+        self._writer.write([form.frozen(trial) for trial in trials])
 
     @property
     def complete(self) -> bool:
         """Whether the whole budget is recorded."""
         return len(self.study().get_trials(deepcopy=False)) >= self.manifest.budget
 
-    def ranked(self, limit: int | None = None) -> list[Ranked]:
-        """Distinct architectures, best first.
-
-        With one objective the best comes first; with several the Pareto front comes first, front
-        and rest each by accuracy or consensus. Those of a short list that was trained for a moment
-        come before the others, by what came out. Ties: fewer parameters, then the earlier one.
+    def ranked(self, limit: int | None = None) -> list[Trial]:
+        """Distinct architectures, best first; see `rank_trials`.
 
         Args:
             limit: Only so many.
         """
-        storage = self._open_storage()
-        study = self._load_study(storage)
-        to_record = self.trial_format.record
-        records = [to_record(trial) for trial in study.get_trials(deepcopy=False)]
-        distinct = [record for record in records if record.duplicate_of is None]
-        front = _front(study, distinct) if len(self.manifest.objectives) > 1 else set()
-        refined = self._refined(storage)
+        storage = self.open_storage()
+        outcomes = self._short_trainings(storage)
+        return rank_trials(self._load_study(storage), self.form, outcomes)[:limit]
 
-        def order(record: Record) -> tuple[float, ...]:
-            trained = refined.get(record.number, -math.inf)
-            return (record.number not in front, -trained, -record.quality, record.params,
-                    record.number)  # fmt: skip
-
-        distinct.sort(key=order)
-        if not front:
-            front = {record.number for record in distinct[:1]}
-        return [
-            Ranked(rank, record, record.number in front, refined.get(record.number))
-            for rank, record in enumerate(distinct[:limit], start=1)
-        ]
-
-    def _refined(self, storage: BaseStorage) -> dict[int, float]:
-        """What came out for each trial of the search that was trained for a moment."""
-        import optuna
-
+    def _short_trainings(self, storage: BaseStorage) -> dict[int, float]:
+        """The outcome for each trial of the search that had a short training."""
         try:
-            study = optuna.load_study(study_name=self._name_beside("refine"), storage=storage)
+            study = optuna.load_study(study_name=self._name_beside(SHORT_LIST), storage=storage)
         except KeyError:
             return {}
         return {
@@ -198,47 +180,85 @@ class Run:
         Raises:
             UserError: If one of them has changed.
         """
-        manifest = self.manifest
-        if ghn_sha256 != manifest.ghn_sha256:
-            raise UserError(
-                f"run {self.name} was started with another GHN ({manifest.ghn}, SHA-256 "
-                f"{manifest.ghn_sha256[:12]}, now {ghn_sha256[:12]}); start a new search, or "
-                "give back that file"
-            )
-        if data_fingerprint != manifest.data_fingerprint:
-            raise UserError(
-                f"run {self.name} was started with other images ({manifest.data}, SHA-256 "
-                f"{manifest.data_fingerprint[:12]}, now {data_fingerprint[:12]}); start a new "
-                "search, or give back those images"
-            )
+        objective, sources = self.manifest.objective, self.manifest.sources
+        found = {
+            "ghn_sha256": (ghn_sha256, "another GHN", sources.ghn, "that file"),
+            "data_fingerprint": (data_fingerprint, "other images", sources.data, "those images"),
+        }
+        for key, (now, what, source, back) in found.items():
+            known = objective.get(key, "")
+            if now != known:
+                raise UserError(
+                    f"run {self.name} was started with {what} ({source}, SHA-256 {known[:12]}, "
+                    f"now {now[:12]}); start a new search, or give back {back}"
+                )
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from searching in this run; mend what a killed one left.
+    def locked(self, stage: str = "search") -> Iterator[None]:
+        """Keep other processes from the same stage of this run; mend what a killed one left.
+
+        Args:
+            stage: `search` or `finetune`.
 
         Raises:
-            UserError: If another process searches in it, or the folder is not writable.
+            UserError: If another process is at it, or the folder is not writable.
         """
+        doing = {"search": "searched", "finetune": "fine-tuned"}[stage]
         with writing(self.path):
-            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.path / f"{stage}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if not try_lock(handle):
-                raise UserError(f"run {self.name} is being searched by another process")
+                raise UserError(
+                    f"run {self.name} is being {doing} by another process: wait until it has ended"
+                )
             if self.manifest.storage is None and self.study_path.is_file():
                 repair_journal(self.study_path)
-            yield
+            try:
+                yield
+            finally:
+                unlock(handle)
         finally:
             os.close(handle)  # the kernel releases the lock, also when the process is killed
 
-    def note_progress(self, done: int, best_accuracy: float | None) -> None:
+    def note_progress(self, done: int, best: float | None) -> None:
         """Keep the figures that `list_runs` shows, so that it need not read every study."""
         with writing(self.path / PROGRESS):
-            write_atomically(
-                self.path / PROGRESS, json.dumps({"done": done, "best_accuracy": best_accuracy})
-            )
+            write_atomically(self.path / PROGRESS, json.dumps({"done": done, "best": best}))
 
 
-def _front(study: optuna.Study, records: Sequence[Record]) -> set[int]:
-    """Numbers of the records on the Pareto front."""
-    best = {trial.number for trial in study.best_trials} if records else set()
-    return {record.number for record in records if record.number in best}
+def open_run(path: Path) -> Run:
+    """Open a run's folder.
+
+    Raises:
+        UserError: If it is none, is damaged, or was written by another version.
+    """
+    return Run(path, read_manifest(path / MANIFEST))
+
+
+def create_run(path: Path, manifest: Manifest) -> Run:
+    """Make a run's folder with its manifest and its study.
+
+    Args:
+        path: The folder; it must not exist, or be empty.
+        manifest: What to search; the study gets the folder's name.
+
+    Raises:
+        UserError: If the folder cannot be written or the storage cannot be opened.
+    """
+    manifest = manifest.model_copy(update={"study_name": path.resolve().name})
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty: choose another folder for the search")
+    try:
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            storage = open_storage(path / JOURNAL, manifest.storage)
+            objectives = dict(zip(manifest.objectives, manifest.directions, strict=True))
+            create_study(storage, manifest.study_name, objectives, manifest.summary())
+            # last: a folder with a manifest is a whole run
+            write_atomically(path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    except UserError:
+        with contextlib.suppress(OSError):
+            (path / JOURNAL).unlink(missing_ok=True)
+            path.rmdir()
+        raise
+    return Run(path, manifest)

@@ -1,95 +1,38 @@
-"""Runs in a results folder: making one, finding one, listing all, choosing from one."""
+"""The runs of a results folder: starting, finding and listing them, and choosing from one."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ghnas.engine.manifest import (
-    FORMAT_VERSION,
-    Manifest,
-    new_manifest,
-    parse_objectives,
-    read_manifest,
-)
-from ghnas.engine.record import Ranked, Record
-from ghnas.engine.run import JOURNAL, MANIFEST, PROGRESS, Run
-from ghnas.engine.storage import create_study, open_storage, writing
-from ghnas.spaces import parse_space
+from ghnas.engine.run import MANIFEST, PROGRESS, Run, open_run
+from ghnas.engine.storage import writing
+from ghnas.engine.trials import UNSCORED, Trial
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import write_atomically
-
-__all__ = [
-    "FORMAT_VERSION",
-    "Manifest",
-    "Ranked",
-    "Record",
-    "Run",
-    "RunSummary",
-    "create_run",
-    "find_run",
-    "latest_run",
-    "list_runs",
-    "new_manifest",
-    "open_run",
-    "parse_objectives",
-    "select",
-]
 
 
-def create_run(root: Path, manifest: Manifest) -> Run:
-    """Make a run's folder with its manifest and its study.
-
-    Args:
-        root: The results folder.
-        manifest: From `new_manifest`; the study gets the folder's name.
+def new_run_folder(root: Path, space: str, sampler: str) -> Path:
+    """An empty folder for a new run, named by the time, the space and the sampler.
 
     Raises:
-        UserError: If the folder cannot be written or the storage cannot be opened.
+        UserError: If the results folder cannot be written.
     """
-    space = parse_space(manifest.space_text, manifest.space)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    with writing(root):
-        path = _new_folder(root / "runs", f"{stamp}-{space.name}-{manifest.strategy}")
-    manifest = manifest.model_copy(update={"study_name": path.name})
-    try:
-        with writing(path):
-            storage = open_storage(path / JOURNAL, manifest.storage)
-            objectives = dict(zip(manifest.objectives, manifest.directions, strict=True))
-            create_study(storage, path.name, objectives, manifest.summary())
-            # last: a folder with a manifest is a whole run
-            write_atomically(path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-    except UserError:
-        for file in (path / JOURNAL, path):
-            with contextlib.suppress(OSError):
-                file.rmdir() if file.is_dir() else file.unlink()
-        raise
-    return Run(path, manifest)
-
-
-def _new_folder(parent: Path, name: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{space}-{sampler}"
     number = 1
-    while True:
-        path = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
-
-
-def open_run(path: Path) -> Run:
-    """Open a run's folder.
-
-    Raises:
-        UserError: If it is none, is damaged, or was written by a newer version.
-    """
-    return Run(path, read_manifest(path / MANIFEST))
+    with writing(root):
+        (root / "runs").mkdir(parents=True, exist_ok=True)
+        while True:
+            path = root / "runs" / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return path
 
 
 def find_run(root: Path, name: str | None = None) -> Run:
@@ -138,6 +81,8 @@ class RunSummary:
 
     Args:
         created: Time in UTC.
+        best: Accuracy of the best candidate, or its first value if there is no accuracy.
+        is_accuracy: Whether `best` is an accuracy in [0, 1].
         done: Candidates recorded; a search that was killed may have recorded a few more.
         problem: What is wrong with the run, if it cannot be read; the rest is then empty.
     """
@@ -147,10 +92,11 @@ class RunSummary:
     created: datetime | None = None
     space: str = ""
     data: str = ""
-    strategy: str = ""
+    sampler: str = ""
     budget: int = 0
     done: int = 0
-    best_accuracy: float | None = None
+    best: float | None = None
+    is_accuracy: bool = True
     problem: str | None = None
 
 
@@ -172,47 +118,78 @@ def _summarise(path: Path) -> RunSummary:
         path=path,
         created=datetime.fromisoformat(manifest.created).astimezone(UTC),
         space=manifest.space,
-        data=manifest.data,
-        strategy=manifest.strategy,
+        data=manifest.sources.data or manifest.objective.get("data", ""),
+        sampler=manifest.sampler,
         budget=manifest.budget,
         done=progress.get("done", 0),
-        best_accuracy=progress.get("best_accuracy"),
+        best=progress.get("best"),
+        is_accuracy="ghn_sha256" in manifest.objective,
     )
 
 
-def select(run: Run, selection: str) -> list[Ranked]:
-    """Architectures of a run by rank or trial number.
+_TOP = re.compile(r"top-?(.*)", re.IGNORECASE)
+_TRIAL = re.compile(r"(?:trial-?|#)?(.*)", re.IGNORECASE)
+
+
+def select(run: Run, selection: str) -> list[Trial]:
+    """Architectures of a run.
 
     Args:
-        run: The run.
-        selection: `top-5`, `best`, `front` (the Pareto front) or a trial's number, as `#123`.
+        run: The run that they are from.
+        selection: `top-N` (the best N), `best`, `front` (the Pareto front), `trial-N` (by number)
+            or an architecture in the notation of the run's space.
 
     Raises:
-        UserError: If the selection cannot be read or there is no such architecture.
+        UserError: If the selection cannot be read or names nothing.
     """
-    kind, _, count = selection.partition("-")
-    if kind == "top" and count.isdigit() and int(count) > 0:
-        chosen = run.ranked(int(count))
-    elif selection == "best":
+    text = selection.strip()
+    if any(mark in text for mark in "(=|"):
+        return [_from_notation(run, text)]
+    if (match := _TOP.fullmatch(text)) is not None:
+        chosen = run.ranked(_number(match[1], text, least=1))
+    elif text == "best":
         chosen = run.ranked(1)
-    elif selection == "front":
-        chosen = [item for item in run.ranked() if item.front]
-    elif selection.removeprefix("#").isdigit():
-        chosen = _by_number(run, int(selection.removeprefix("#")))
+    elif text == "front":
+        chosen = [trial for trial in run.ranked() if trial.front]
+    elif text and (text[0] in "#0123456789" or text.lower().startswith("trial")):
+        match = _TRIAL.fullmatch(text)
+        chosen = _by_number(run, _number(match[1] if match else "", text, least=0))
     else:
-        raise UserError(
-            f"cannot read {selection!r}: expected top-5 (or another number from 1), best, front, "
-            "or the number of a trial, as #123"
-        )
+        raise UserError(f"unknown selection {text!r}: use top-N, front, trial-N or a genotype")
     if not chosen:
         raise UserError(f"run {run.name} has no scored candidate yet; run `ghnas search --resume`")
     return chosen
 
 
-def _by_number(run: Run, number: int) -> list[Ranked]:
-    records = run.recorded()
-    if number >= len(records):
-        raise UserError(f"run {run.name} has no trial {number}: it has {len(records)} trials")
-    same_as = records[number].duplicate_of
+def _number(digits: str, text: str, least: int) -> int:
+    if not digits.isascii() or not digits.isdigit() or int(digits) < least:
+        raise UserError(f"{text!r} needs a whole number of {least} or more, as in top-5 or trial-7")
+    return int(digits)
+
+
+def _by_number(run: Run, number: int) -> list[Trial]:
+    trials = run.read()
+    if number >= len(trials):
+        raise UserError(f"run {run.name} has no trial {number}: it has {len(trials)} trials")
+    if trials[number].error is not None:
+        raise UserError(f"trial {number} of run {run.name} failed: {trials[number].error}")
+    same_as = trials[number].duplicate_of
     original = number if same_as is None else same_as
-    return [item for item in run.ranked() if item.record.number == original]
+    return [item for item in run.ranked() if item.number == original]
+
+
+def _from_notation(run: Run, text: str) -> Trial:
+    """The run's own trial of that architecture, or one that was never scored."""
+    architecture = run.space.parse(text)
+    for trial in run.ranked():
+        if architecture.hash.startswith(trial.hash):
+            return trial
+    return Trial(
+        number=UNSCORED,
+        architecture=architecture,
+        values=(),
+        parameters=architecture.parameters,
+        flops=architecture.flops,
+        hash=architecture.hash,
+        rank=1,
+    )

@@ -1,57 +1,59 @@
-"""Strategies: which candidates to score next.
+"""Samplers: which candidates to score next.
 
-A strategy is an object with `propose` and `tell`, and a name under `register`. What it proposes
-must depend on the random generator and on what it was told alone, so that a run can be repeated
+A sampler is an object with `ask` and `tell`, and a name under `register`. What it asks for must
+depend on the random generator and on what it was told alone, so that a search can be repeated
 and resumed.
 """
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import optuna
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.trial import TrialState, create_trial
 
 from ghnas.architectures.architecture import Architecture
+from ghnas.engine.trials import Directions, distributions
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 
-Directions = tuple[Literal["maximize", "minimize"], ...]
-"""`maximize` or `minimize` for each objective."""
+BATCH = 128
+"""Candidates that are asked for together, unless a sampler or an objective wants fewer."""
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """A candidate with its objectives' values, in the order of the directions."""
+class Sampler(Protocol):
+    """Asks for candidates and learns from their values."""
 
-    candidate: Architecture
-    values: tuple[float, ...]
+    learns: bool
+    """Whether it depends on values; if not, candidates are asked for while others are scored."""
+    repeatable: bool
+    """Whether equal generators and values give equal candidates, so that an interrupted search
+    goes on exactly as if it had not been."""
+    batch_size: int
+    """Candidates that are best asked for together."""
 
-
-class Strategy(Protocol):
-    """Proposes candidates and learns from their results."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether proposals depend on results; if not, they are made while others are scored."""
-
-    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
+    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
         """So many candidates that connect image and output.
 
-        Called again in the same batch for those that break a constraint or are not new.
+        Called again in the same batch for those that break a limit or are not new.
         """
 
-    def tell(self, results: Sequence[Evaluated]) -> None:
-        """The results of one whole batch, in the order of proposal."""
+    def tell(self, results: Sequence[Architecture]) -> None:
+        """The architectures of one whole batch with their values, in the order of asking."""
 
 
-Factory = Callable[[Space, Directions], Strategy]
-STRATEGIES: dict[str, Factory] = {}
+Factory = Callable[[Space, Directions], Sampler]
+SAMPLERS: dict[str, Factory] = {}
 
 
 def register(name: str) -> Callable[[Factory], Factory]:
-    """Make a strategy known by a name.
+    """Make a sampler known by a name.
 
     Example:
         >>> @register("first")
@@ -59,45 +61,52 @@ def register(name: str) -> Callable[[Factory], Factory]:
     """
 
     def add(factory: Factory) -> Factory:
-        STRATEGIES[name] = factory
+        SAMPLERS[name] = factory
         return factory
 
     return add
 
 
-def check_strategy(name: str) -> None:
-    """Check that there is such a strategy.
+def create_sampler(name: str | BaseSampler, space: Space, directions: Directions) -> Sampler:
+    """A sampler before its first batch.
+
+    Args:
+        name: One of `SAMPLERS`, or any of Optuna's samplers.
+        space: The search space.
+        directions: Of the objectives.
+
+    Raises:
+        UserError: If there is no such sampler, naming those that there are.
+    """
+    if isinstance(name, BaseSampler):
+        return OptunaSampler(space, directions, name)
+    check_sampler(name)
+    return SAMPLERS[name](space, directions)
+
+
+def check_sampler(name: str) -> None:
+    """Make sure that there is a sampler of that name.
 
     Raises:
         UserError: Naming those that there are.
     """
-    if name not in STRATEGIES:
-        raise UserError(f"unknown strategy {name!r}; known are {', '.join(STRATEGIES)}")
-
-
-def create_strategy(name: str, space: Space, directions: Directions) -> Strategy:
-    """A strategy by name, before its first batch.
-
-    Raises:
-        UserError: If there is no such strategy.
-    """
-    check_strategy(name)
-    return STRATEGIES[name](space, directions)
+    if name not in SAMPLERS:
+        raise UserError(f"unknown sampler {name!r}; known are {', '.join(SAMPLERS)}")
 
 
 @register("random")
 class RandomSearch:
     """Uniform over each choice."""
 
-    learns = False
+    learns, repeatable, batch_size = False, True, BATCH
 
     def __init__(self, space: Space, directions: Directions) -> None:
         self.space = space
 
-    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
+    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
         return [self.space.sample(rng) for _ in range(count)]
 
-    def tell(self, results: Sequence[Evaluated]) -> None:
+    def tell(self, results: Sequence[Architecture]) -> None:
         pass
 
 
@@ -105,51 +114,227 @@ class RandomSearch:
 class Evolution:
     """Regularised evolution (Real et al., AAAI 2019).
 
-    The population is the latest `population` candidates; a child is the best of `tournament`
-    random ones with one choice changed. The oldest die, not the worst.
+    The population is the latest candidates; a child is the best of `tournament` random ones with
+    one choice changed. The oldest die, not the worst. The population holds at least two batches,
+    so that no candidate dies before it could be a parent.
     """
 
-    learns = True
-    population = 64
+    learns, repeatable, batch_size = True, True, 64
+    population = 128
     tournament = 16
 
     def __init__(self, space: Space, directions: Directions) -> None:
         self.space = space
         self.directions = directions
-        self._alive: deque[Evaluated] = deque(maxlen=self.population)
+        self._alive: deque[Architecture] = deque()
 
-    def propose(self, count: int, rng: random.Random) -> list[Architecture]:
+    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
         newborn = min(max(self.population - len(self._alive), 0), count)
         return [self.space.sample(rng) for _ in range(newborn)] + [
-            self.space.mutate(self._parent(rng).candidate, rng) for _ in range(count - newborn)
+            self.space.mutate(self._parent(rng), rng) for _ in range(count - newborn)
         ]
 
-    def tell(self, results: Sequence[Evaluated]) -> None:
+    def tell(self, results: Sequence[Architecture]) -> None:
         self._alive.extend(results)
+        while len(self._alive) > max(self.population, 2 * len(results)):
+            self._alive.popleft()
 
-    def _parent(self, rng: random.Random) -> Evaluated:
+    def _parent(self, rng: random.Random) -> Architecture:
         if not self._alive:  # the first batch is larger than the population
-            return Evaluated(self.space.sample(rng), ())
+            return self.space.sample(rng)
         contest = rng.sample(list(self._alive), min(self.tournament, len(self._alive)))
         gains = [gain(item.values, self.directions) for item in contest]
         best = min(range(len(contest)), key=lambda i: (worse_than(i, gains), *negated(gains[i])))
         return contest[best]
 
 
-@register("tpe")
-def tpe(space: Space, directions: Directions) -> Strategy:
-    """Optuna's tree-structured Parzen estimator."""
-    from ghnas.engine.optuna_samplers import ParzenSearch
+class OptunaSampler:
+    """Any of Optuna's samplers, on a study in memory.
 
-    return ParzenSearch(space, directions)
+    The study of a run is not used: it may be a database, and candidates would depend on when it
+    was read. The one in memory follows from the values alone.
+
+    Args:
+        space: The search space.
+        directions: Of the objectives.
+        sampler: Optuna's; it decides on its own seed.
+    """
+
+    learns, repeatable, batch_size = True, False, 1
+    tries = 10
+    """Candidates without a path from image to output that are put up with for one that has it."""
+
+    def __init__(
+        self, space: Space, directions: Directions, sampler: BaseSampler | None = None
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space = space
+        self.directions = directions
+        self._distributions = distributions(space)
+        self._study = self._empty_study(sampler)
+        self._asked: dict[Architecture, optuna.Trial] = {}
+
+    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
+        return [self._ask() or self.space.sample(rng) for _ in range(count)]
+
+    def tell(self, results: Sequence[Architecture]) -> None:
+        for architecture in results:
+            trial = self._asked.pop(architecture, None)
+            if trial is None:
+                self._add([architecture])
+            else:
+                self._study.tell(trial, list(architecture.values))
+        for trial in self._asked.values():  # those that broke a limit or were not new
+            self._study.tell(trial, state=TrialState.FAIL)
+        self._asked = {}
+
+    def _empty_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
+        return optuna.create_study(directions=list(self.directions), sampler=sampler)
+
+    def _ask(self) -> Architecture | None:
+        for _ in range(self.tries):
+            trial = self._study.ask(self._distributions)
+            choices = {item.name: trial.params[item.name] for item in self.space.choices}
+            architecture = self.space.architecture(choices)
+            if self.space.is_connected(choices) and architecture not in self._asked:
+                self._asked[architecture] = trial
+                return architecture
+            self._study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def _add(self, results: Sequence[Architecture], notes: Mapping[str, Any] | None = None) -> None:
+        """Add finished trials with a sampler's notes, as in a trial that was asked for."""
+        for item in results:
+            self._study.add_trial(
+                create_trial(
+                    values=list(item.values),
+                    params=dict(item.choices),
+                    distributions=self._distributions,
+                    system_attrs=dict(notes or {}),
+                )
+            )
+
+
+class _SeededSampler(OptunaSampler):
+    """One of Optuna's samplers made anew for each batch, with the batch's seed.
+
+    What is asked for is then discarded, and results come in as trials of their own: a resumed
+    search, which has results but never asked, has the same study.
+    """
+
+    repeatable, batch_size = True, BATCH
+
+    def sampler(self, seed: int) -> BaseSampler:
+        """A new sampler."""
+        raise NotImplementedError
+
+    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
+        self._study.sampler = self.sampler(rng.randrange(2**32))
+        return super().ask(count, rng)
+
+    def tell(self, results: Sequence[Architecture]) -> None:
+        self._add(results)
+
+    def _ask(self) -> Architecture | None:
+        for _ in range(self.tries):
+            trial = self._study.ask(self._distributions)
+            choices = {item.name: trial.params[item.name] for item in self.space.choices}
+            self._study.tell(trial, state=TrialState.FAIL)
+            if self.space.is_connected(choices):
+                return self.space.architecture(choices)
+        return None
+
+
+@register("tpe")
+class ParzenSearch(_SeededSampler):
+    """Tree-structured Parzen estimator (Bergstra et al., NIPS 2011).
+
+    The sampler's time grows with the number of trials (0.13 s for each candidate at 4,000). It
+    models the 25 best against the others, so it is shown the `best` and the `latest` only.
+    """
+
+    best = 50
+    latest = 200
+
+    def __init__(self, space: Space, directions: Directions) -> None:
+        super().__init__(space, directions)
+        self._shown: list[Architecture] = []
+        self._waiting: list[Architecture] = []
+
+    def sampler(self, seed: int) -> BaseSampler:
+        return TPESampler(seed=seed)
+
+    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
+        self._add(self._waiting)
+        self._waiting = []
+        return super().ask(count, rng)
+
+    def tell(self, results: Sequence[Architecture]) -> None:
+        self._shown += results
+        self._waiting += results
+        if len(self._shown) > 2 * (self.best + self.latest):
+            self._shown = self._selection()
+            self._waiting = list(self._shown)
+            self._study = self._empty_study()
+
+    def _selection(self) -> list[Architecture]:
+        """The best, then the latest of the others, each in their old order."""
+        gains = [gain(item.values, self.directions) for item in self._shown]
+        several = len(self.directions) > 1
+        order = sorted(
+            range(len(gains)),
+            key=lambda i: (worse_than(i, gains) if several else 0, *negated(gains[i])),
+        )
+        best = set(order[: self.best])
+        others = [i for i in range(len(gains)) if i not in best][-self.latest :]
+        return [self._shown[i] for i in sorted([*best, *others])]
 
 
 @register("nsga2")
-def nsga2(space: Space, directions: Directions) -> Strategy:
-    """Optuna's NSGA-II."""
-    from ghnas.engine.optuna_samplers import GeneticSearch
+class GeneticSearch(_SeededSampler):
+    """NSGA-II (Deb et al., 2002).
 
-    return GeneticSearch(space, directions)
+    The sampler notes its generation in each trial, and a generation's parents in the study when
+    it is first asked for a child of theirs. Both follow from the values alone, so a probe before
+    a batch is asked for or told brings them about in a resumed search too. Trials older than the
+    parents are never looked at again; without them asking takes the same time at the end of a
+    search as at its start.
+    """
+
+    population = 50
+
+    def sampler(self, seed: int) -> NSGAIISampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return NSGAIISampler(population_size=self.population, seed=seed)
+
+    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
+        self._probe()
+        return super().ask(count, rng)
+
+    def tell(self, results: Sequence[Architecture]) -> None:
+        self._add(results, self._probe())
+
+    def _probe(self) -> Mapping[str, Any]:
+        """What the sampler notes in a trial that is asked for now."""
+        sampler = self._study.sampler = self.sampler(seed=0)
+        trial = self._study.ask(self._distributions)
+        probe = self._study.tell(trial, state=TrialState.FAIL)
+        generation = sampler.get_trial_generation(self._study, probe)
+        if generation < 2:
+            return probe.system_attrs
+        parents = sampler.get_parent_population(self._study, generation)
+        self._study = self._empty_study()
+        first = dict.fromkeys(probe.system_attrs, 0)
+        for item in parents:
+            architecture = self.space.architecture(item.params)
+            self._add([with_values(architecture, item.values)], first)
+        return self._probe()
+
+
+def with_values(architecture: Architecture, values: Sequence[float]) -> Architecture:
+    """The architecture with the objectives' values."""
+    return replace(architecture, values=tuple(values))
 
 
 def gain(values: Sequence[float], directions: Directions) -> tuple[float, ...]:

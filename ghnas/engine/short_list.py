@@ -13,21 +13,27 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
-from ghnas.engine.manifest import check_refinable
-from ghnas.engine.record import FLOOR, Record, TrialFormat
-from ghnas.engine.run import Run
+from ghnas.data import random_batches
+from ghnas.engine.manifest import SHORT_TRAINING_STEPS
+from ghnas.engine.objectives import ZeroShot
+from ghnas.engine.run import SHORT_LIST, Run
+from ghnas.engine.search import check_one_objective
 from ghnas.engine.storage import writing
+from ghnas.engine.trials import Trial, TrialFormat, rank_trials
 from ghnas.executors.base import Parameters
+from ghnas.scoring.composite import FLOOR
 from ghnas.scoring.evaluation import Batch
-from ghnas.spaces import Space
+from ghnas.spaces import Space, parse_space
 from ghnas.training.sgd import SGDSettings
 from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
+from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
 
@@ -69,7 +75,40 @@ class RefineJob:
     settings: SGDSettings = SETTINGS
 
 
-def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]) -> None:
+def short_list_job(
+    run: Run, objective: ZeroShot, steps: int = SHORT_TRAINING_STEPS, cells: int | None = None
+) -> RefineJob:
+    """How the best candidates of a run are trained for a moment.
+
+    Args:
+        run: A zero-shot run.
+        objective: The one that it was started with; its images are trained on, normalised as
+            for the zero-shot scores.
+        steps: SGD steps of each.
+        cells: Of the networks that are trained; None: as many as in the space's file.
+    """
+    space, info, data = run.space, objective.ghn.info, objective.data
+    file = parse_space(run.manifest.space_text, run.manifest.space)
+    depth = cells or file.skeleton.get("cells")
+    if isinstance(depth, int):
+        space = space.with_skeleton(cells=depth)
+    batches = random_batches(
+        data.train, BATCH, seed=run.manifest.seed, device=objective.device,
+        mean=info.mean or data.mean, std=info.std or data.std, mirror=data.mirror, shift=1,
+    )  # fmt: skip
+    return RefineJob(
+        space,
+        list(islice(batches, steps)),
+        objective.batches(),
+        objective.device,
+        objective.workers or cores(),
+        run.manifest.seed,
+    )
+
+
+def train_short_list(
+    run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]
+) -> None:
     """Train the best candidates of a run that were not trained yet, and keep what comes out.
 
     `Run.ranked` puts them first from then on. Each is a trial of the study `<run>-refine`, with
@@ -86,13 +125,15 @@ def refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int
             another process searches in it, a training process was ended from outside, or the
             disk is full. What was finished by then is kept.
     """
-    check_refinable(run.manifest.objectives)
+    check_one_objective(run.manifest.objectives)
     with run.locked():
-        _refine_best(run, job, count, report)
+        _train_short_list(run, job, count, report)
 
 
-def _refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]) -> None:
-    study = run.refine_study()
+def _train_short_list(
+    run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]
+) -> None:
+    study = run.study_beside(SHORT_LIST, "short_training", "maximize")
     way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
     for key, value in way.items():
         known = study.user_attrs.get(key, value)
@@ -102,20 +143,21 @@ def _refine_best(run: Run, job: RefineJob, count: int, report: Callable[[int, in
                 "the same again, or start a new search"
             )
         study.set_user_attr(key, value)
-    best = sorted(run.ranked(), key=lambda item: -item.record.quality)[:count]
-    records = {item.record.number: item.record for item in best if item.refined is None}
-    done = len(best) - len(records)
+    best = rank_trials(run.study(), run.form)[:count]
+    done_before = {trial.number for trial in run.ranked() if trial.short_training is not None}
+    left = {trial.number: trial for trial in best if trial.number not in done_before}
+    done = len(best) - len(left)
     report(done, len(best))
     shape, classes = run.manifest.image_shape, len(run.manifest.classes)
     space = job.space.for_images(shape, classes)
     graphs = {
-        number: space.architecture(record.architecture.choices).graph
-        for number, record in records.items()
+        number: space.architecture(trial.architecture.choices).graph
+        for number, trial in left.items()
     }
     with closing(train_all(graphs, job)) as results:
         for number, refined, seconds in results:
             with writing(run.study_path):
-                study.add_trial(_trial(run.trial_format, records[number], refined, seconds))
+                study.add_trial(_frozen(run.form, left[number], refined, seconds))
             done += 1
             report(done, len(best))
 
@@ -144,18 +186,16 @@ def _train_one(job: RefineJob, number: int, graph: Graph) -> tuple[int, ShortTra
     return number, refined, time.monotonic() - began
 
 
-def _trial(
-    form: TrialFormat, record: Record, refined: ShortTraining, seconds: float
-) -> FrozenTrial:
-    """What came out, as a trial with the parameters of the search's own."""
-    trial = form.trial(replace(record, seconds=seconds))
-    trial.values = [max(quality(refined), FLOOR)]
-    trial.user_attrs |= {
-        "trial": record.number,
+def _frozen(form: TrialFormat, trial: Trial, refined: ShortTraining, seconds: float) -> FrozenTrial:
+    """The outcome, as a trial with the parameters of the search's own."""
+    frozen = form.frozen(replace(trial, seconds=seconds))
+    frozen.values = [max(quality(refined), FLOOR)]
+    frozen.user_attrs |= {
+        "trial": trial.number,
         "accuracy": refined.score.accuracy,
         "loss": refined.score.loss,
     }
-    trial.intermediate_values = {
+    frozen.intermediate_values = {
         step: loss for step, loss in enumerate(refined.losses, start=1) if math.isfinite(loss)
     }
-    return trial
+    return frozen

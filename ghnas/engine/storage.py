@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from ghnas.engine.manifest import Direction
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import (
+    BaseJournalBackend,
+    JournalFileBackend,
+    JournalFileSymlinkLock,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from ghnas.engine.trials import Direction
 from ghnas.utils.errors import UserError
 
-if TYPE_CHECKING:
-    import optuna
-    from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
-
-LOCK_PATIENCE = 2.0
-"""Seconds after which a journal's lock counts as left behind; a writer needs milliseconds."""
+LOCK_GRACE = 5
+"""Seconds without a write after which Optuna breaks a journal's lock, whose owner was killed; a
+writer needs milliseconds."""
 
 
 class TrialWriter(Protocol):
@@ -47,24 +52,26 @@ def open_storage(journal: Path, url: str | None) -> BaseStorage:
     Raises:
         UserError: If it cannot be opened or is damaged.
     """
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is not None:
         return _open_database(url)
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
     try:
         with writing(journal):
-            return JournalStorage(JournalFileBackend(str(journal)))
+            return JournalStorage(_backend(journal))
     except (ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{journal}: damaged, it is not an Optuna journal ({error})") from error
 
 
-def _open_database(url: str) -> BaseStorage:
-    from optuna.storages import RDBStorage
+def _backend(journal: Path) -> JournalFileBackend:
+    # the lock is a link to the journal, which must be found from wherever one stands
+    return JournalFileBackend(str(journal.resolve()), _lock(journal))
 
+
+def _lock(journal: Path) -> JournalFileSymlinkLock:
+    return JournalFileSymlinkLock(str(journal.resolve()), LOCK_GRACE)
+
+
+def _open_database(url: str) -> BaseStorage:
     try:
         return RDBStorage(url)
     except Exception as error:  # SQLAlchemy and the drivers raise classes of their own
@@ -92,8 +99,6 @@ def create_study(
     Raises:
         UserError: If it exists and may not.
     """
-    import optuna
-
     try:
         study = optuna.create_study(
             storage=storage,
@@ -126,12 +131,10 @@ class JournalWriter:
     """
 
     def __init__(self, journal: Path, objectives: int) -> None:
-        from optuna.storages.journal import JournalFileBackend
-
         self.journal = journal
         self.objectives = objectives
         with writing(journal):
-            self._file = JournalFileBackend(str(journal))
+            self._file = _backend(journal)
 
     def write(self, trials: Sequence[FrozenTrial]) -> None:
         """See `TrialWriter`.
@@ -146,9 +149,6 @@ class JournalWriter:
 
 def _journal_lines(trials: Sequence[FrozenTrial], objectives: int) -> list[dict[str, Any]]:
     """What Optuna would write to a journal for these trials of its first study."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import BaseJournalBackend
-    from optuna.study import StudyDirection
 
     class Memory(BaseJournalBackend):
         def __init__(self) -> None:
@@ -169,7 +169,7 @@ def _journal_lines(trials: Sequence[FrozenTrial], objectives: int) -> list[dict[
     return memory.logs[start:]
 
 
-class DatabaseWriter:
+class StudyWriter:
     """Writes trials through Optuna, one by one.
 
     Args:
@@ -196,8 +196,17 @@ class DatabaseWriter:
             raise UserError(f"storage {self.url!r}: cannot be written ({problem})") from error
 
 
+def open_writer(study: optuna.Study, journal: Path, url: str | None) -> TrialWriter:
+    """Where the trials of a study are written."""
+    if url is None:
+        return JournalWriter(journal, len(study.directions))
+    return StudyWriter(study, url)
+
+
 def repair_journal(journal: Path) -> None:
-    """Undo what a killed process left: a lock that nobody holds, a last line cut short.
+    """Cut a last line that a killed process did not write to its end.
+
+    A lock that it left behind is broken by Optuna itself.
 
     Args:
         journal: The file.
@@ -205,21 +214,13 @@ def repair_journal(journal: Path) -> None:
     Raises:
         UserError: If the file cannot be changed.
     """
-    from optuna.storages.journal import JournalFileSymlinkLock
-
-    lock = Path(f"{journal}.lock")
+    lock = _lock(journal)
     with writing(journal):
-        deadline = time.monotonic() + LOCK_PATIENCE
-        while os.path.lexists(lock) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        with suppress(FileNotFoundError):
-            lock.unlink()
-        held = JournalFileSymlinkLock(str(journal))
-        held.acquire()
+        lock.acquire()
         try:
             _cut_torn_line(journal)
         finally:
-            held.release()
+            lock.release()
 
 
 def _cut_torn_line(journal: Path) -> None:

@@ -5,55 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ghnas.data import DataSet
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.data import ImageData
+from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.model import GHN
 from ghnas.ghn.published import is_pytorch_file, read_published
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
 
 FORMAT = "1"
-
-
-@dataclass(frozen=True)
-class GHNInfo:
-    """What a hypernetwork was trained for.
-
-    A published checkpoint does not say so: `space` and all that follows is empty, and it fits
-    any space and any data set with its number of classes.
-
-    Args:
-        config: How it is built.
-        space: Name of the search space.
-        skeleton: The space's skeleton.
-        data: Name of the data set.
-        fingerprint: The data set's fingerprint.
-        classes: Class names.
-        image_shape: (C, H, W).
-        mean: Of the training images, a value for each channel.
-        std: The same for the standard deviation.
-        training: Settings and results of the training, for people.
-        sha256: Of the file, empty before it is saved.
-    """
-
-    config: GHNConfig
-    space: str = ""
-    skeleton: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
-    fingerprint: str = ""
-    classes: tuple[str, ...] = ()
-    image_shape: tuple[int, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    training: dict[str, Any] = field(default_factory=dict)
-    sha256: str = ""
 
 
 def save_ghn(path: Path, ghn: GHN, info: GHNInfo) -> None:
@@ -100,8 +67,7 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
             key: tuple(header.pop(key)) for key in ("classes", "image_shape", "mean", "std")
         }
         info = GHNInfo(config=config, sha256=_sha256(path), **lists, **header)
-        ghn = GHN(config)
-        ghn.info = info
+        ghn = GHN(config, info)
         ghn.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a GHN that this version can read ({error})") from error
@@ -156,7 +122,7 @@ def find_ghn(space: str, data: str, train: str | None = None) -> Path:
     return path
 
 
-def check_ghn(info: GHNInfo, space: Space, data: DataSet, train: str | None = None) -> None:
+def check_ghn(info: GHNInfo, space: Space, data: ImageData, train: str | None = None) -> None:
     """Make sure that a hypernetwork fits.
 
     Args:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.architectures.tracing.trace import trace
+from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.decoder import (
     VECTORS,
     ConvDecoder,
@@ -32,46 +31,6 @@ from ghnas.ghn.features import (
     graph_features,
 )
 
-if TYPE_CHECKING:
-    from ghnas.ghn.checkpoint import GHNInfo
-
-
-@dataclass(frozen=True)
-class GHNConfig:
-    """What a hypernetwork is built from.
-
-    Args:
-        num_classes: Classes of the networks that it predicts for.
-        max_shape: Largest (out, in, height, width) that is decoded; larger ones are tiled.
-        hid: Width of the node states; a multiple of 4.
-        hypernet: `gatedgnn`, or `mlp` for the baseline that does not see the graph.
-        decoder: `conv` or `mlp`.
-        weight_norm: Normalise the predicted parameters.
-        ve: Virtual edges.
-        layernorm: LayerNorm on the final node states.
-    """
-
-    num_classes: int = 10
-    max_shape: tuple[int, int, int, int] = (64, 64, 7, 7)
-    hid: int = 32
-    hypernet: Literal["gatedgnn", "mlp"] = "gatedgnn"
-    decoder: Literal["conv", "mlp"] = "conv"
-    weight_norm: bool = True
-    ve: bool = True
-    layernorm: bool = True
-
-    def as_dict(self) -> dict[str, object]:
-        """As plain data."""
-        return asdict(self) | {"max_shape": list(self.max_shape)}
-
-
-PRESETS: dict[str, dict[str, object]] = {
-    "ghn2": {},
-    "ghn1": {"ve": False, "weight_norm": False, "layernorm": False},
-    "mlp": {"hypernet": "mlp"},
-}
-"""Settings that differ from GHN-2, by the paper's names."""
-
 
 def read_graphs(
     graphs: Sequence[Graph], config: GHNConfig, keep_head: bool = False
@@ -82,13 +41,17 @@ def read_graphs(
 
 
 class GHN(nn.Module):
-    """Predicts the parameters of many architectures in one pass."""
+    """Predicts the parameters of many architectures in one pass.
 
-    def __init__(self, config: GHNConfig) -> None:
+    Args:
+        config: How it is built.
+        info: What it was trained for; default: nothing in particular.
+    """
+
+    def __init__(self, config: GHNConfig, info: GHNInfo | None = None) -> None:
         super().__init__()
         self.config = config
-        self.info: GHNInfo | None = None
-        """What it was trained for; None if it was not read from a file."""
+        self.info = info or GHNInfo(config)
         width, shape, classes = config.hid, config.max_shape, config.num_classes
         self.embed = nn.Embedding(len(PRIMITIVES), width)
         self.shape_enc = ShapeEncoder(width, classes, shape)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
 

@@ -14,7 +14,7 @@ import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
-from ghnas.data import DataSet
+from ghnas.data import ImageData
 from ghnas.executors.base import Executor, Parameters
 from ghnas.executors.fused import FusedExecutor, compile_kernels
 from ghnas.ghn.model import GHN
@@ -68,7 +68,7 @@ class ScoreJob:
 
     space: Space
     proxy_space: Space
-    data: DataSet
+    data: ImageData
     architectures: Sequence[str]
     methods: Sequence[str]
     ghn: GHN | None

@@ -13,13 +13,14 @@ from rich.text import Text
 
 from ghnas.architectures.architecture import Architecture, Value
 from ghnas.architectures.graph import Graph, Node
-from ghnas.engine.record import trial_name
 from ghnas.reports.drawing import format_shape
 from ghnas.spaces import Space
 
 if TYPE_CHECKING:
     from ghnas.engine.finetuning import FinetuneResult
-    from ghnas.engine.runs import Ranked, Run, RunSummary
+    from ghnas.engine.run import Run
+    from ghnas.engine.runs import RunSummary
+    from ghnas.engine.trials import Trial
 
 FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
 
@@ -168,37 +169,59 @@ def describe_skeleton(skeleton: Mapping[str, object]) -> str:
     return ", ".join(parts)
 
 
-def ranking_table(run: Run, ranked: Sequence[Ranked]) -> Table:
+def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
     """The best candidates of a run."""
-    several = len(run.manifest.objectives) > 1
-    consensus = "consensus" in run.manifest.objectives
-    refined = any(item.refined is not None for item in ranked)
+    names = run.manifest.objectives
+    several = len(names) > 1
+    trained = any(item.short_training is not None for item in ranked)
+    zero_shot = any(item.accuracy is not None for item in ranked)
+    # accuracy, parameters and FLOPs have columns of their own
+    values = [i for i, name in enumerate(names) if name not in ("accuracy", "params", "flops")]
     rows = [
         (
             str(item.rank) + (" *" if several and item.front else ""),
-            trial_name(item),
-            *([_refined(item)] if refined else []),
-            *([f"{item.record.quality:.2f}"] if consensus else []),
-            format_percent(item.record.accuracy),
-            format_count(item.record.params),
-            format_count(item.record.flops),
-            summarise(item.record.architecture),
+            item.name,
+            *([_short_training(item)] if trained else []),
+            *(f"{item.values[i]:.4g}" for i in values),
+            *([format_percent(item.accuracy)] if zero_shot else []),
+            format_count(item.parameters),
+            format_count(item.flops),
+            summarise(item.architecture),
         )
         for item in ranked
     ]
-    score = ("consensus",) if consensus else ()
-    loss = ("loss",) if refined else ()
-    columns = ("#", "trial", *loss, *score, "zero-shot", "params", "FLOPs", Column("made of"))
+    columns: list[str | Column] = [
+        "#",
+        "trial",
+        *(["loss"] if trained else []),
+        *(names[i] for i in values),
+        *(["zero-shot"] if zero_shot else []),
+        "params",
+        "FLOPs",
+        Column("made of"),
+    ]
     note = "*: on the Pareto front; " if several else ""
-    if refined:
+    if trained:
         note += "loss: in nats, in the last half of a short training; "
-    caption = f"{note}zero-shot: accuracy on validation images, no training; {FLOPS_NOTE}"
-    return table(f"The best of {run.name}", columns, rows, caption)
+    if zero_shot:
+        note += "zero-shot: accuracy on validation images, no training; "
+    return table(f"The best of {run.name}", columns, rows, f"{note}{FLOPS_NOTE}")
 
 
-def _refined(item: Ranked) -> str:
-    """The training loss of a candidate that was trained for a moment."""
-    return "-" if item.refined is None else f"{-item.refined:.3f}"
+def describe_values(trial: Trial, objectives: Sequence[str]) -> str:
+    """A trial's values in words, such as `zero-shot 87.1 %`."""
+    words = [
+        f"{name} {value:.4g}"
+        for name, value in zip(objectives, trial.values, strict=False)
+        if name not in ("accuracy", "params", "flops")
+    ]
+    known = trial.accuracy is not None or not words
+    return ", ".join([*words, f"zero-shot {format_percent(trial.accuracy)}"] if known else words)
+
+
+def _short_training(item: Trial) -> str:
+    """The loss of a short training."""
+    return "-" if item.short_training is None else f"{-item.short_training:.3f}"
 
 
 def runs_table(runs: Sequence[RunSummary]) -> Table:
@@ -208,7 +231,7 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
             item.name,
             item.data or "-",
             "-" if item.done is None else f"{item.done:,}/{item.budget:,}",
-            format_percent(item.best_accuracy),
+            _best(item),
             item.problem or "",
         )
         for item in runs
@@ -217,16 +240,22 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
     return table("Runs", columns, rows)
 
 
+def _best(run: RunSummary) -> str:
+    if run.best is None or run.is_accuracy:
+        return format_percent(run.best)
+    return f"{run.best:.4g}"
+
+
 def finetune_table(results: Sequence[FinetuneResult]) -> Table:
     """Accuracy before and after fine-tuning, and what it cost."""
     rows = [
         (
-            trial_name(item.ranked),
+            item.trial.name,
             format_percent(item.zero_shot),
             format_percent(item.trained.validation),
             format_percent(item.trained.test),
-            format_count(item.ranked.record.params),
-            format_count(item.ranked.record.flops),
+            format_count(item.trial.parameters),
+            format_count(item.trial.flops),
             format_seconds(item.trained.seconds),
         )
         for item in results
@@ -244,7 +273,7 @@ def baseline_table(results: Sequence[FinetuneResult]) -> Table:
         saved = item.baseline.steps_saved
         rows.append(
             (
-                trial_name(item.ranked),
+                item.trial.name,
                 format_percent(item.trained.validation),
                 format_percent(item.baseline.validation),
                 format_percent(item.trained.test),

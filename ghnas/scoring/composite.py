@@ -18,13 +18,15 @@ import numpy as np
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
-from ghnas.engine.record import FLOOR
 from ghnas.executors.base import Parameters
 from ghnas.scoring.evaluation import Batch, Evidence, Score, evaluate_one
 from ghnas.scoring.proxies import LOWEST, reaches_output
 from ghnas.scoring.proxies.separation import code_separability
 from ghnas.scoring.scorer import POPULATION, Scorer
 from ghnas.spaces import Space
+
+FLOOR = -1000.0
+"""What stands for minus infinity in a study, which takes no infinite values."""
 
 PARTS = ("fit", "separability", "size")
 

@@ -18,6 +18,10 @@ Batch = tuple[Tensor, Tensor]
 """Normalised images (B, C, H, W) and labels (B,)."""
 
 
+SCORE_BATCH = 64
+"""Images that batch-norm sees at a time: as many as in a hypernetwork's training."""
+
+
 @dataclass(frozen=True)
 class Score:
     """How an architecture does on the given images.

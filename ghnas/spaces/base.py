@@ -48,12 +48,14 @@ class Space(ABC):
 
     Attributes:
         name: Of the space; hypernetworks remember it.
+        text: The YAML file's text.
         image_shape: (C, H, W) of the images that architectures are built for.
         classes: Number of logits.
     """
 
+    text = ""
     image_shape: Shape = (3, 32, 32)
-    classes: int = 10
+    classes = 10
 
     def __init__(self, file: SpaceFile) -> None:
         self.file = file
@@ -85,9 +87,9 @@ class Space(ABC):
         Raises:
             UserError: If the family has no such setting or the value does not fit.
         """
-        return type(self)(self.file.with_skeleton(changes)).for_images(
-            self.image_shape, self.classes
-        )
+        space = type(self)(self.file.with_skeleton(changes))
+        space.text, space.image_shape, space.classes = self.text, self.image_shape, self.classes
+        return space
 
     def for_images(self, image_shape: Shape, classes: int) -> Self:
         """The same space with architectures for other images (C, H, W) and classes."""

@@ -9,9 +9,7 @@ import random
 from collections.abc import Sequence
 from functools import cache, cached_property
 from itertools import combinations
-from typing import Any, NamedTuple, TypeVar
-
-from pydantic import ValidationError
+from typing import Any, NamedTuple, Self, TypeVar
 
 import ghnas.architectures.deepnets_blocks  # noqa: F401  (enters its blocks into the table)
 from ghnas.architectures.architecture import Choices, Value
@@ -22,7 +20,7 @@ from ghnas.architectures.token_ops import Blank, Flatten
 from ghnas.spaces.base import Choice, Space
 from ghnas.spaces.cells import CELLS
 from ghnas.spaces.deepnets_file import DeepNetsFile
-from ghnas.spaces.files import BlockSettings, explain
+from ghnas.spaces.files import BlockSettings
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
@@ -83,15 +81,10 @@ class DeepNetsSpace(Space):
             if item in ("zeros", "max_pool", "avg_pool", "skip")
         )
 
-    def with_skeleton(self, **changes: Any) -> DeepNetsSpace:
+    def with_skeleton(self, **changes: Any) -> Self:
         if "cells" in changes:
             raise UserError(f"space {self.name!r}: the number of cells is a choice")
-        changed = self.file.with_skeleton(changes)
-        try:
-            space = DeepNetsSpace(DeepNetsFile.model_validate(changed))
-        except ValidationError as error:
-            raise UserError(f"space {self.name!r}: {explain(error)}") from error
-        return space.for_images(self.image_shape, self.classes)
+        return super().with_skeleton(**changes)
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:

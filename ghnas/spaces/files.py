@@ -91,9 +91,10 @@ class SpaceFile(StrictModel):
         """
         try:
             skeleton = type(self.skeleton).model_validate(self.skeleton.model_dump() | changes)
+            changed = self.model_copy(update={"skeleton": skeleton})
+            return type(self).model_validate(changed.model_dump())  # other parts may depend on it
         except ValidationError as error:
             raise UserError(f"space {self.name!r}: {explain(error)}") from error
-        return self.model_copy(update={"skeleton": skeleton})
 
 
 def explain(error: ValidationError) -> str:

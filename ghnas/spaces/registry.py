@@ -94,6 +94,8 @@ def parse_space(text: str, path: str) -> Space:
         raise UserError(f"{path}: key 'family': expected one of {known}, found {name!r}")
     file, cls = FAMILIES[name]
     try:
-        return cls(file.model_validate(content))
+        space = cls(file.model_validate(content))
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from error
+    space.text = text
+    return space

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
-from ghnas.data import DataSet, Split, random_batches
+from ghnas.data import ImageData, Split, random_batches
 from ghnas.scoring.evaluation import Batch, evaluate_one
 from ghnas.training.saved import save
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracy
@@ -111,7 +111,7 @@ class Material:
         device: Where.
     """
 
-    data: DataSet
+    data: ImageData
     test: Split
     checks: Sequence[Batch]
     settings: FinetuneSettings

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.data import DataSet, Split
+from ghnas.data import ImageData, Split
 from ghnas.spaces import Space
 from ghnas.training.sgd import SGDSettings, measure_accuracy, train_from_scratch
 from ghnas.utils.errors import UserError
@@ -53,7 +53,7 @@ class GroundTruthJob:
     """
 
     space: Space
-    data: DataSet
+    data: ImageData
     test: Split | None
     architectures: Sequence[str]
     seeds: int

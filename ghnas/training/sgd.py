@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, Linear
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, initialised
-from ghnas.data import DataSet, Split, evaluation_batches, random_batches
+from ghnas.data import ImageData, Split, evaluation_batches, random_batches
 from ghnas.data.batches import Batch
 
 EVALUATION_BATCH = 500
@@ -115,7 +115,7 @@ class SGDTraining:
 
 def train_from_scratch(
     graph: Graph,
-    data: DataSet,
+    data: ImageData,
     steps: int,
     seed: int,
     batch_size: int = 64,
@@ -149,7 +149,7 @@ def train_from_scratch(
 
 @torch.no_grad()
 def measure_accuracy(
-    network: nn.Module, split: Split, data: DataSet, device: torch.device | str = "cpu"
+    network: nn.Module, split: Split, data: ImageData, device: torch.device | str = "cpu"
 ) -> float:
     """Accuracy with running statistics: how the network will be used.
 

@@ -53,3 +53,11 @@ def try_lock(handle: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def unlock(handle: int) -> None:
+    """Release a lock of `try_lock`, also where a forked process still has the file open."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)

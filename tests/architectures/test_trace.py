@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ghnas.architectures.genotypes import parse_genotype
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.tracing.trace import replace_classifier, trace
+from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.features import PRIMITIVES, graph_features
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 

@@ -32,8 +32,8 @@ def test_skeleton_images_and_objective(ghnas: Ghnas, small_ghn: Path, tmp_path: 
     manifest = json.loads(out)["manifest"]
     assert manifest["skeleton"] == SMALL
     assert manifest["image_shape"] == [3, 8, 8]
-    assert manifest["objectives"] == ["consensus"]
-    assert all(item["consensus"] is not None for item in json.loads(out)["best"])
+    assert manifest["objectives"] == ["composite"]
+    assert all(item["composite"] is not None for item in json.loads(out)["best"])
     assert "200/200 for comparison" in err
 
     code, out, err = ghnas("show", "top-1", "--results", tmp_path)
@@ -46,7 +46,7 @@ def test_skeleton_images_and_objective(ghnas: Ghnas, small_ghn: Path, tmp_path: 
     manifest = json.loads(out)["manifest"]
     assert manifest["skeleton"] == SMALL | {"cells": 2}
     assert manifest["objectives"] == ["accuracy"]
-    assert all(item["consensus"] is None for item in json.loads(out)["best"])
+    assert all(item["composite"] is None for item in json.loads(out)["best"])
 
 
 def test_a_file_of_ones_own_says_itself_what_it_is(

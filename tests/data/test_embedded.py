@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghnas.data import DataSet, Split, evaluation_batches, load_data, random_batches
+from ghnas.data import ImageData, Split, evaluation_batches, load_data, random_batches
 from ghnas.data.dataset import channel_statistics, cut, mixed_order
 from ghnas.data.embedded import SPLITS, DigitscapeSettings, _sources, make_digitscapes
 
@@ -21,7 +21,7 @@ CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 
 
 @pytest.fixture(scope="module")
-def embedded() -> DataSet:
+def embedded() -> ImageData:
     return load_data()
 
 
@@ -36,7 +36,7 @@ def make_split(per_class: list[int], seed: int = 0) -> Split:
 # ------------------------------------------------------------------ the embedded set
 
 
-def test_embedded_is_what_it_says(embedded: DataSet) -> None:
+def test_embedded_is_what_it_says(embedded: ImageData) -> None:
     assert embedded.name == "digitscapes"
     assert embedded.classes == tuple("0123456789")
     assert embedded.num_classes == 10
@@ -50,7 +50,7 @@ def test_embedded_is_what_it_says(embedded: DataSet) -> None:
         assert torch.bincount(split.labels).tolist() == [len(split) // 10] * 10
 
 
-def test_embedded_never_changes(embedded: DataSet) -> None:
+def test_embedded_never_changes(embedded: ImageData) -> None:
     # the trained networks that ship know the set by this; it must be the same on every machine
     assert embedded.fingerprint == FINGERPRINT
     assert load_data("digitscapes").fingerprint == embedded.fingerprint
@@ -64,7 +64,7 @@ def test_source_digits_of_the_splits_do_not_overlap() -> None:
         assert not glyphs[first] & glyphs[second]
 
 
-def test_embedded_images_of_a_split_all_differ(embedded: DataSet) -> None:
+def test_embedded_images_of_a_split_all_differ(embedded: ImageData) -> None:
     images = embedded.train.images.reshape(len(embedded.train), -1).numpy()
     assert len({row.tobytes() for row in images}) == len(images)
 
@@ -166,11 +166,11 @@ def test_constant_images_have_a_usable_spread() -> None:
     assert min(std) > 0
 
 
-def test_fingerprint_sees_every_part(embedded: DataSet) -> None:
+def test_fingerprint_sees_every_part(embedded: ImageData) -> None:
     split = make_split([5, 5])
 
     def fingerprint(train: Split, classes: tuple[str, ...] = ("a", "b")) -> str:
-        return DataSet("x", classes, train, split, lambda: split, (0,), (1,), True).fingerprint
+        return ImageData("x", classes, train, split, lambda: split, (0,), (1,), True).fingerprint
 
     changed = Split(split.images.clone(), split.labels)
     changed.images[0, 0, 0, 0] ^= 1

@@ -17,15 +17,14 @@ from typing import Any
 
 import pytest
 from optuna.storages.journal import JournalFileBackend
-from searching import FakeScorer, entries, make_manifest, ranking
+from searching import FakeObjective, entries, finished, go_on, make_run, ranking
 
-from ghnas.engine.loop import SearchProgress, search
-from ghnas.engine.run import LOCK
-from ghnas.engine.runs import Run, create_run, open_run
-from ghnas.scoring.evaluation import Score
+from ghnas.engine.loop import SearchProgress
+from ghnas.engine.objectives import Outcome
+from ghnas.engine.run import LOCK, open_run
 from ghnas.utils.errors import UserError
 
-STRATEGIES = ("random", "evolution", "tpe", "nsga2")
+SAMPLERS = ("random", "evolution", "tpe", "nsga2")
 SMALL_SPACE = """
 name: small
 family: cells
@@ -36,37 +35,31 @@ cell:
 """
 
 
-def finished(root: Path, **changes: Any) -> Run:
-    run = create_run(root, make_manifest(**changes))
-    search(run, FakeScorer())
-    return run
-
-
 class Stop(BaseException):
     """Stands for Ctrl-C."""
 
 
-class StoppingScorer(FakeScorer):
+class StoppingObjective(FakeObjective):
     """Is interrupted in its n-th call."""
 
-    def __init__(self, calls: int) -> None:
-        super().__init__()
+    def __init__(self, calls: int, **settings: Any) -> None:
+        super().__init__(**settings)
         self.left = calls
 
-    def score(self, graphs: Any, wanted: Any = None, race: Any = None) -> list[Score | None]:
+    def evaluate(self, *arguments: Any) -> list[Outcome | None]:
         self.left -= 1
         if self.left < 0:
             raise Stop
-        return super().score(graphs, wanted, race)
+        return super().evaluate(*arguments)
 
 
 # ---------------------------------------------------------------- repeating
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_seed_repeats_a_search(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_seed_repeats_a_search(tmp_path: Path, sampler: str) -> None:
     first, second, other = (
-        finished(tmp_path, strategy=strategy, seed=seed, budget=30) for seed in (5, 5, 6)
+        finished(tmp_path, sampler=sampler, seed=seed, budget=30) for seed in (5, 5, 6)
     )
     assert entries(first) == entries(second)
     assert ranking(first) == ranking(second)
@@ -79,46 +72,46 @@ def test_every_candidate_is_recorded(
     tmp_path: Path, space: str, objectives: tuple[str, ...]
 ) -> None:
     run = finished(tmp_path, space_name=space, objectives=objectives, budget=21)
-    records = run.recorded()
-    assert [record.number for record in records] == list(range(21))
-    for record in records:
-        found = record.architecture
+    trials = run.read()
+    assert [trial.number for trial in trials] == list(range(21))
+    for trial in trials:
+        found = trial.architecture
         assert (found.image_shape, found.classes) == ((3, 8, 8), 2)
-        assert found.hash.startswith(record.hash)
-        assert (found.parameters, found.flops) == (record.params, record.flops)
+        assert found.hash.startswith(trial.hash)
+        assert (found.parameters, found.flops) == (trial.parameters, trial.flops)
 
 
 def test_isomorphic_candidates_are_scored_once(tmp_path: Path) -> None:
     space = tmp_path / "small.yaml"
     space.write_text(SMALL_SPACE)
-    run = create_run(tmp_path, make_manifest(str(space), budget=100, strategy="evolution"))
-    scorer = FakeScorer()
+    run = make_run(tmp_path, str(space), budget=100, sampler="evolution")
+    objective = FakeObjective()
     reports: list[SearchProgress] = []
-    search(run, scorer, reports.append)
-    records = run.recorded()
+    go_on(run, objective, reports.append)
+    trials = run.read()
     first: dict[str, int] = {}
-    for record in records:
-        expected = first.setdefault(record.hash, record.number)
-        assert record.duplicate_of == (None if expected == record.number else expected)
-        assert record.accuracy == records[expected].accuracy
+    for trial in trials:
+        expected = first.setdefault(trial.hash, trial.number)
+        assert trial.duplicate_of == (None if expected == trial.number else expected)
+        assert trial.accuracy == trials[expected].accuracy
     assert 1 < len(first) < 50
-    assert scorer.scored == len(first) == len(run.ranked())
+    assert objective.scored == len(first) == len(run.ranked())
     assert reports[-1].duplicates == 100 - len(first)
-    scored = [hashes[i] for hashes, wanted in scorer.calls for i in wanted]
+    scored = [hashes[i] for hashes, wanted in objective.calls for i in wanted]
     assert max(Counter(scored).values()) == 1
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_duplicates_are_proposed_again(tmp_path: Path, strategy: str) -> None:
-    run = finished(tmp_path, strategy=strategy, budget=150, batch_size=25)
-    duplicates = sum(record.duplicate_of is not None for record in run.recorded())
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_duplicates_are_proposed_again(tmp_path: Path, sampler: str) -> None:
+    run = finished(tmp_path, sampler=sampler, budget=150, batch_size=25)
+    duplicates = sum(trial.duplicate_of is not None for trial in run.read())
     assert duplicates <= 15
 
 
 def test_ranking(tmp_path: Path) -> None:
     ranked = finished(tmp_path).ranked()
     assert [item.rank for item in ranked] == list(range(1, len(ranked) + 1))
-    keys = [(-item.record.accuracy, item.record.params, item.record.number) for item in ranked]
+    keys = [(-item.accuracy, item.parameters, item.number) for item in ranked]
     assert keys == sorted(keys)
     assert [item.front for item in ranked] == [True] + [False] * (len(ranked) - 1)
 
@@ -126,16 +119,16 @@ def test_ranking(tmp_path: Path) -> None:
 def test_pareto_front(tmp_path: Path) -> None:
     run = finished(tmp_path, objectives=("accuracy", "params"), budget=60)
     ranked = run.ranked()
-    records = [item.record for item in ranked]
+    trials = ranked
     front = [item for item in ranked if item.front]
     assert ranked[: len(front)] == front
     assert 1 < len(front) < 60
     for item in ranked:
         dominated = any(
-            other.accuracy >= item.record.accuracy
-            and other.params <= item.record.params
-            and (other.accuracy, other.params) != (item.record.accuracy, item.record.params)
-            for other in records
+            other.accuracy >= item.accuracy
+            and other.parameters <= item.parameters
+            and (other.accuracy, other.parameters) != (item.accuracy, item.parameters)
+            for other in trials
         )
         assert item.front != dominated
     study = run.study()
@@ -143,74 +136,62 @@ def test_pareto_front(tmp_path: Path) -> None:
     assert study.metric_names == ["accuracy", "params"]
 
 
-def test_score_that_is_not_a_number(tmp_path: Path) -> None:
-    class Broken(FakeScorer):
-        def score(self, graphs: Any, wanted: Any = None, race: Any = None) -> list[Score | None]:
-            return [Score(float("nan"), float("nan")) for _ in graphs]
-
-    run = create_run(tmp_path, make_manifest())
-    search(run, Broken())
-    assert {record.accuracy for record in run.recorded()} == {0.0}
-
-
 def test_progress(tmp_path: Path) -> None:
-    run = create_run(tmp_path, make_manifest())
+    run = make_run(tmp_path)
     reports: list[SearchProgress] = []
-    search(run, FakeScorer(seconds=0.001), reports.append)
+    go_on(run, FakeObjective(seconds=0.001), reports.append)
     assert [item.done for item in reports] == [0, 8, 16, 20]
     assert {item.budget for item in reports} == {20}
-    assert (reports[0].best_accuracy, reports[0].eta, reports[0].rate) == (None, None, 0.0)
+    assert (reports[0].best, reports[0].eta, reports[0].rate) == (None, None, 0.0)
     assert reports[1].rate > 0
     assert (reports[1].eta or 0) > 0
     assert reports[-1].eta == 0
-    assert reports[-1].best_accuracy == run.ranked(1)[0].record.accuracy
+    assert reports[-1].best == run.ranked(1)[0].accuracy
 
 
 # ---------------------------------------------------------------- constraints
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_constraints_are_met_before_scoring(tmp_path: Path, strategy: str) -> None:
-    params = sorted(record.params for record in finished(tmp_path, budget=40).recorded())
-    run = create_run(tmp_path, make_manifest(strategy=strategy, budget=24, max_params=params[2]))
-    scorer = FakeScorer()
-    search(run, scorer)
-    assert len(run.recorded()) == 24
-    assert all(record.params <= params[2] for record in run.recorded())
-    assert scorer.scored == len(run.ranked())
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_constraints_are_met_before_scoring(tmp_path: Path, sampler: str) -> None:
+    params = sorted(trial.parameters for trial in finished(tmp_path, budget=40).read())
+    run = make_run(tmp_path, sampler=sampler, budget=24, max_parameters=params[2])
+    objective = FakeObjective()
+    go_on(run, objective)
+    assert len(run.read()) == 24
+    assert all(trial.parameters <= params[2] for trial in run.read())
+    assert objective.scored == len(run.ranked())
 
 
 def test_constraint_that_no_candidate_meets(tmp_path: Path) -> None:
-    run = create_run(tmp_path, make_manifest(max_params=3))
-    scorer = FakeScorer()
+    run = make_run(tmp_path, max_parameters=3)
+    objective = FakeObjective()
     with pytest.raises(UserError, match="no architecture of space 'darts' has at most 3 param"):
-        search(run, scorer)
-    assert scorer.calls == []
-    assert run.recorded() == []
+        go_on(run, objective)
+    assert objective.calls == []
+    assert run.read() == []
 
 
 # ---------------------------------------------------------------- resuming
 
 
 @pytest.mark.parametrize(
-    ("strategy", "objectives"),
-    [(name, ("accuracy",)) for name in STRATEGIES] + [("nsga2", ("accuracy", "flops"))],
+    ("sampler", "objectives"),
+    [(name, ("accuracy",)) for name in SAMPLERS] + [("nsga2", ("accuracy", "flops"))],
 )
-def test_interrupted_and_resumed(
-    tmp_path: Path, strategy: str, objectives: tuple[str, ...]
-) -> None:
-    settings: dict[str, Any] = {"strategy": strategy, "objectives": objectives, "budget": 64}
+def test_interrupted_and_resumed(tmp_path: Path, sampler: str, objectives: tuple[str, ...]) -> None:
+    settings: dict[str, Any] = {"sampler": sampler, "objectives": objectives, "budget": 64}
     whole = finished(tmp_path, **settings)
-    run = create_run(tmp_path, make_manifest(**settings))
+    run = make_run(tmp_path, **settings)
     scored = 0
     for calls in (0, 2, 5):
-        scorer = StoppingScorer(calls)
+        objective = StoppingObjective(calls, names=objectives)
         with pytest.raises(Stop):
-            search(open_run(run.path), scorer)
-        scored += scorer.scored
-    last = FakeScorer()
+            go_on(open_run(run.path), objective)
+        scored += objective.scored
+    last = FakeObjective(names=objectives)
     reports: list[SearchProgress] = []
-    search(open_run(run.path), last, reports.append)
+    go_on(open_run(run.path), last, reports.append)
     assert entries(run) == entries(whole)
     assert ranking(run) == ranking(whole)
     assert scored + last.scored == len(whole.ranked())
@@ -221,49 +202,49 @@ def test_interrupted_and_resumed(
 def test_finished_run_is_left_alone(tmp_path: Path) -> None:
     run = finished(tmp_path)
     before = run.study_path.read_bytes()
-    scorer = FakeScorer()
-    search(run, scorer)
-    assert scorer.calls == []
+    objective = FakeObjective()
+    go_on(run, objective)
+    assert objective.calls == []
     assert run.study_path.read_bytes() == before
 
 
 def test_batch_that_was_recorded_in_part(tmp_path: Path) -> None:
     """Cut the journal anywhere: only what is missing is scored, to the same digits."""
-    whole = finished(tmp_path, strategy="evolution")
+    whole = finished(tmp_path, sampler="evolution")
     content = whole.study_path.read_bytes()
     lines = content.splitlines(keepends=True)
     header = len(lines) - 20
     rng = random.Random(3)
     for kept in (0, 1, 7, 8, 11, 19):
-        run = create_run(tmp_path, make_manifest(strategy="evolution"))
+        run = make_run(tmp_path, sampler="evolution")
         torn = lines[header + kept][: rng.randrange(1, len(lines[header + kept]))]
         start = b"".join(lines[: header + kept]).replace(whole.name.encode(), run.name.encode())
         run.study_path.write_bytes(start + torn)
-        scorer = FakeScorer()
-        search(run, scorer)
+        objective = FakeObjective()
+        go_on(run, objective)
         assert ranking(run) == ranking(whole)
-        recorded = {record.hash for record in whole.recorded()[:kept]}
-        assert scorer.scored == len({r.hash for r in whole.recorded()} - recorded)
+        recorded = {trial.hash for trial in whole.read()[:kept]}
+        assert objective.scored == len({r.hash for r in whole.read()} - recorded)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("strategy", ["random", "evolution", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "evolution", "tpe"])
 def test_kill_9_at_any_moment(
-    tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ghnas.engine.storage.LOCK_PATIENCE", 0.02)  # nobody else writes
+    monkeypatch.setattr("ghnas.engine.storage.LOCK_GRACE", 3)  # nobody else writes
     # Parzen estimators take most of the time
-    budget = 48 if strategy == "tpe" else 120
-    settings: dict[str, Any] = {"strategy": strategy, "budget": budget, "batch_size": 6}
+    budget = 48 if sampler == "tpe" else 120
+    settings: dict[str, Any] = {"sampler": sampler, "budget": budget, "batch_size": 6}
     whole = finished(tmp_path, **settings)
-    run = create_run(tmp_path, make_manifest(**settings))
+    run = make_run(tmp_path, **settings)
     log = tmp_path / "scored.txt"
     log.touch()
     kills = 0
-    rng = random.Random(strategy)
+    rng = random.Random(sampler)
     for _ in range(30):
-        logged, recorded = len(log.read_text().split()), {r.hash for r in run.recorded()}
+        logged, recorded = len(log.read_text().split()), {r.hash for r in run.read()}
         killed = _search_in_child(run.path, log, rng.randrange(30), rng.uniform(0, 0.03))
         scored = log.read_text().split()[logged:]
         assert recorded.isdisjoint(scored), "scored again although it was recorded"
@@ -272,7 +253,7 @@ def test_kill_9_at_any_moment(
             break
         kills += 1
     else:
-        search(open_run(run.path), FakeScorer(log))
+        go_on(open_run(run.path), FakeObjective(log))
     assert kills >= 2
     assert entries(run) == entries(whole)
     assert ranking(run) == ranking(whole)
@@ -290,7 +271,7 @@ def _search_in_child(path: Path, log: Path, scores: int, seconds: float) -> bool
     child = os.fork()
     if child == 0:
         try:
-            search(open_run(path), FakeScorer(log, seconds=0.003))
+            go_on(open_run(path), FakeObjective(log, seconds=0.003))
         except BaseException as error:
             print(error, file=sys.stderr)
             os._exit(1)
@@ -308,22 +289,22 @@ def _search_in_child(path: Path, log: Path, scores: int, seconds: float) -> bool
 
 
 def test_two_searches_in_one_run(tmp_path: Path) -> None:
-    run = create_run(tmp_path, make_manifest())
+    run = make_run(tmp_path)
     with run.locked(), pytest.raises(UserError, match="being searched by another process"):
-        search(open_run(run.path), FakeScorer())
-    search(run, FakeScorer())
+        go_on(open_run(run.path), FakeObjective())
+    go_on(run, FakeObjective())
     assert run.complete
 
 
 def test_record_of_another_version(tmp_path: Path) -> None:
-    run = create_run(tmp_path, make_manifest())
+    run = make_run(tmp_path)
     with pytest.raises(Stop):
-        search(run, StoppingScorer(1))
+        go_on(run, StoppingObjective(1))
     lines = run.study_path.read_bytes().splitlines(keepends=True)
     other = finished(tmp_path, seed=1).study_path.read_bytes().splitlines(keepends=True)
     run.study_path.write_bytes(b"".join([*lines[:-8], *other[-20:-17]]))
     with pytest.raises(UserError, match="cannot be resumed: batch 0 is not what this version"):
-        search(run, FakeScorer())
+        go_on(run, FakeObjective())
 
 
 # ---------------------------------------------------------------- the disk
@@ -332,7 +313,7 @@ def test_record_of_another_version(tmp_path: Path) -> None:
 def test_full_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a batch is written, then the disk is full; with space again the search goes on."""
     whole = finished(tmp_path)
-    run = create_run(tmp_path, make_manifest())
+    run = make_run(tmp_path)
     append = JournalFileBackend.append_logs
     calls = itertools.count()
 
@@ -346,17 +327,17 @@ def test_full_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(JournalFileBackend, "append_logs", fill)
     with pytest.raises(UserError, match=r"study.log: cannot be written \(No space left on device"):
-        search(run, FakeScorer())
-    assert 8 < len(run.recorded()) < 16
-    search(run, FakeScorer())
+        go_on(run, FakeObjective())
+    assert 8 < len(run.read()) < 16
+    go_on(run, FakeObjective())
     assert ranking(run) == ranking(whole)
 
 
 def test_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    run = create_run(tmp_path, make_manifest())
+    run = make_run(tmp_path)
     (run.path / LOCK).mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        search(run, FakeScorer())
+        go_on(run, FakeObjective())
 
 
 # ---------------------------------------------------------------- the dashboard
@@ -365,7 +346,7 @@ def test_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_dashboard_shows_a_search_while_it_runs(tmp_path: Path) -> None:
     import optuna_dashboard
 
-    run = create_run(tmp_path, make_manifest(objectives=("accuracy", "params")))
+    run = make_run(tmp_path, objectives=("accuracy", "params"))
     seen: list[dict[str, Any]] = []
 
     def look(progress: SearchProgress) -> None:
@@ -383,7 +364,7 @@ def test_dashboard_shows_a_search_while_it_runs(tmp_path: Path) -> None:
         body = b"".join(application(request, lambda status, headers, error=None: None))
         seen.append(json.loads(body))
 
-    search(run, FakeScorer(), look)
+    go_on(run, None, look)
     assert [len(study["trials"]) for study in seen] == [0, 8, 16, 20]
     assert seen[-1]["objective_names"] == ["accuracy", "params"]
     trial = seen[-1]["trials"][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import random
+import threading
 from pathlib import Path
 
 import optuna
@@ -12,25 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from searching import FakeScorer, make_manifest, ranking
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from searching import finished, go_on, make_manifest, make_run, ranking
 
-from ghnas.engine.loop import search
-from ghnas.engine.manifest import OBJECTIVES, Manifest, read_manifest
-from ghnas.engine.record import Record, TrialFormat
-from ghnas.engine.run import JOURNAL, LOCK, MANIFEST, PROGRESS
-from ghnas.engine.runs import (
-    FORMAT_VERSION,
-    Run,
-    create_run,
-    find_run,
-    latest_run,
-    list_runs,
-    open_run,
-    parse_objectives,
-    select,
-)
-from ghnas.engine.storage import JournalWriter, create_study, open_storage, repair_journal
+from ghnas.engine.manifest import FORMAT_VERSION, Manifest, Sources, read_manifest
+from ghnas.engine.objectives import ZERO_SHOT, check_objectives
+from ghnas.engine.run import JOURNAL, LOCK, MANIFEST, PROGRESS, Run, open_run
+from ghnas.engine.runs import find_run, latest_run, list_runs, select
+from ghnas.engine.storage import repair_journal
 from ghnas.spaces import load_space, read_space_file
 from ghnas.utils.errors import UserError
 
@@ -40,56 +29,46 @@ SPACES = {name: load_space(name) for name in ("darts", "mobile")}
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A finished run of 20 candidates."""
-    made = create_run(tmp_path, make_manifest())
-    search(made, FakeScorer())
-    return made
+    return finished(tmp_path)
 
 
 # ---------------------------------------------------------------- manifest
 
 
 @given(
-    data=st.text(),
     seed=st.integers(-(2**70), 2**70),
     limits=st.tuples(*[st.none() | st.integers(1, 10**15)] * 2),
-    classes=st.lists(st.text(max_size=8), min_size=2, max_size=4),
-    objectives=st.lists(st.sampled_from(list(OBJECTIVES)), unique=True).filter(
-        lambda names: "accuracy" in names
-    ),
+    sources=st.builds(Sources, data=st.none() | st.text(), ghn=st.none() | st.text()),
+    objectives=st.lists(st.sampled_from(list(ZERO_SHOT)), unique=True, min_size=1),
 )
 @settings(max_examples=40, deadline=None)
 def test_manifest_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
-    data: str,
     seed: int,
     limits: tuple[int | None, int | None],
-    classes: list[str],
+    sources: Sources,
     objectives: list[str],
 ) -> None:
     manifest = make_manifest(
-        data=data,
         seed=seed,
-        max_params=limits[0],
+        max_parameters=limits[0],
         max_flops=limits[1],
-        classes=classes,
+        sources=sources,
         objectives=objectives,
     )
     path = tmp_path_factory.mktemp("manifest") / MANIFEST
     path.write_text(manifest.model_dump_json(), encoding="utf-8")
     assert read_manifest(path) == manifest
+    assert manifest.difference(read_manifest(path)) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"strategy": "magic"}, "unknown strategy 'magic'; known are random, evolution, tpe, nsga"),
-        ({"objectives": ("accuracy", "beauty")}, "unknown objective 'beauty'; known are accuracy"),
-        ({"objectives": ("params", "flops")}, "objectives must include accuracy"),
-        ({"objectives": ("accuracy", "accuracy")}, "named twice"),
+        ({"sampler": "magic"}, "unknown sampler 'magic'; known are random, evolution, tpe, nsga"),
         ({"budget": 0}, "the budget must be 1 or more, not 0"),
         ({"batch_size": -1}, "the batch size must be 1 or more, not -1"),
-        ({"max_params": 0}, "the max-params must be 1 or more, not 0"),
-        ({"space_name": "nowhere.yaml"}, "unknown space 'nowhere.yaml'"),
+        ({"max_parameters": 0}, "the max-params must be 1 or more, not 0"),
     ],
 )
 def test_manifest_refuses(changes: dict[str, object], sentence: str) -> None:
@@ -97,10 +76,31 @@ def test_manifest_refuses(changes: dict[str, object], sentence: str) -> None:
         make_manifest(**changes)
 
 
-def test_parse_objectives() -> None:
-    assert parse_objectives("accuracy, params") == ("accuracy", "params")
-    with pytest.raises(UserError, match="unknown objective ''"):
-        parse_objectives("accuracy,")
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("accuracy", "beauty"), "unknown objective 'beauty'; known are accuracy"),
+        (("params", "flops"), "objectives must include accuracy"),
+        (("accuracy", "accuracy"), "named twice"),
+        (("accuracy", ""), "unknown objective ''"),
+    ],
+)
+def test_objectives_that_make_no_search(names: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_objectives(names)
+
+
+def test_objectives_have_earlier_names() -> None:
+    assert check_objectives(("consensus", "params")) == ("composite", "params")
+
+
+@pytest.mark.parametrize("entry", ["seed", "budget", "sampler", "max_flops"])
+def test_a_run_says_how_another_search_differs(entry: str) -> None:
+    other = {"seed": 7, "budget": 21, "sampler": "evolution", "max_flops": 10**9}
+    difference = make_manifest().difference(make_manifest(**{entry: other[entry]}))
+    assert difference is not None
+    assert difference.startswith(entry)
+    assert difference.endswith(f"not {other[entry]}")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_parse_objectives() -> None:
     [
         ("{", "damaged, it is not JSON"),
         ("[]", "damaged"),
-        ('{"format_version": 1}', "damaged, key 'created'"),
+        ('{"format_version": 2}', "damaged, key 'created'"),
         ("\x00\x01", "damaged"),
     ],
 )
@@ -135,11 +135,20 @@ def test_run_of_a_newer_version(run: Run) -> None:
         open_run(run.path)
 
 
+def test_run_of_an_older_version(run: Run) -> None:
+    path = run.path / MANIFEST
+    content = json.loads(path.read_text()) | {"format_version": 1}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"written by an older ghnas \(run format 1") as caught:
+        open_run(run.path)
+    assert str(run.path) in str(caught.value)
+
+
 def test_space_is_the_one_the_run_was_started_with(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(read_space_file("mobile").replace("name: mobile", "name: mine"))
     space = load_space(str(mine))
-    made = create_run(tmp_path, make_manifest(str(mine)))
+    made = make_run(tmp_path, str(mine))
     mine.unlink()
     again = open_run(made.path)
     assert again.space.name == "mine"
@@ -147,88 +156,10 @@ def test_space_is_the_one_the_run_was_started_with(tmp_path: Path) -> None:
     assert dict(again.space.skeleton) == dict(space.skeleton)
 
 
-# ---------------------------------------------------------------- record
-
-
-@given(
-    name=st.sampled_from(sorted(SPACES)),
-    seed=st.integers(0, 2**32),
-    objectives=st.sampled_from(
-        [("accuracy",), ("params", "accuracy"), ("consensus",), tuple(OBJECTIVES)]
-    ),
-    consensus=st.floats(-1000, 100),
-    images=st.none() | st.integers(1, 512),
-    early=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 10)), max_size=3),
-    accuracy=st.floats(0, 1),
-    params=st.integers(0, 2**53),
-    duplicate_of=st.none() | st.integers(0, 10**9),
-    seconds=st.floats(0, 10**6),
-)
-@settings(max_examples=100, deadline=None)
-def test_record_round_trip(
-    name: str,
-    seed: int,
-    objectives: tuple[str, ...],
-    consensus: float,
-    images: int | None,
-    early: list[tuple[float, float]],
-    accuracy: float,
-    params: int,
-    duplicate_of: int | None,
-    seconds: float,
-) -> None:
-    architecture = SPACES[name].sample(seed)
-    record = Record(
-        number=-1,
-        architecture=architecture,
-        accuracy=accuracy,
-        params=params,
-        flops=7,
-        hash="ab" * 8,
-        duplicate_of=duplicate_of,
-        seconds=seconds,
-        images=images,
-        early=tuple(early),
-        consensus=consensus if "consensus" in objectives else None,
-    )
-    form = TrialFormat(SPACES[name], objectives)
-    trial = form.trial(record)
-    again = form.record(trial)
-    assert again.seconds == pytest.approx(seconds, abs=1e-6)
-    assert again.__dict__ | {"seconds": 0} == record.__dict__ | {"seconds": 0}
-
-
-def test_record_is_readable() -> None:
-    architecture = SPACES["darts"].sample(0)
-    form = TrialFormat(SPACES["darts"], ("accuracy",))
-    trial = form.trial(Record(0, architecture, 0.5, 10, 20, "ab", 3))
-    assert len(trial.params) == 22
-    assert trial.params == architecture.choices
-    assert str(SPACES["darts"].architecture(trial.params)) == str(architecture)
-    assert trial.user_attrs == {"params": 10, "flops": 20, "hash": "ab", "same_as": 3}
-
-
-def test_journal_lines_are_optunas_own(tmp_path: Path) -> None:
-    rng = random.Random(1)
-    form = TrialFormat(SPACES["darts"], ("accuracy", "params"))
-    trials = [
-        form.trial(Record(i, SPACES["darts"].sample(rng), 1 / 3, 9, 9, "ab")) for i in range(5)
-    ]
-    objectives = {"accuracy": OBJECTIVES["accuracy"], "params": OBJECTIVES["params"]}
-    ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
-    create_study(open_storage(ours, None), "a", objectives, {})
-    JournalWriter(ours, 2).write(trials)
-    study = create_study(open_storage(theirs, None), "a", objectives, {})
-    study.add_trials(trials)
-    assert optuna.load_study(study_name="a", storage=open_storage(ours, None)).trials == (
-        study.trials
-    )
-
-
 def test_foreign_trial_is_refused(run: Run) -> None:
     run.study().add_trial(optuna.trial.create_trial(value=0.5))
     with pytest.raises(UserError, match="trial 20 is not a candidate of space 'darts'"):
-        run.recorded()
+        run.read()
 
 
 # ---------------------------------------------------------------- run folders
@@ -243,7 +174,7 @@ def test_run_folder(run: Run) -> None:
     assert study.metric_names == ["accuracy"]
     assert study.user_attrs["seed"] == 0
     assert study.user_attrs["space"] == "darts"
-    assert study.best_trial.number == run.ranked(1)[0].record.number
+    assert study.best_trial.number == run.ranked(1)[0].number
 
 
 def test_runs_are_found_and_listed(tmp_path: Path) -> None:
@@ -251,28 +182,30 @@ def test_runs_are_found_and_listed(tmp_path: Path) -> None:
         latest_run(tmp_path)
     with pytest.raises(UserError, match=r"no run 'x' in .*; run `ghnas search` first"):
         find_run(tmp_path, "x")
-    runs = [create_run(tmp_path, make_manifest()) for _ in range(11)]
+    runs = [make_run(tmp_path) for _ in range(11)]
     assert latest_run(tmp_path).path == runs[-1].path
     assert find_run(tmp_path, runs[3].name).path == runs[3].path
     assert find_run(tmp_path, str(runs[4].path)).path == runs[4].path
     with pytest.raises(UserError, match=f"the latest is {runs[-1].name}"):
         find_run(tmp_path, "x")
-    search(runs[0], FakeScorer())
+    go_on(runs[0])
     (runs[1].path / MANIFEST).write_text("{")
     (tmp_path / "runs" / "not-a-run").mkdir()
     listed = list_runs(tmp_path)
     assert [item.name for item in listed] == [item.name for item in runs]
     assert (listed[0].done, listed[0].budget, listed[0].problem) == (20, 20, None)
-    assert listed[0].best_accuracy == runs[0].ranked(1)[0].record.accuracy
+    assert listed[0].best == runs[0].ranked(1)[0].accuracy
     assert "damaged" in (listed[1].problem or "")
-    assert (listed[2].done, listed[2].best_accuracy) == (0, None)
+    assert (listed[2].done, listed[2].best) == (0, None)
 
 
 def test_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(UserError, match="cannot be written"):
-        create_run(file, make_manifest())
+        make_run(
+            file,
+        )
 
 
 def test_full_disk_when_a_run_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,28 +214,33 @@ def test_full_disk_when_a_run_is_made(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(JournalFileBackend, "append_logs", full)
     with pytest.raises(UserError, match="No space left on device"):
-        create_run(tmp_path, make_manifest())
+        make_run(tmp_path)
     assert list_runs(tmp_path) == []
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_changed_inputs_are_refused(run: Run) -> None:
-    manifest = run.manifest
-    run.check_inputs(ghn_sha256=manifest.ghn_sha256, data_fingerprint=manifest.data_fingerprint)
+    known = run.manifest.objective
+    same = {"ghn_sha256": known["ghn_sha256"], "data_fingerprint": known["data_fingerprint"]}
+    run.check_inputs(**same)
     with pytest.raises(UserError, match="another GHN"):
-        run.check_inputs(ghn_sha256="0" * 64, data_fingerprint=manifest.data_fingerprint)
+        run.check_inputs(**same | {"ghn_sha256": "0" * 64})
     with pytest.raises(UserError, match="other images"):
-        run.check_inputs(ghn_sha256=manifest.ghn_sha256, data_fingerprint="0" * 64)
+        run.check_inputs(**same | {"data_fingerprint": "0" * 64})
 
 
 def test_select(run: Run) -> None:
     best = run.ranked()
     assert select(run, "top-3") == best[:3]
     assert select(run, "best") == select(run, "front") == best[:1]
-    number = best[4].record.number
+    number = best[4].number
     assert select(run, f"#{number}") == select(run, str(number)) == [best[4]]
-    for wrong in ("top-0", "top-", "top-x", "", "top--1", "-1", "#"):
-        with pytest.raises(UserError, match="expected top-5"):
+    assert select(run, f"trial-{number}") == select(run, str(best[4].architecture)) == [best[4]]
+    for wrong in ("top-0", "top-", "top-x", "top--1", "#", "trial-", "trial-x"):
+        with pytest.raises(UserError, match="needs a whole number"):
+            select(run, wrong)
+    for wrong in ("", "-1", "worst"):
+        with pytest.raises(UserError, match="unknown selection"):
             select(run, wrong)
     with pytest.raises(UserError, match="has no trial 20: it has 20 trials"):
         select(run, "#20")
@@ -310,16 +248,16 @@ def test_select(run: Run) -> None:
 
 def test_select_before_anything_is_scored(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no scored candidate yet"):
-        select(create_run(tmp_path, make_manifest()), "top-5")
+        select(make_run(tmp_path), "top-5")
 
 
 def test_finetune_study(run: Run) -> None:
     before = ranking(run)
-    study = run.finetune_study()
+    study = run.study_beside("finetune", "accuracy", "maximize")
     trial = study.ask()
     trial.report(0.5, 1)
     study.tell(trial, 0.5)
-    assert len(run.finetune_study().trials) == 1
+    assert len(run.study_beside("finetune", "accuracy", "maximize").trials) == 1
     assert ranking(run) == before
 
 
@@ -330,13 +268,13 @@ def test_lost_and_damaged_records(run: Run) -> None:
     content = run.study_path.read_text()
     run.study_path.write_text("nonsense\n" + content)
     with pytest.raises(UserError, match="damaged, it is not an Optuna journal"):
-        run.recorded()
+        run.read()
     run.study_path.write_text("")
     with pytest.raises(UserError, match="holds no study"):
-        run.recorded()
+        run.read()
     run.study_path.unlink()
     with pytest.raises(UserError, match="the run has lost its record"):
-        run.recorded()
+        run.read()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 200, 100_000])
@@ -354,32 +292,55 @@ def test_torn_line_is_cut(tmp_path: Path, cut: int) -> None:
     assert path.read_bytes() == b""
 
 
-def test_lock_that_nobody_holds_is_removed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghnas.engine.storage.LOCK_PATIENCE", 0.05)
+def test_lock_that_a_killed_process_left_is_broken(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From whatever folder the run was named by: the link must lead to the journal."""
+    monkeypatch.setattr("ghnas.engine.storage.LOCK_GRACE", 3)
+    monkeypatch.chdir(run.path)
     lock = Path(f"{run.study_path}.lock")
     lock.symlink_to(run.study_path)
-    repair_journal(run.study_path)
+    repair_journal(Path(JOURNAL))
     assert not lock.is_symlink()
+
+
+def test_a_lock_that_another_process_has_is_respected(run: Run) -> None:
+    """Whoever repairs a journal waits for a writer that is at it."""
+    held = JournalFileSymlinkLock(str(run.study_path))
+    held.acquire()
+    done = threading.Event()
+
+    def repair() -> None:
+        repair_journal(run.study_path)
+        done.set()
+
+    waiting = threading.Thread(target=repair)
+    waiting.start()
+    assert not done.wait(1.0)
+    assert Path(f"{run.study_path}.lock").is_symlink()
+    held.release()
+    waiting.join(timeout=30)
+    assert done.is_set()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/x.db", "foo://x/y"])
 def test_bad_storage_url(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
-        create_run(tmp_path, make_manifest(storage=url))
+        make_run(tmp_path, storage=url)
     assert list_runs(tmp_path) == []
 
 
 def test_database(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/search.db"
-    made = create_run(tmp_path, make_manifest(storage=url, objectives=("accuracy", "params")))
-    search(made, FakeScorer())
-    journal = create_run(tmp_path, make_manifest(objectives=("accuracy", "params")))
-    search(journal, FakeScorer())
+    made = make_run(tmp_path, storage=url, objectives=("accuracy", "params"))
+    go_on(made)
+    journal = make_run(tmp_path, objectives=("accuracy", "params"))
+    go_on(journal)
     again = open_run(made.path)
     assert ranking(again) == ranking(journal)
     assert again.storage_url == url
     assert not again.study_path.exists()
-    again.finetune_study()
+    again.study_beside("finetune", "accuracy", "maximize")
     assert again.complete
 
 

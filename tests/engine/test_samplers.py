@@ -1,4 +1,4 @@
-"""Strategies: what they propose, and that it depends on what they were told alone."""
+"""Samplers: what they ask for, and that it depends on what they were told alone."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import pytest
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.engine.constraints import Limits, descend, require_feasible
-from ghnas.engine.optuna_samplers import GeneticSearch, ParzenSearch
 from ghnas.engine.samplers import (
-    STRATEGIES,
-    Directions,
-    Evaluated,
+    SAMPLERS,
     Evolution,
-    Strategy,
-    create_strategy,
+    GeneticSearch,
+    ParzenSearch,
+    Sampler,
+    create_sampler,
     gain,
     register,
+    with_values,
     worse_than,
 )
+from ghnas.engine.trials import Directions
 from ghnas.spaces import Space, load_space
 from ghnas.utils.errors import UserError
 
@@ -37,19 +38,19 @@ def likes_separable(candidate: Architecture) -> float:
     return sum(str(value).startswith("sep_conv") for value in candidate.choices.values()) / 16
 
 
-def evaluate(candidate: Architecture, directions: Directions) -> Evaluated:
+def evaluate(candidate: Architecture, directions: Directions) -> Architecture:
     skips = float(sum(value == "skip_connect" for value in candidate.choices.values()))
-    return Evaluated(candidate, (likes_separable(candidate), skips)[: len(directions)])
+    return with_values(candidate, (likes_separable(candidate), skips)[: len(directions)])
 
 
 def advance(
-    strategy: Strategy, batches: range, directions: Directions, size: int = 8
-) -> list[list[Evaluated]]:
+    sampler: Sampler, batches: range, directions: Directions, size: int = 8
+) -> list[list[Architecture]]:
     history = []
     for number in batches:
-        proposals = strategy.propose(size, random.Random(f"7:{number}"))
-        history.append([evaluate(item, directions) for item in proposals])
-        strategy.tell(history[-1])
+        asked_for = sampler.ask(size, random.Random(f"7:{number}"))
+        history.append([evaluate(item, directions) for item in asked_for])
+        sampler.tell(history[-1])
     return history
 
 
@@ -65,29 +66,29 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("directions", [ONE, TWO])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_strategy_that_was_told_the_same_proposes_the_same(
+def test_a_sampler_that_was_told_the_same_asks_the_same(
     space: Space, name: str, directions: Directions
 ) -> None:
-    whole = advance(create_strategy(name, space, directions), range(8), directions)
+    whole = advance(create_sampler(name, space, directions), range(8), directions)
     for stopped in (1, 4, 7):
-        resumed = create_strategy(name, space, directions)
+        resumed = create_sampler(name, space, directions)
         for batch in whole[:stopped]:
             resumed.tell(batch)
         assert advance(resumed, range(stopped, 8), directions) == whole[stopped:]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_proposals_belong_to_the_space(space: Space, name: str) -> None:
-    for batch in advance(create_strategy(name, space, ONE), range(4), ONE):
+def test_asked_for_belong_to_the_space(space: Space, name: str) -> None:
+    for batch in advance(create_sampler(name, space, ONE), range(4), ONE):
         for item in batch:
-            assert space.architecture(item.candidate.choices) == item.candidate
-            assert space.is_connected(dict(item.candidate.choices))
+            assert space.architecture(item.choices) == item
+            assert space.is_connected(dict(item.choices))
 
 
 @pytest.mark.parametrize("name", ["evolution", "tpe", "nsga2"])
 def test_learns(space: Space, name: str) -> None:
-    def late_mean(strategy: str) -> float:
-        history = advance(create_strategy(strategy, space, ONE), range(12), ONE, size=32)
+    def late_mean(sampler: str) -> float:
+        history = advance(create_sampler(sampler, space, ONE), range(12), ONE, size=32)
         late = [item.values[0] for batch in history[-3:] for item in batch]
         return sum(late) / len(late)
 
@@ -97,10 +98,11 @@ def test_learns(space: Space, name: str) -> None:
 def test_evolution_forgets_the_oldest(space: Space) -> None:
     evolution = Evolution(space, ONE)
     best = space.sample(random.Random(0))
-    evolution.tell([Evaluated(best, (1.0,))])
-    later = [space.sample(random.Random(i)) for i in range(1, 65)]
-    evolution.tell([Evaluated(item, (0.0,)) for item in later])
-    for child in evolution.propose(20, random.Random(1)):
+    evolution.tell([with_values(best, (1.0,))])
+    later = [space.sample(random.Random(i)) for i in range(1, 129)]
+    for batch in (later[:64], later[64:]):
+        evolution.tell([with_values(item, (0.0,)) for item in batch])
+    for child in evolution.ask(20, random.Random(1)):
         assert any(_differences(child, parent) == 1 for parent in later)
 
 
@@ -110,17 +112,40 @@ def _differences(first: Architecture, second: Architecture) -> int:
 
 def test_evolution_takes_the_best_of_the_tournament(space: Space) -> None:
     evolution = Evolution(space, ONE)
-    told = [space.sample(random.Random(i)) for i in range(64)]
-    evolution.tell([Evaluated(item, (float(i),)) for i, item in enumerate(told)])
+    told = [space.sample(random.Random(i)) for i in range(128)]
+    evolution.tell([with_values(item, (float(i),)) for i, item in enumerate(told)])
     good = [
-        any(_differences(child, parent) == 1 for parent in told[32:])
-        for child in evolution.propose(100, random.Random(1))
+        any(_differences(child, parent) == 1 for parent in told[64:])
+        for child in evolution.ask(100, random.Random(1))
     ]
     assert sum(good) >= 99
 
 
+def test_evolution_keeps_the_better_half_of_a_large_batch(space: Space) -> None:
+    """All of a batch can be parents of the next, whichever half of it is the better one."""
+    for batch_size in (Evolution.batch_size, 128, 300):
+        evolution = Evolution(space, ONE)
+        told = [space.sample(random.Random(i)) for i in range(batch_size)]
+        evolution.tell([with_values(item, (float(-i),)) for i, item in enumerate(told)])
+        more = max(evolution.population - batch_size, 0)
+        children = evolution.ask(more + 50, random.Random(1))[more:]
+        assert all(
+            any(_differences(child, parent) <= 1 for parent in told[: batch_size // 2])
+            for child in children
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sampler_in_its_own_batches_learns_or_not(space: Space, name: str) -> None:
+    """The batch size that a search takes by default."""
+    sampler = create_sampler(name, space, ONE)
+    history = advance(sampler, range(6), ONE, size=sampler.batch_size)
+    first, *_, last = [sum(item.values[0] for item in batch) / len(batch) for batch in history]
+    assert (last > first + 0.1) == sampler.learns
+
+
 def test_evolution_in_a_batch_larger_than_its_population(space: Space) -> None:
-    assert len(Evolution(space, ONE).propose(100, random.Random(0))) == 100
+    assert len(Evolution(space, ONE).ask(100, random.Random(0))) == 100
 
 
 def test_dominance() -> None:
@@ -128,28 +153,28 @@ def test_dominance() -> None:
     assert [worse_than(i, gains) for i in range(4)] == [0, 0, 3, 0]
 
 
-def test_unknown_strategy(space: Space) -> None:
-    with pytest.raises(UserError, match="unknown strategy 'tpf'; known are random, evolution"):
-        create_strategy("tpf", space, ONE)
+def test_unknown_sampler(space: Space) -> None:
+    with pytest.raises(UserError, match="unknown sampler 'tpf'; known are random, evolution"):
+        create_sampler("tpf", space, ONE)
 
 
-def test_a_new_strategy_is_one_function(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghnas.engine.samplers.STRATEGIES", dict(STRATEGIES))
+def test_a_new_sampler_is_one_function(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ghnas.engine.samplers.SAMPLERS", dict(SAMPLERS))
 
     @register("same")
     class Same:
-        learns = False
+        learns, repeatable, batch_size = False, True, 8
 
         def __init__(self, space: Space, directions: Directions) -> None:
             self.space = space
 
-        def propose(self, count: int, rng: random.Random) -> list[Architecture]:
+        def ask(self, count: int, rng: random.Random) -> list[Architecture]:
             return [self.space.sample(random.Random(0))] * count
 
         def tell(self, results: object) -> None:
             pass
 
-    assert len(create_strategy("same", space, ONE).propose(3, random.Random(0))) == 3
+    assert len(create_sampler("same", space, ONE).ask(3, random.Random(0))) == 3
 
 
 # ---------------------------------------------------------------- constraints

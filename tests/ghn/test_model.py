@@ -15,9 +15,10 @@ from searching import DARTS_V2
 from ghnas.architectures.genotypes import parse_genotype
 from ghnas.architectures.network import forward
 from ghnas.data import load_data
-from ghnas.ghn.checkpoint import GHNInfo, check_ghn, find_ghn, load_ghn, save_ghn
+from ghnas.ghn.checkpoint import check_ghn, find_ghn, load_ghn, save_ghn
+from ghnas.ghn.config import PRESETS, GHNConfig, GHNInfo
 from ghnas.ghn.features import graph_features
-from ghnas.ghn.model import GHN, PRESETS, GHNConfig, read_graphs
+from ghnas.ghn.model import GHN, read_graphs
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 

@@ -11,9 +11,10 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from ghnas.ghn.checkpoint import GHNInfo, load_ghn, save_ghn
+from ghnas.ghn.checkpoint import load_ghn, save_ghn
 from ghnas.ghn.conditioning import condition
-from ghnas.ghn.model import GHN, PRESETS, GHNConfig
+from ghnas.ghn.config import PRESETS, GHNConfig, GHNInfo
+from ghnas.ghn.model import GHN
 from ghnas.ghn.published import write_published
 
 Ghnas = Callable[..., tuple[int, str, str]]

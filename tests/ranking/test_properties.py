@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ghnas.ghn.model import GHN, GHNConfig, read_graphs
+from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.model import GHN, read_graphs
 from ghnas.ranking.properties import graph_embeddings, predict_property
 from ghnas.spaces import load_space
 

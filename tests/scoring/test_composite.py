@@ -14,7 +14,8 @@ from searching import make_manifest
 
 from ghnas.engine.loop import search
 from ghnas.engine.runs import create_run
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import PARTS, Reference, Scale, gather, measure, reference_for
 from ghnas.scoring.evaluation import Evidence
 from ghnas.scoring.scorer import Scorer

@@ -15,7 +15,8 @@ from searching import entries, make_manifest, ranking
 from ghnas.architectures.graph import Graph
 from ghnas.engine.loop import search
 from ghnas.engine.runs import create_run
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer

@@ -15,8 +15,9 @@ import torch
 from ghnas.architectures.network import Network
 from ghnas.executors.grouped import GroupedExecutor
 from ghnas.executors.module import ModuleExecutor
+from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.features import PRIMITIVES, graph_features
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space, read_space_file
 from ghnas.spaces.archive import Architectures, generate, make_records
 from ghnas.spaces.deepnets import DeepNetsSpace, reductions

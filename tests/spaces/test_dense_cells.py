@@ -15,7 +15,8 @@ from ghnas.architectures.architecture import Architecture, Choices
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.engine.constraints import Limits, require_feasible
 from ghnas.executors.grouped import GroupedExecutor
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.model import GHN
 from ghnas.reports.drawing import as_svg, as_text, draw
 from ghnas.scoring.evaluation import evaluate
 from ghnas.spaces import load_space

@@ -11,7 +11,8 @@ import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, kaiming, load_parameters
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Score, evaluate_one
 from ghnas.spaces import load_space
 from ghnas.training.sgd import SGDSettings, SGDTraining

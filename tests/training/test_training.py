@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import ghnas
-from ghnas.data import DataSet, evaluation_batches, load_data
+from ghnas.data import ImageData, evaluation_batches, load_data
 from ghnas.engine import finetuning
 from ghnas.engine.finetuning import EpochReport, FinetuneSettings, finetune
 from ghnas.engine.loop import search
 from ghnas.engine.runs import create_run, new_manifest, select
 from ghnas.ghn.checkpoint import load_ghn
-from ghnas.ghn.model import GHNConfig
+from ghnas.ghn.config import GHNConfig
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import load_space
 from ghnas.training.hypernetwork.loop import learning_rate
@@ -31,14 +31,14 @@ SETTINGS = TrainSettings(
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> ImageData:
     full = load_data()
     small = replace(full, train=full.train.take(160), validation=full.validation.take(64))
     test = full.load_test().take(64)
     return replace(small, load_test=lambda: test)
 
 
-def job(output: Path, data: DataSet, start: Path | None = None, **changes: object) -> Job:
+def job(output: Path, data: ImageData, start: Path | None = None, **changes: object) -> Job:
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     space = load_space("darts").with_skeleton(cells=2, channels=4)
     return Job(space, data, CONFIG, settings, output, CPU, start=start, report_every=1)
@@ -64,7 +64,7 @@ def interrupt(progress: TrainProgress) -> None:
         raise Stop
 
 
-def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: DataSet) -> None:
+def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: ImageData) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     train(job(whole, data), lambda progress: None)
     with pytest.raises(Stop):
@@ -77,7 +77,7 @@ def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: DataSet) ->
     assert not parts.with_name(parts.name + ".state").exists()
 
 
-def test_the_result_can_be_a_mean_of_weights(tmp_path: Path, data: DataSet) -> None:
+def test_the_result_can_be_a_mean_of_weights(tmp_path: Path, data: ImageData) -> None:
     """Interrupted after the second evaluation, the state holds what was seen at both."""
     mean, last = tmp_path / "mean.safetensors", tmp_path / "last.safetensors"
     with pytest.raises(Stop):
@@ -89,7 +89,7 @@ def test_the_result_can_be_a_mean_of_weights(tmp_path: Path, data: DataSet) -> N
         torch.testing.assert_close(weights(mean)[key], (first[key] + value) / 2)
 
 
-def test_processes_share_the_work(tmp_path: Path, data: DataSet) -> None:
+def test_processes_share_the_work(tmp_path: Path, data: ImageData) -> None:
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     train(job(one, data, steps=1, evaluate_every=1), lambda progress: None)
     train(job(two, data, steps=1, evaluate_every=1, workers=2), lambda progress: None)
@@ -99,7 +99,7 @@ def test_processes_share_the_work(tmp_path: Path, data: DataSet) -> None:
         assert same.float().mean() > 0.99
 
 
-def test_a_training_can_start_from_another_one(tmp_path: Path, data: DataSet) -> None:
+def test_a_training_can_start_from_another_one(tmp_path: Path, data: ImageData) -> None:
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     train(job(first, data), lambda progress: None)
     # a rate this small changes nothing: the result is where it started
@@ -121,7 +121,7 @@ def test_a_training_can_start_from_another_one(tmp_path: Path, data: DataSet) ->
         train(wider, lambda progress: None)
 
 
-def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: DataSet) -> None:
+def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: ImageData) -> None:
     output = tmp_path / "x.safetensors"
     state = output.with_name("x.safetensors.state")
     state.write_bytes(b"nothing")
@@ -140,7 +140,7 @@ def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: DataSet) -
 
 
 def test_finetune_writes_a_network_that_loads(
-    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "ghn.safetensors"
     made = job(output, data, steps=2)

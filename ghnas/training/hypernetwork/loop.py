@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ghnas.architectures.graph import Graph
-from ghnas.data import DataSet, evaluation_batches, random_batches
-from ghnas.ghn.checkpoint import GHNInfo, save_ghn, start_from
-from ghnas.ghn.model import GHN, GHNConfig
+from ghnas.data import ImageData, evaluation_batches, random_batches
+from ghnas.ghn.checkpoint import save_ghn, start_from
+from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.model import GHN
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space
 from ghnas.spaces.archive import Architectures
@@ -115,7 +116,7 @@ class Job:
     """
 
     space: Space
-    data: DataSet
+    data: ImageData
     config: GHNConfig
     settings: TrainSettings
     output: Path
@@ -191,7 +192,7 @@ def _sum_over_ranks(value: float) -> float:
     return float(total)
 
 
-def held_out_graphs(space: Space, data: DataSet, settings: TrainSettings) -> list[Graph]:
+def held_out_graphs(space: Space, data: ImageData, settings: TrainSettings) -> list[Graph]:
     """The architectures that training never sees (drawn from another seed)."""
     rng = random.Random(f"{EVALUATION_SEED}:{settings.seed}")
     count = settings.evaluate_architectures
@@ -199,7 +200,7 @@ def held_out_graphs(space: Space, data: DataSet, settings: TrainSettings) -> lis
 
 
 def held_out_accuracy(
-    ghn: GHN, graphs: list[Graph], data: DataSet, settings: TrainSettings, device: torch.device
+    ghn: GHN, graphs: list[Graph], data: ImageData, settings: TrainSettings, device: torch.device
 ) -> float:
     """Mean zero-shot accuracy of architectures on validation images."""
     split = data.validation.take(settings.evaluate_images)

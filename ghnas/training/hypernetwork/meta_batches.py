@@ -14,8 +14,9 @@ from ghnas.architectures.graph import Graph
 from ghnas.executors.base import Parameters
 from ghnas.executors.grouped import Plan, plan
 from ghnas.executors.module import ModuleExecutor
+from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.features import FeatureBatch
-from ghnas.ghn.model import GHNConfig, read_graphs
+from ghnas.ghn.model import read_graphs
 from ghnas.spaces import Space
 
 

@@ -13,7 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from ghnas.executors.fused import compile_kernels
-from ghnas.ghn.checkpoint import GHNInfo, load_ghn
+from ghnas.ghn.checkpoint import load_ghn
+from ghnas.ghn.config import GHNInfo
 from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, train_rank
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.utils.errors import UserError

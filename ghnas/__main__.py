@@ -1,0 +1,7 @@
+"""`python -m ghnas`."""
+
+import sys
+
+from ghnas.cli import main
+
+sys.exit(main())

@@ -1,0 +1,309 @@
+"""`ghnas.search`: the search engine as one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from ghnas.architectures.architecture import Architecture
+from ghnas.engine.constraints import Limits
+from ghnas.engine.loop import Loop, Plan, SearchProgress
+from ghnas.engine.manifest import (
+    Manifest,
+    ShortList,
+    Sources,
+    installed_versions,
+)
+from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
+from ghnas.engine.run import MANIFEST, Run, create_run, open_run
+from ghnas.engine.samplers import check_sampler, create_sampler
+from ghnas.engine.storage import StudyWriter, create_study
+from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
+from ghnas.spaces import Space
+from ghnas.utils.errors import UserError
+
+
+class Study(optuna.Study):
+    """What a search found: an Optuna study whose trial n is the n-th candidate.
+
+    Every trial has all choices of the space as its parameters; `params`, `flops`, `hash` and
+    `same_as` (the number of an isomorphic candidate before it) are among its user attributes.
+
+    Attributes:
+        path: The run's folder; None if the search was kept in memory.
+        space: The search space, for the objective's images.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        storage: BaseStorage,
+        form: TrialFormat,
+        run: Run | None = None,
+    ) -> None:
+        super().__init__(study_name=name, storage=storage)
+        self._form, self._run = form, run
+        self.path = run.path if run else None
+        self.space = form.space
+
+    def best(self, count: int = 1) -> list[Architecture]:
+        """The best distinct architectures, best first, each with its `values`.
+
+        With several objectives the Pareto front comes first; architectures that had a short
+        training come before the others.
+
+        Args:
+            count: How many at most.
+        """
+        return [trial.scored for trial in self.ranked()[:count]]
+
+    def ranked(self) -> list[Trial]:
+        """Distinct architectures that were scored, best first, with all that was recorded."""
+        return self._run.ranked() if self._run else rank_trials(self, self._form)
+
+
+class _MemoryBook:
+    """Trials of a search that is not kept."""
+
+    def __init__(self, study: optuna.Study, form: TrialFormat) -> None:
+        self.study, self.form = study, form
+
+    def read(self) -> list[Trial]:
+        return self.form.trials(self.study)
+
+    def write(self, trials: Sequence[Trial]) -> None:
+        StudyWriter(self.study, "in memory").write([self.form.frozen(item) for item in trials])
+
+    def note_progress(self, done: int, best: float | None) -> None:
+        pass
+
+
+def search(
+    space: Space,
+    objective: Objective | Function,
+    budget: int = 1000,
+    *,
+    sampler: str | BaseSampler = "random",
+    seed: int = 0,
+    path: str | PathLike[str] | None = None,
+    directions: Sequence[Direction] | None = None,
+    max_parameters: int | None = None,
+    max_flops: int | None = None,
+    batch_size: int | None = None,
+    storage: str | None = None,
+    report: Callable[[SearchProgress], None] | None = None,
+) -> Study:
+    """Search a space for the best architectures.
+
+    Isomorphic candidates are evaluated once. A search with a `path` can be interrupted at any
+    time: the same call goes on where it stopped. Ctrl-C lets the batch in flight be finished and
+    recorded first.
+
+    Args:
+        space: What to search; see `ghnas.load_space`.
+        objective: `ghnas.ZeroShot`, or any function of an `Architecture` that returns a number,
+            or several. What it raises fails the candidate's trial, not the search.
+        budget: Candidates in all.
+        sampler: `random`, `evolution`, `tpe`, `nsga2`, or any of Optuna's samplers. Searches with
+            one of the names are the same for the same seed.
+        seed: Of the sampler.
+        path: A folder for the run, made if need be; None: the search is kept in memory.
+        directions: `maximize` or `minimize` for each value of a function; default: one value, to
+            be maximised.
+        max_parameters: Most trainable parameters of a candidate.
+        max_flops: Most FLOPs of a candidate: multiply-adds x 2, for one image.
+        batch_size: Candidates that are asked for together; default: what suits the sampler.
+        storage: URL of a database of Optuna's; default: a journal in the folder.
+        report: Called before the first batch and after each.
+
+    Returns:
+        The study.
+
+    Raises:
+        UserError: If the sampler is unknown, a number is out of range, the limits cannot be met,
+            the folder holds another search, or another process searches in it.
+
+    Example:
+        >>> import ghnas
+        >>> space = ghnas.load_space("darts")
+        >>> study = ghnas.search(space, lambda architecture: -architecture.flops, budget=20)
+        >>> [best] = study.best(1)
+        >>> best.values[0] == -best.flops
+        True
+    """
+    goal = as_objective(objective, directions)
+    space = goal.space_for(space)
+    manifest = new_manifest(
+        space,
+        goal,
+        budget,
+        sampler=sampler,
+        seed=seed,
+        max_parameters=max_parameters,
+        max_flops=max_flops,
+        batch_size=batch_size,
+        storage=storage,
+    )
+    if path is None:
+        return _search_in_memory(space, goal, manifest, sampler, report)
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        return search_run(create_run(folder, manifest), goal, report, sampler)
+    run = open_run(folder)
+    if difference := run.manifest.difference(manifest):
+        raise UserError(
+            f"{folder} holds a search that was started with {difference}: give the same again to "
+            "go on, or choose another folder"
+        )
+    return search_run(run, goal, report, sampler)
+
+
+def search_run(
+    run: Run,
+    objective: Objective,
+    report: Callable[[SearchProgress], None] | None = None,
+    sampler: str | BaseSampler | None = None,
+    prepare: Callable[[int, int], None] = lambda done, total: None,
+) -> Study:
+    """Search in a run until its budget is recorded; of a complete one nothing is done.
+
+    Args:
+        run: A new run or an interrupted one.
+        objective: The one that the run was started with.
+        report: Called before the first batch and after each.
+        sampler: An Optuna sampler that the run was started with; default: by the run's name.
+        prepare: Called with the steps done and all steps while the objective is prepared.
+
+    Returns:
+        Its study.
+
+    Raises:
+        UserError: As `search`.
+    """
+    manifest = run.manifest
+    with run.locked():
+        if not run.complete:
+            objective.prepare(run.space, prepare)
+        plan = _plan(run.space, objective, manifest, sampler or manifest.sampler)
+        Loop(plan, run, report or _silent).run()
+    return Study(manifest.study_name, run.open_storage(), run.form, run)
+
+
+def _search_in_memory(
+    space: Space,
+    objective: Objective,
+    manifest: Manifest,
+    sampler: str | BaseSampler,
+    report: Callable[[SearchProgress], None] | None,
+) -> Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage, form = InMemoryStorage(), TrialFormat(space, objective.names)
+    objectives = dict(zip(objective.names, objective.directions, strict=True))
+    made = create_study(storage, "search", objectives, manifest.summary())
+    objective.prepare(space, lambda done, total: None)
+    plan = _plan(space, objective, manifest, sampler)
+    Loop(plan, _MemoryBook(made, form), report or _silent).run()
+    return Study("search", storage, form)
+
+
+def _plan(
+    space: Space, objective: Objective, manifest: Manifest, sampler: str | BaseSampler
+) -> Plan:
+    return Plan(
+        space=space,
+        objective=objective,
+        sampler=create_sampler(sampler, space, objective.directions),
+        budget=manifest.budget,
+        batch_size=manifest.batch_size,
+        seed=manifest.seed,
+        limits=Limits(manifest.max_parameters, manifest.max_flops),
+    )
+
+
+def new_manifest(
+    space: Space,
+    objective: Objective,
+    budget: int,
+    *,
+    sampler: str | BaseSampler = "random",
+    seed: int = 0,
+    max_parameters: int | None = None,
+    max_flops: int | None = None,
+    batch_size: int | None = None,
+    storage: str | None = None,
+    sources: Sources | None = None,
+    short_list: ShortList | None = None,
+    space_name: str | None = None,
+) -> Manifest:
+    """What a new run is started with, after everything that a user can get wrong was checked.
+
+    Args:
+        space: For the objective's images.
+        objective: What to optimise.
+        sources: Where the images and the hypernetwork are found again.
+        short_list: What is trained for a moment afterwards.
+        space_name: What the user called the space; default: its name.
+
+    Others as in `search`.
+
+    Raises:
+        UserError: For an unknown sampler, a number out of range, or a short list of several
+            objectives.
+    """
+    named = sampler if isinstance(sampler, str) else type(sampler).__name__
+    if isinstance(sampler, str):
+        check_sampler(sampler)
+    if short_list is not None:
+        check_one_objective(objective.names)
+    limits = {"max-params": max_parameters, "max-flops": max_flops}
+    for name, value in ({"budget": budget, "batch size": batch_size} | limits).items():
+        if value is not None and value < 1:
+            raise UserError(f"the {name} must be 1 or more, not {value}")
+    fresh = create_sampler(sampler, space, objective.directions)
+    data: Any = getattr(objective, "data", None)
+    return Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        space=space_name or space.name,
+        space_text=space.text,
+        skeleton=dict(space.skeleton),
+        image_shape=space.image_shape,
+        classes=tuple(data.classes if data else map(str, range(space.classes))),
+        objective=objective.describe(),
+        objectives=objective.names,
+        directions=objective.directions,
+        sampler=named,
+        seed=seed,
+        budget=budget,
+        batch_size=batch_size or objective.batch_size or fresh.batch_size,
+        max_parameters=max_parameters,
+        max_flops=max_flops,
+        sources=sources or Sources(),
+        short_list=short_list,
+        storage=storage,
+        versions=installed_versions(),
+        device=objective.device.type if isinstance(objective, ZeroShot) else "cpu",
+    )
+
+
+def check_one_objective(objectives: Sequence[str]) -> None:
+    """Make sure that a short list can be ordered by one value.
+
+    Raises:
+        UserError: If there are several objectives.
+    """
+    if len(objectives) > 1:
+        raise UserError(
+            f"--refine orders by one figure, and {','.join(objectives)} are several: search for "
+            "one objective, or leave --refine out"
+        )
+
+
+def _silent(progress: SearchProgress) -> None:
+    """The default report."""

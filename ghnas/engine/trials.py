@@ -1,0 +1,242 @@
+"""A candidate with its results, and how it stands in an Optuna study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from ghnas.architectures.architecture import Architecture, Value
+from ghnas.scoring.racing import Early
+from ghnas.spaces import Space
+from ghnas.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
+    from optuna.trial import FrozenTrial
+
+Direction = Literal["maximize", "minimize"]
+Directions = tuple[Direction, ...]
+"""For each objective."""
+
+QUALITIES = ("composite", "accuracy")
+"""Objectives that say how good an architecture is; the first one that a search has ranks it."""
+
+UNSCORED = -1
+"""The number of an architecture that is not a trial of the run."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate with its results.
+
+    Args:
+        number: Position in the order in which candidates were asked for, from 0; also the number
+            of Optuna's trial; `UNSCORED` for an architecture that the run does not have.
+        architecture: Without its graph, which is built again on demand.
+        values: The objectives' values in their order; empty if the objective failed.
+        parameters: Number of trainable parameters.
+        flops: Multiply-adds x 2, for one image.
+        hash: Start of the graph's hash; equal for isomorphic architectures.
+        duplicate_of: Number of the first candidate with the same architecture, if not this one.
+        seconds: Of scoring: its share of the time of its batch, 0 for a duplicate.
+        accuracy: Zero-shot, in [0, 1]; None where the objective measures none.
+        images: Validation images that it was scored on, if it was stopped before the last: the
+            accuracy is then what is to be expected of all.
+        early: Of a candidate that a race learns from: see `ghnas.scoring.racing`.
+        error: What the objective raised, if it failed.
+        rank: From 1, once the trials are ranked.
+        front: Whether nothing is better in one objective and as good in the others.
+        short_training: Minus the loss of its short training, if it had one; see
+            `ghnas.engine.short_list`.
+    """
+
+    number: int
+    architecture: Architecture
+    values: tuple[float, ...]
+    parameters: int
+    flops: int
+    hash: str
+    duplicate_of: int | None = None
+    seconds: float = 0.0
+    accuracy: float | None = None
+    images: int | None = None
+    early: Early = ()
+    error: str | None = None
+    rank: int = 0
+    front: bool = False
+    short_training: float | None = None
+
+    @property
+    def name(self) -> str:
+        """As `trial-123`; `genotype-` and a few digits of its hash without a trial."""
+        unscored = self.number == UNSCORED
+        return f"genotype-{self.hash[:8]}" if unscored else f"trial-{self.number}"
+
+    @property
+    def scored(self) -> Architecture:
+        """The architecture with its values."""
+        return replace(self.architecture, values=self.values)
+
+    def as_dict(self, objectives: Sequence[str]) -> dict[str, Any]:
+        """For JSON, the values by the names of the objectives."""
+        return {
+            "rank": self.rank,
+            "trial": None if self.number == UNSCORED else self.number,
+            "accuracy": self.accuracy,
+            **dict(zip(objectives, self.values, strict=False)),
+            "short_training": self.short_training,
+            "parameters": self.parameters,
+            "flops": self.flops,
+            "hash": self.hash,
+            "genotype": str(self.architecture),
+            "candidate": dict(self.architecture.choices),
+        }
+
+
+class TrialFormat:
+    """Turns trials into Optuna's and back.
+
+    Every trial has every choice of the space as a parameter with all its options, so that the
+    importance of a choice can be computed and any of Optuna's samplers can go on with the study.
+
+    Args:
+        space: The space of the candidates.
+        objectives: Names of the objectives, in the order of the study's values.
+    """
+
+    def __init__(self, space: Space, objectives: Sequence[str]) -> None:
+        self.space = space
+        self.objectives = tuple(objectives)
+
+    def frozen(self, trial: Trial) -> FrozenTrial:
+        """Optuna's trial; its duration is the time of scoring."""
+        from optuna.trial import FrozenTrial, TrialState
+
+        attributes: dict[str, Any] = {
+            "params": trial.parameters,
+            "flops": trial.flops,
+            "hash": trial.hash,
+        }
+        optional = {
+            "same_as": trial.duplicate_of,
+            "accuracy": None if "accuracy" in self.objectives else trial.accuracy,
+            "images": trial.images,
+            "early": trial.early or None,
+            "error": trial.error,
+        }
+        attributes |= {key: value for key, value in optional.items() if value is not None}
+        now = datetime.now()
+        return FrozenTrial(
+            number=-1,  # the storage numbers it
+            trial_id=-1,
+            state=TrialState.FAIL if trial.error is not None else TrialState.COMPLETE,
+            value=None,
+            values=trial.values or None,
+            datetime_start=now - timedelta(seconds=trial.seconds),
+            datetime_complete=now,
+            params=dict(trial.architecture.choices),
+            distributions=distributions(self.space),
+            user_attrs=attributes,
+            system_attrs={},
+            intermediate_values={},
+        )
+
+    def trial(self, frozen: FrozenTrial) -> Trial:
+        """The inverse of `frozen`.
+
+        Raises:
+            UserError: If a search did not write it.
+        """
+        attributes = frozen.user_attrs
+        values = dict(zip(self.objectives, frozen.values or (), strict=False))
+        accuracy = values.get("accuracy", attributes.get("accuracy"))
+        duration = frozen.duration or timedelta()
+        try:
+            return Trial(
+                number=frozen.number,
+                architecture=self.space.architecture(frozen.params),
+                values=tuple(frozen.values or ()),
+                parameters=int(attributes["params"]),
+                flops=int(attributes["flops"]),
+                hash=str(attributes["hash"]),
+                duplicate_of=attributes.get("same_as"),
+                seconds=duration.total_seconds(),
+                accuracy=None if accuracy is None else float(accuracy),
+                images=attributes.get("images"),
+                early=tuple((float(a), float(b)) for a, b in attributes.get("early", ())),
+                error=attributes.get("error"),
+            )
+        except (KeyError, TypeError, ValueError, UserError) as error:
+            raise UserError(
+                f"trial {frozen.number} is not a candidate of space {self.space.name!r} ({error})"
+            ) from error
+
+    def trials(self, study: Study) -> list[Trial]:
+        """All trials of a study, in the order of their numbers.
+
+        Raises:
+            UserError: If one of them is somebody else's.
+        """
+        return [self.trial(frozen) for frozen in study.get_trials(deepcopy=False)]
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of each choice of a space."""
+    return {choice.name: _distribution(choice.options) for choice in space.choices}
+
+
+@lru_cache(maxsize=10_000)
+def _distribution(options: tuple[Value, ...]) -> CategoricalDistribution:
+    from optuna.distributions import CategoricalDistribution
+
+    return CategoricalDistribution(options)
+
+
+def primary(objectives: Sequence[str]) -> int:
+    """The objective that ranks trials: composite score or accuracy, or else the first."""
+    return next((objectives.index(name) for name in QUALITIES if name in objectives), 0)
+
+
+def rank_trials(
+    study: Study, form: TrialFormat, short_trainings: dict[int, float] | None = None
+) -> list[Trial]:
+    """Distinct architectures that were scored, best first, each with its rank.
+
+    With one objective the best comes first; with several the Pareto front comes first, front and
+    rest each by the primary objective. Those that had a short training come before the others,
+    by its outcome. Ties: fewer parameters, then the earlier one.
+
+    Args:
+        study: Of a search.
+        form: How its trials are written.
+        short_trainings: Outcomes by the trial's number; higher is better.
+    """
+    place, outcomes = primary(form.objectives), short_trainings or {}
+    sign = 1 if study.directions[place].name == "MAXIMIZE" else -1
+    distinct = [
+        trial for trial in form.trials(study) if trial.duplicate_of is None and trial.values
+    ]
+    front = set()
+    if len(form.objectives) > 1 and distinct:
+        front = {frozen.number for frozen in study.best_trials}
+
+    def order(trial: Trial) -> tuple[float, ...]:
+        outcome = outcomes.get(trial.number, -float("inf"))
+        quality = sign * trial.values[place]
+        return (trial.number not in front, -outcome, -quality, trial.parameters, trial.number)
+
+    distinct.sort(key=order)
+    front = front or {trial.number for trial in distinct[:1]}
+    return [
+        replace(
+            trial,
+            rank=rank,
+            front=trial.number in front,
+            short_training=outcomes.get(trial.number),
+        )
+        for rank, trial in enumerate(distinct, start=1)
+    ]
