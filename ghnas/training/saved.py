@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,21 @@ def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
     replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
 
 
-def load(path: Path) -> Network:
-    """Build a fine-tuned network again, in evaluation mode on the CPU.
+def load(path: str | PathLike[str]) -> Network:
+    """A fine-tuned network, in evaluation mode on the CPU.
 
     Args:
-        path: The folder that `ghnas finetune` wrote, or the `model.safetensors` in it.
+        path: The folder that `ghnas finetune` or `ghnas.finetune` wrote, or the
+            `model.safetensors` in it.
+
+    Returns:
+        The network; it takes images (B, C, H, W), normalised with the mean and std of
+        `architecture.json`, and gives logits (B, classes).
 
     Raises:
         UserError: If there is none, or it is damaged.
     """
+    path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"no fine-tuned network at {path}: make one with `ghnas finetune`")
