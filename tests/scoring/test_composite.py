@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from searching import make_manifest
 
-from ghnas.engine.loop import search
-from ghnas.engine.runs import create_run
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import PARTS, Reference, Scale, gather, measure, reference_for
@@ -95,32 +91,3 @@ def test_the_reference_of_a_space_repeats_by_seed() -> None:
 
 def test_parts_are_the_fields() -> None:
     assert set(PARTS) == set(Evidence.__dataclass_fields__)
-
-
-def test_a_search_ranks_by_the_consensus(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
-    scorer = Scorer(ghn, batches(1), CPU, workers=1, measure=measure)
-    reference = reference_for(SPACE, scorer, SHAPE, count=12)
-    manifest = make_manifest(
-        "nasbench201",
-        space=SPACE,
-        image_shape=SHAPE,
-        objectives=("consensus", "params"),
-        budget=10,
-        batch_size=5,
-    )
-    run = create_run(tmp_path, manifest)
-    search(run, scorer, reference=reference)
-    for record in run.recorded():
-        graph = record.architecture.graph
-        assert record.consensus is not None
-        assert record.values(("consensus", "params")) == (record.consensus, record.params)
-        parameters = ghn.predict_graphs([graph])[0]
-        item, score = gather(graph, parameters, batches(1))
-        assert record.accuracy == pytest.approx(score.accuracy, abs=1 / 16)
-        assert record.consensus == pytest.approx(reference.score(item), rel=0.02, abs=0.02)
-    ranked = [item.record for item in run.ranked() if not item.front]
-    assert [r.consensus for r in ranked] == sorted((r.consensus for r in ranked), reverse=True)
-    with pytest.raises(ValueError, match="reference"):
-        search(create_run(tmp_path, manifest), scorer)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from searching import entries, make_manifest, ranking
 
 from ghnas.architectures.graph import Graph
-from ghnas.engine.loop import search
-from ghnas.engine.runs import create_run
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Score
@@ -55,76 +50,6 @@ def test_the_margin_covers_the_errors() -> None:
 def test_the_bar_is_the_kth_best() -> None:
     assert bar_of([0.1, 0.5, 0.4, 0.3], 2) == 0.4
     assert bar_of([0.1, 0.5], 3) == 0.0
-
-
-class KnownScorer:
-    """Accuracies from the graph's hash; the first batch tells it nearly, the second tells all."""
-
-    def __init__(self) -> None:
-        self.images = 0
-
-    def score(
-        self,
-        graphs: Sequence[Graph],
-        wanted: Sequence[int] | None = None,
-        race: Race | None = None,
-    ) -> list[Score | None]:
-        chosen = range(len(graphs)) if wanted is None else wanted
-        scores: list[Score | None] = [None] * len(graphs)
-        for i in chosen:
-            rng = random.Random(graphs[i].hash)
-            truth = rng.random()
-            first = truth + rng.gauss(0, 0.02)
-            expected = race.verdict(1, first, 1 - truth) if race else None
-            self.images += 64 if expected is not None else 128
-            scores[i] = (
-                Score(truth, 1 - truth, 128, ((first, 1 - truth),))
-                if expected is None
-                else Score(expected, 1 - truth, 64, stopped=True)
-            )
-        return scores
-
-
-def test_the_best_of_a_race_are_the_best_of_all(tmp_path: Path) -> None:
-    settings = {"budget": 1500, "batch_size": 100}
-    exact, raced = KnownScorer(), KnownScorer()
-    whole = create_run(tmp_path, make_manifest(**settings))
-    search(whole, exact)
-    run = create_run(tmp_path, make_manifest(**settings, keep=20))
-    search(run, raced)
-    best = {item.record.number for item in whole.ranked(20)}
-    found = {item.record.number for item in run.ranked(20)}
-    assert len(best & found) >= 19
-    assert raced.images < 0.75 * exact.images
-    kept = {record.number: record.accuracy for record in whole.recorded()}
-    for record in run.recorded():
-        if record.images is None:
-            assert record.accuracy == kept[record.number]
-        else:
-            assert record.images == 64
-
-
-def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    settings = {"budget": 700, "batch_size": 100, "keep": 10}
-    whole = create_run(tmp_path, make_manifest(**settings))
-    search(whole, KnownScorer())
-
-    class Stopping(KnownScorer):
-        left = 5
-
-        def score(self, *arguments: object) -> list[Score | None]:  # type: ignore[override]
-            Stopping.left -= 1
-            if Stopping.left < 0:
-                raise KeyboardInterrupt
-            return super().score(*arguments)  # type: ignore[arg-type]
-
-    run = create_run(tmp_path, make_manifest(**settings))
-    with pytest.raises(KeyboardInterrupt):
-        search(run, Stopping())
-    assert len(run.recorded()) == 500
-    search(run, KnownScorer())
-    assert entries(run) == entries(whole)
-    assert ranking(run) == ranking(whole)
 
 
 @pytest.fixture(scope="module")

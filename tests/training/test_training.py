@@ -9,14 +9,9 @@ import pytest
 import torch
 
 import ghnas
-from ghnas.data import ImageData, evaluation_batches, load_data
-from ghnas.engine import finetuning
-from ghnas.engine.finetuning import EpochReport, FinetuneSettings, finetune
-from ghnas.engine.loop import search
-from ghnas.engine.runs import create_run, new_manifest, select
+from ghnas.data import ImageData, load_data
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig
-from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import load_space
 from ghnas.training.hypernetwork.loop import learning_rate
 from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
@@ -137,54 +132,6 @@ def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: ImageData)
         train(job(output, data), interrupt)
     with pytest.raises(UserError, match="other settings"):
         train(job(output, data, learning_rate=0.1), lambda progress: None)
-
-
-def test_finetune_writes_a_network_that_loads(
-    tmp_path: Path, data: ImageData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "ghn.safetensors"
-    made = job(output, data, steps=2)
-    info = train(made, lambda progress: None)
-    manifest = new_manifest(
-        space=made.space, space_name="darts", data="embedded", data_fingerprint=data.fingerprint,
-        image_shape=data.image_shape, classes=data.classes, ghn=str(output),
-        ghn_sha256=info.sha256, budget=4, score_images=64, score_batch=32,
-    )  # fmt: skip
-    run = create_run(tmp_path / "results", manifest)
-    images = evaluation_batches(data.validation, 32, device="cpu", mean=data.mean, std=data.std)
-    search(run, Scorer(load_ghn(output)[0], images, CPU))
-    monkeypatch.setattr(finetuning, "load_data", lambda *args, **kwargs: data)
-    chosen = select(run, "top-2")
-    reports: list[EpochReport] = []
-    settings = FinetuneSettings(epochs=2, batch_size=32, baseline=True)
-
-    def interrupt(progress: EpochReport) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        finetune(run, chosen, settings, CPU, interrupt)
-    results = finetune(run, chosen, settings, CPU, reports.append)
-    for item, result in zip(chosen, results, strict=True):
-        assert result.zero_shot == pytest.approx(item.record.accuracy, abs=1 / 64)
-    assert len(reports) <= 2 * 2 * 2  # an epoch may end while the processes stop
-    assert reports[-1].done == reports[-1].total
-    assert [item.ranked for item in results] == chosen
-    for item in results:
-        network = ghnas.load(item.path)
-        test = data.load_test()
-        scale = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
-        with torch.no_grad():
-            logits = network((test.images / 255 - scale[0]) / scale[1])
-        accuracy = float((logits.argmax(1) == test.labels).float().mean())
-        assert accuracy == pytest.approx(item.trained.test, abs=0.02)
-        assert item.baseline is not None
-    curves = run.finetune_study().trials
-    assert sorted(len(trial.intermediate_values) for trial in curves) == [2, 2, 2, 2]
-    # what is finished is not trained again
-    before = len(reports)
-    again = finetune(run, chosen, settings, CPU, reports.append)
-    assert len(reports) == before
-    assert [item.trained.test for item in again] == [item.trained.test for item in results]
 
 
 def test_load_explains_itself(tmp_path: Path) -> None:

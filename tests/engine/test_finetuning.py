@@ -1,0 +1,99 @@
+"""Fine-tuning of a run's candidates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from searching import save_untrained
+
+import ghnas
+from ghnas.data import ImageData, load_data
+from ghnas.engine import inputs
+from ghnas.engine.finetuning import EpochReport, FinetuneSettings, finetune
+from ghnas.engine.manifest import Sources
+from ghnas.engine.objectives import ZeroShot
+from ghnas.engine.run import Run, create_run, open_run
+from ghnas.engine.runs import select
+from ghnas.engine.search import new_manifest, search_run
+from ghnas.ghn.checkpoint import load_ghn
+from ghnas.spaces import load_space
+from ghnas.utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    full = load_data()
+    small = replace(full, train=full.train.take(160), validation=full.validation.take(64))
+    test = full.load_test().take(64)
+    return replace(small, load_test=lambda: test)
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A finished run of four candidates."""
+    space = load_space("darts").with_skeleton(cells=2, channels=4)
+    path = save_untrained(tmp_path / "ghn.safetensors", space, data)
+    objective = ZeroShot(load_ghn(path)[0], data, batch_size=32, workers=1, device="cpu")
+    space = objective.space_for(space)
+    manifest = new_manifest(
+        space, objective, budget=4, sources=Sources(data="embedded", ghn=str(path))
+    )
+    made = create_run(tmp_path / "run", manifest)
+    search_run(made, objective)
+    monkeypatch.setattr(inputs, "load_data", lambda *args, **kwargs: data)
+    return made
+
+
+def test_finetune_writes_a_network_that_loads(run: Run, data: ImageData) -> None:
+    chosen = select(run, "top-2")
+    reports: list[EpochReport] = []
+    settings = FinetuneSettings(epochs=2, batch_size=32, baseline=True)
+
+    def interrupt(progress: EpochReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(run, chosen, settings, CPU, interrupt)
+    results = finetune(run, chosen, settings, CPU, reports.append)
+    for item, result in zip(chosen, results, strict=True):
+        assert result.zero_shot == pytest.approx(item.accuracy, abs=1 / 64)
+    assert len(reports) <= 2 * 2 * 2  # an epoch may end while the processes stop
+    assert reports[-1].done == reports[-1].total
+    assert [item.trial for item in results] == chosen
+    for result in results:
+        network = ghnas.load(result.path)
+        test = data.load_test()
+        scale = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
+        with torch.no_grad():
+            logits = network((test.images / 255 - scale[0]) / scale[1])
+        accuracy = float((logits.argmax(1) == test.labels).float().mean())
+        assert accuracy == pytest.approx(result.trained.test, abs=0.02)
+        assert result.baseline is not None
+    curves = run.study_beside("finetune", "accuracy", "maximize").trials
+    assert sorted(len(trial.intermediate_values) for trial in curves) == [2, 2, 2, 2]
+    # what is finished is not trained again
+    before = len(reports)
+    again = finetune(run, chosen, settings, CPU, reports.append)
+    assert len(reports) == before
+    assert [item.trained.test for item in again] == [item.trained.test for item in results]
+
+
+def test_two_finetunings_of_one_run(run: Run) -> None:
+    """The second one says so and leaves the trials of the first one alone."""
+    chosen, settings = select(run, "top-2"), FinetuneSettings(epochs=1, batch_size=32)
+    refused = []
+
+    def another(progress: EpochReport) -> None:
+        with pytest.raises(UserError, match="is being fine-tuned by another process") as error:
+            finetune(open_run(run.path), chosen, settings, CPU, lambda report: None)
+        refused.append(str(error.value))
+
+    results = finetune(run, chosen, settings, CPU, another)
+    assert len(refused) == len(results) == 2
+    curves = run.study_beside("finetune", "accuracy", "maximize").trials
+    assert [len(trial.intermediate_values) for trial in curves] == [1, 1]

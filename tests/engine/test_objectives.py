@@ -1,0 +1,295 @@
+"""Objectives: functions, and zero-shot scores with their races and composite scores."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from searching import entries, go_on, ranking
+
+from ghnas.architectures.architecture import Architecture
+from ghnas.architectures.graph import Graph
+from ghnas.data import ImageData, load_data
+from ghnas.engine.objectives import FunctionObjective, ZeroShot, as_objective
+from ghnas.engine.run import Run, create_run
+from ghnas.engine.search import new_manifest, search
+from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.model import GHN
+from ghnas.scoring.evaluation import Score
+from ghnas.scoring.racing import Race
+from ghnas.spaces import load_space
+from ghnas.utils.errors import UserError
+
+SPACE = load_space("darts").with_skeleton(cells=1, channels=2)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    full = load_data(image_size=8)
+    return replace(full, train=full.train.take(64), validation=full.validation.take(64))
+
+
+@pytest.fixture(scope="module")
+def ghn() -> GHN:
+    torch.manual_seed(0)
+    config = GHNConfig(num_classes=10, hid=8)
+    return GHN(config, GHNInfo(config, sha256="a" * 64)).eval()
+
+
+# ---------------------------------------------------------------- functions
+
+
+def test_a_function_is_an_objective() -> None:
+    study = search(SPACE, lambda architecture: -architecture.flops, budget=12)
+    assert len(study.trials) == 12
+    (best, second) = study.best(2)
+    assert best.values == (-best.flops,)
+    assert best.values >= second.values
+    assert best.values[0] == max(trial.value for trial in study.trials)
+    assert isinstance(study, optuna.Study)
+
+
+def test_less_can_be_better() -> None:
+    study = search(SPACE, lambda item: item.parameters, budget=12, directions=["minimize"])
+    values = [item.values[0] for item in study.best(12)]
+    assert values == sorted(values)
+
+
+def test_several_values_give_a_front() -> None:
+    study = search(
+        SPACE,
+        lambda item: (item.flops, int(item.hash[:4], 16)),
+        budget=30,
+        directions=("minimize", "maximize"),
+        sampler="nsga2",
+    )
+    front = [trial for trial in study.ranked() if trial.front]
+    assert study.ranked()[: len(front)] == front
+    for trial in front:
+        assert not any(
+            other.values[0] <= trial.values[0]
+            and other.values[1] >= trial.values[1]
+            and other.values != trial.values
+            for other in study.ranked()
+        )
+
+
+def test_what_an_objective_raises_fails_its_trial_alone(tmp_path: Path) -> None:
+    def fragile(architecture: Architecture) -> float:
+        if int(architecture.hash, 16) % 3 == 0:
+            raise RuntimeError("out of memory")
+        return float("nan") if int(architecture.hash, 16) % 3 == 1 else 1.0
+
+    study = search(SPACE, fragile, budget=30, path=tmp_path / "run", sampler="evolution")
+    states = {trial.state for trial in study.trials}
+    assert states == {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL}
+    errors = {trial.user_attrs.get("error") for trial in study.trials}
+    assert errors == {
+        None,
+        "RuntimeError: out of memory",
+        "the objective returned a value that is not a number",
+    }
+    assert all(item.values == (1.0,) for item in study.best(30))
+
+
+def test_a_wrong_number_of_values_is_the_callers_mistake() -> None:
+    with pytest.raises(UserError, match="returned 2 values, and there are 1 directions"):
+        search(SPACE, lambda item: (1.0, 2.0), budget=3)
+    with pytest.raises(UserError, match="a direction is 'maximize' or 'minimize', not 'up'"):
+        search(SPACE, lambda item: 1.0, budget=3, directions=["up"])  # type: ignore[list-item]
+
+
+def test_each_architecture_is_evaluated_once() -> None:
+    space = load_space("nasbench201").with_skeleton(channels=2, cells=1)
+    seen: list[str] = []
+
+    def count(architecture: Architecture) -> float:
+        seen.append(architecture.hash)
+        return len(seen)
+
+    study = search(space.for_images((3, 8, 8), 2), count, budget=200, sampler="evolution")
+    assert len(seen) == len(set(seen)) == len(study.ranked())
+
+
+def test_an_interrupted_function_search_goes_on(tmp_path: Path) -> None:
+    """What was evaluated before the interruption is recorded, also within a batch."""
+
+    def objective(architecture: Architecture) -> float:
+        return int(architecture.hash[:8], 16)
+
+    calls = 0
+
+    def stopping(architecture: Architecture) -> float:
+        nonlocal calls
+        calls += 1
+        if calls > 7:
+            raise KeyboardInterrupt
+        return objective(architecture)
+
+    settings: dict[str, Any] = {"budget": 20, "sampler": "evolution", "batch_size": 5}
+    whole = search(SPACE, objective, **settings)
+    goal, again = FunctionObjective(stopping), FunctionObjective(objective)
+    goal.describe = again.describe = lambda: {"function": "same"}  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        search(SPACE, goal, path=tmp_path / "run", **settings)
+    study = search(SPACE, again, path=tmp_path / "run", **settings)
+    assert [trial.values for trial in study.trials] == [trial.values for trial in whole.trials]
+    with pytest.raises(UserError, match="started with budget 20, not 21"):
+        search(SPACE, again, path=tmp_path / "run", **settings | {"budget": 21})
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_any_of_optunas_samplers(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "run" if folder else None
+    sampler = optuna.samplers.TPESampler(n_startup_trials=10, seed=0)
+    study = search(
+        SPACE,
+        lambda item: sum("sep" in str(value) for value in item.choices.values()),
+        budget=60,
+        sampler=sampler,
+        path=path,
+    )
+    values = [trial.value for trial in study.trials]
+    assert sum(values[40:]) / 20 > sum(values[:10]) / 10 + 1
+    if path:
+        storage = optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(path / "study.log"))
+        )
+        loaded = optuna.load_study(study_name="run", storage=storage)
+        assert [trial.value for trial in loaded.trials] == values
+
+
+def test_an_objective_has_directions_of_its_own(ghn: GHN, data: ImageData) -> None:
+    objective = ZeroShot(ghn, data, workers=1)
+    assert as_objective(objective) is objective
+    with pytest.raises(UserError, match="directions of its own"):
+        as_objective(objective, ["minimize"])
+
+
+# ---------------------------------------------------------------- races
+
+
+class KnownScorer:
+    """Accuracies from the graph's hash; the first batch tells it nearly, the second tells all."""
+
+    def __init__(self, left: int = 10**9) -> None:
+        self.images = 0
+        self.left = left
+
+    def score(
+        self,
+        graphs: Sequence[Graph],
+        wanted: Sequence[int] | None = None,
+        race: Race | None = None,
+    ) -> list[Score | None]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        chosen = range(len(graphs)) if wanted is None else wanted
+        scores: list[Score | None] = [None] * len(graphs)
+        for i in chosen:
+            rng = random.Random(graphs[i].hash)
+            truth = rng.random()
+            first = truth + rng.gauss(0, 0.02)
+            expected = race.verdict(1, first, 1 - truth) if race else None
+            self.images += 64 if expected is not None else 128
+            scores[i] = (
+                Score(truth, 1 - truth, 128, ((first, 1 - truth),))
+                if expected is None
+                else Score(expected, 1 - truth, 64, stopped=True)
+            )
+        return scores
+
+
+def known(ghn: GHN, data: ImageData, scorer: Any, keep: int | None = None) -> ZeroShot:
+    objective = ZeroShot(ghn, data, images=64, keep=keep, workers=1, device="cpu")
+    objective._scorer = scorer
+    return objective
+
+
+def run_of(folder: Path, objective: ZeroShot, **settings: Any) -> Run:
+    return create_run(folder, new_manifest(objective.space_for(SPACE), objective, **settings))
+
+
+def test_the_best_of_a_race_are_the_best_of_all(tmp_path: Path, ghn: GHN, data: ImageData) -> None:
+    settings = {"budget": 1500, "batch_size": 100}
+    exact, raced = KnownScorer(), KnownScorer()
+    runs = []
+    for scorer, keep in ((exact, None), (raced, 20)):
+        objective = known(ghn, data, scorer, keep)
+        runs.append(run_of(tmp_path / str(keep), objective, **settings))
+        go_on(runs[-1], objective)
+    whole, run = runs
+    best = {item.number for item in whole.ranked(20)}
+    found = {item.number for item in run.ranked(20)}
+    assert len(best & found) >= 19
+    assert raced.images < 0.75 * exact.images
+    kept = {trial.number: trial.accuracy for trial in whole.read()}
+    for trial in run.read():
+        if trial.images is None:
+            assert trial.accuracy == kept[trial.number]
+        else:
+            assert trial.images == 64
+
+
+def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, ghn: GHN, data: ImageData
+) -> None:
+    settings = {"budget": 700, "batch_size": 100}
+    whole = run_of(tmp_path / "whole", known(ghn, data, None, 10), **settings)
+    go_on(whole, known(ghn, data, KnownScorer(), 10))
+    run = run_of(tmp_path / "run", known(ghn, data, None, 10), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(run, known(ghn, data, KnownScorer(left=5), 10))
+    assert len(run.read()) == 500
+    go_on(run, known(ghn, data, KnownScorer(), 10))
+    assert entries(run) == entries(whole)
+    assert ranking(run) == ranking(whole)
+
+
+def test_a_score_that_is_not_a_number_is_zero(tmp_path: Path, ghn: GHN, data: ImageData) -> None:
+    class Broken(KnownScorer):
+        def score(self, graphs: Any, wanted: Any = None, race: Any = None) -> list[Score | None]:
+            return [Score(float("nan"), float("nan")) for _ in graphs]
+
+    objective = known(ghn, data, Broken())
+    run = run_of(tmp_path / "run", objective, budget=5)
+    go_on(run, objective)
+    assert {trial.accuracy for trial in run.read()} == {0.0}
+
+
+# ---------------------------------------------------------------- zero-shot searches
+
+
+def test_a_zero_shot_search_is_the_same_with_more_workers(ghn: GHN, data: ImageData) -> None:
+    studies = [
+        search(SPACE, ZeroShot(ghn, data, workers=workers, device="cpu"), budget=40)
+        for workers in (1, 2)
+    ]
+    assert [t.value for t in studies[0].trials] == [t.value for t in studies[1].trials]
+    best = studies[0].best(1)[0]
+    assert (best.image_shape, best.classes) == ((3, 8, 8), 10)
+    objective = ZeroShot(ghn, data, workers=1, device="cpu")
+    assert objective(best) == pytest.approx(best.values[0], abs=2 / 64)
+
+
+def test_a_search_ranks_by_the_composite_score(
+    tmp_path: Path, ghn: GHN, data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ghnas.scoring.composite.REFERENCE", 12)
+    space = load_space("nasbench201").with_skeleton(channels=4, cells=1)
+    objective = ZeroShot(ghn, data, objectives=("composite", "params"), workers=1, device="cpu")
+    study = search(space, objective, budget=10, path=tmp_path / "run")
+    assert study.metric_names == ["composite", "params"]
+    for trial in study.ranked():
+        assert trial.values[1] == trial.parameters
+        assert trial.accuracy is not None
+    rest = [trial.values[0] for trial in study.ranked() if not trial.front]
+    assert rest == sorted(rest, reverse=True)
+    assert len(set(rest)) > 1
