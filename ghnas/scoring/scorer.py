@@ -10,7 +10,7 @@ import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.executors.base import Executor
-from ghnas.executors.fused import FusedExecutor, compile_kernels
+from ghnas.executors.fused import FusedExecutor
 from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, Measure, Score, evaluate
@@ -109,8 +109,6 @@ class Scorer:
         self.workers = (workers or cores()) if on_cpu else 1
         moved = [(x.to(device, memory_format=layout), y.to(device)) for x, y in batches]
         executor = executor or (FusedExecutor() if on_cpu else GroupedExecutor())
-        if self.workers > 1:
-            compile_kernels()  # once, before the processes start
         scorer = ChunkScorer(self.ghn, executor, moved, measure)
         self._workers = Workers(self.workers, partial, scorer)
 

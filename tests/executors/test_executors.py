@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,3 +164,32 @@ def test_a_plan_can_be_sent_to_another_process(
     assert copy == schedule
     assert len(schedule.steps) < sum(len(graph.nodes) for graph in graphs)
     assert torch.equal(copy.run(weights, images(4)), schedule.run(weights, images(4)))
+
+
+FINGERPRINT = """
+import hashlib, torch
+from ghnas.architectures.network import kaiming
+from ghnas.executors.fused import FusedExecutor
+from ghnas.spaces import load_space
+graph = load_space("darts").sample(0).for_images((3, 16, 16), 10).graph
+generator = torch.Generator().manual_seed(0)
+weights, images = kaiming(graph, generator), torch.randn(64, 3, 16, 16, generator=generator)
+logits = FusedExecutor().run([graph], [weights], images)
+print(hashlib.sha256(logits.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_the_first_process_on_a_machine_gives_the_logits_of_later_ones(tmp_path: Path) -> None:
+    """It compiles the kernels; later ones read them from disk."""
+    places = {"GHNAS_CACHE": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", FINGERPRINT],
+            env=os.environ | places,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    )
+    assert first == second != ""

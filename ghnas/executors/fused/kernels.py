@@ -45,7 +45,7 @@ _FOLDER = _cache_folder()
 
 def are_compiled() -> bool:
     """Whether the kernels were compiled before on this machine; else it takes some 20 seconds."""
-    return any(_FOLDER.glob("**/*.nbi"))
+    return any(_FOLDER.glob("**/steps.execute-*.nbi"))  # compiled last, after what it calls
 
 
 def compiled(function: _Function) -> _Function:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,7 +16,7 @@ from torch import Tensor
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import forward
 from ghnas.executors.base import Parameters
-from ghnas.executors.fused.kernels import Floats
+from ghnas.executors.fused.kernels import Floats, are_compiled
 from ghnas.executors.fused.lowering import Unsupported, lower
 from ghnas.executors.fused.program import STEP, Program
 from ghnas.executors.fused.steps import execute
@@ -22,10 +26,11 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
     """Runs one network after the other as a program of compiled kernels, on a CPU in float32.
 
     A graph with an operation that has no kernel runs with PyTorch's operations. Gradients are
-    not computed.
+    not computed. The first one on a machine takes 20 seconds to compile its kernels.
     """
 
     def __init__(self) -> None:
+        compile_kernels()
         self._programs: dict[int, tuple[Graph, Program | None]] = {}
         """By the identity of the graph, which is kept with its program."""
         self._arena = np.empty(0, np.float32)
@@ -74,8 +79,22 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
         return torch.from_numpy(logits.T.copy())
 
 
+@cache
 def compile_kernels() -> None:
-    """Compile, or read from disk what was compiled before; processes forked later have it too."""
+    """Have the kernels ready; processes that are forked later have them too.
+
+    Where they are not on disk yet, another process compiles them first. One that compiles runs
+    other copies of them than one that reads them: its results would differ by rounding.
+    """
+    if execute.stats.cache_path is not None and not are_compiled():  # type: ignore[attr-defined]
+        call = f"from {__name__} import run_nothing; run_nothing()"
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", call], env=environment, check=False)
+    run_nothing()
+
+
+def run_nothing() -> None:
+    """A program without steps: numba compiles the kernels or reads them."""
     none = np.zeros(0, STEP)
     room, doubles = np.zeros(0, np.float32), np.zeros((2, 1), np.float64)
     execute(none, room, room, 1, room, room, np.zeros((2, 1), np.float32), doubles)
