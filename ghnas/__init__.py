@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ghnas.engine.objectives import ZeroShot
     from ghnas.engine.search import Study, search
     from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
     from ghnas.training.saved import load
 
@@ -36,6 +37,7 @@ __all__ = [
     "load_data",
     "load_ghn",
     "load_space",
+    "score",
     "search",
 ]
 
@@ -49,6 +51,7 @@ _WHERE = {
     "load_data": "ghnas.data",
     "load_ghn": "ghnas.ghn.checkpoint",
     "load_space": "ghnas.spaces",
+    "score": "ghnas.scoring.scorer",
     "search": "ghnas.engine.search",
 }
 """Modules are imported on first use: torch and optuna take seconds."""

@@ -8,14 +8,17 @@ from functools import partial
 
 import torch
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
+from ghnas.data import ImageData, evaluation_batches
 from ghnas.executors.base import Executor
 from ghnas.executors.fused import FusedExecutor
 from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.model import GHN
-from ghnas.scoring.evaluation import Batch, Measure, Score, evaluate
+from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Measure, Score, evaluate
 from ghnas.scoring.racing import Race
-from ghnas.utils.devices import cores
+from ghnas.utils.devices import cores, pick_device
+from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
 
 CHUNK = 16
@@ -76,6 +79,66 @@ class ChunkScorer:
                 score = replace(score, evidence=evidence)
             scores[i] = score
         return scores
+
+
+def score(
+    ghn: GHN,
+    architectures: Sequence[Architecture],
+    data: ImageData,
+    images: int = 512,
+    batch_size: int = SCORE_BATCH,
+    device: str = "auto",
+    workers: int | None = None,
+) -> list[Score]:
+    """Zero-shot accuracy and loss: those of networks with predicted weights, without training.
+
+    Args:
+        ghn: The hypernetwork (Zhang, Ren and Urtasun, ICLR 2019; GHN-2: Knyazev et al., NeurIPS
+            2021), moved to the device. Images are normalised with the mean and standard
+            deviation that it was trained with, where it knows them, else with the data's.
+        architectures: Of any search space; built anew for the data's images and classes.
+        data: Scored on its validation images.
+        images: How many of them, mixed by class; all if there are not so many.
+        batch_size: Images that batch normalisation sees at a time; the last digits of accuracy
+            depend on it.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU where there is one.
+        workers: Processes on a CPU; default: one for each core. Scores do not depend on it.
+
+    Returns:
+        A score for each architecture, in order: `accuracy` in [0, 1] and `loss`, the mean
+        cross-entropy in nats; 0 and infinity for a network whose output is not finite.
+
+    Raises:
+        UserError: If the hypernetwork predicts for another number of classes, there are no
+            images, an architecture cannot take images so small, or the device is not there.
+
+    Example:
+        >>> import ghnas
+        >>> ghn, data = ghnas.load_ghn("darts-embedded"), ghnas.load_data("embedded")
+        >>> architecture = ghnas.load_space("darts").sample(seed=0)
+        >>> [score] = ghnas.score(ghn, [architecture], data, images=128)
+        >>> (score.images, 0 <= score.accuracy <= 1)
+        (128, True)
+    """
+    if ghn.config.num_classes != data.num_classes:
+        raise UserError(
+            f"the hypernetwork predicts networks for {ghn.config.num_classes} classes and "
+            f"{data.name} has {data.num_classes}: train one on these images with `ghnas train`"
+        )
+    if images < 1 or batch_size < 1:
+        raise UserError(f"images ({images}) and batch_size ({batch_size}) must be 1 or more")
+    own = [item.for_images(data.image_shape, data.num_classes) for item in architectures]
+    place = pick_device(device)
+    batches = evaluation_batches(
+        data.validation.take(images),
+        batch_size,
+        device=place,
+        mean=ghn.info.mean or data.mean,
+        std=ghn.info.std or data.std,
+    )
+    count = min(workers or cores(), -(-len(own) // CHUNK))
+    scores = Scorer(ghn, batches, place, count or 1).score([item.graph for item in own])
+    return [found for found in scores if found is not None]
 
 
 class Scorer:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.data import ImageData, evaluation_batches, load_data
 from ghnas.executors.base import Executor
 from ghnas.executors.fused import FusedExecutor
 from ghnas.executors.grouped import GroupedExecutor
 from ghnas.executors.module import ModuleExecutor
-from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.checkpoint import load_ghn
+from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, evaluate, evaluate_one
 from ghnas.scoring.racing import Race, Stage
-from ghnas.scoring.scorer import CHUNK, Scorer
+from ghnas.scoring.scorer import CHUNK, Scorer, score
 from ghnas.spaces import load_space
+from ghnas.utils.errors import UserError
 
 SHAPE, CLASSES = (3, 8, 8), 4
 CPU = torch.device("cpu")
@@ -56,18 +61,18 @@ def executor(request: pytest.FixtureRequest) -> Executor:
 def test_every_executor_gives_the_scores_of_the_networks(ghn: GHN, executor: Executor) -> None:
     graphs, batches = make_graphs(6), make_batches()
     scores = Scorer(ghn, batches, CPU, workers=1, executor=executor).score(graphs)
-    assert len({score.accuracy for score in scores if score}) > 1
-    for graph, weights, score in zip(graphs, ghn.predict_graphs(graphs), scores, strict=True):
+    assert len({item.accuracy for item in scores if item}) > 1
+    for graph, weights, found in zip(graphs, ghn.predict_graphs(graphs), scores, strict=True):
         network = Network(graph).train()
         load_parameters(network, weights)
         with torch.no_grad():
             logits = torch.cat([network(images) for images, _ in batches])
         labels = torch.cat([labels for _, labels in batches])
-        assert score is not None
-        assert score.accuracy == int((logits.argmax(1) == labels).sum()) / len(labels)
+        assert found is not None
+        assert found.accuracy == int((logits.argmax(1) == labels).sum()) / len(labels)
         loss = torch.nn.functional.cross_entropy(logits, labels)
-        assert score.loss == pytest.approx(float(loss), abs=1e-4)
-        assert (score.images, len(score.early), score.stopped) == (44, 2, False)
+        assert found.loss == pytest.approx(float(loss), abs=1e-4)
+        assert (found.images, len(found.early), found.stopped) == (44, 2, False)
 
 
 def race_to(bar: float) -> Race:
@@ -86,12 +91,12 @@ def test_every_executor_stops_the_same_candidates(ghn: GHN, executor: Executor) 
     race = median_race(ghn, graphs, batches)
     weights = ghn.predict_graphs(graphs)
     found = evaluate(executor, graphs, weights, batches, race)
-    assert {score.stopped for score in found} == {True, False}
-    for graph, own, score in zip(graphs, weights, found, strict=True):
+    assert {item.stopped for item in found} == {True, False}
+    for graph, own, item in zip(graphs, weights, found, strict=True):
         whole = evaluate_one(graph, own, batches)
-        assert score.stopped == (whole.early[0][0] < race.bar)
-        expected = (16, whole.early[0][0]) if score.stopped else (44, whole.accuracy)
-        assert (score.images, score.accuracy) == expected
+        assert item.stopped == (whole.early[0][0] < race.bar)
+        expected = (16, whole.early[0][0]) if item.stopped else (44, whole.accuracy)
+        assert (item.images, item.accuracy) == expected
 
 
 @pytest.mark.parametrize("raced", [False, True])
@@ -120,3 +125,39 @@ def test_a_broken_network_is_the_worst_with_every_executor(executor: Executor) -
         reference = evaluate_one(graphs[i], weights[i], batches)
         assert scores[i].accuracy == reference.accuracy > 0
         assert scores[i].loss == pytest.approx(reference.loss, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> ImageData:
+    return load_data("embedded")
+
+
+def test_score_of_architectures_on_a_data_set(tiny_ghn: Path, embedded: ImageData) -> None:
+    """In order, on the data's images, and normalised as the hypernetwork was trained."""
+    ghn, info = load_ghn(tiny_ghn)
+    mean = tuple(value + 0.2 for value in info.mean)
+    ghn.info = replace(info, mean=mean)
+    space = load_space("darts").with_skeleton(cells=1).for_images((3, 40, 40), 7)
+    architectures = [space.sample(seed=seed) for seed in range(CHUNK + 2)]
+    split = embedded.validation.take(80)
+    batches = evaluation_batches(split, 40, device="cpu", mean=mean, std=info.std)
+    graphs = [item.for_images(embedded.image_shape, 10).graph for item in architectures]
+    expected = Scorer(ghn, batches, CPU, workers=1).score(graphs)
+    assert len({item.loss for item in expected if item}) == len(graphs)
+    for workers in (1, 2):
+        options = {"images": 80, "batch_size": 40, "device": "cpu", "workers": workers}
+        assert score(ghn, architectures, embedded, **options) == expected
+    ghn.info = GHNInfo(ghn.config)  # then the data's own mean counts
+    assert score(ghn, architectures[:1], embedded, 80, 40, "cpu") != expected[:1]
+    assert score(ghn, [], embedded) == []
+
+
+def test_what_cannot_be_scored_is_refused(tiny_ghn: Path, embedded: ImageData) -> None:
+    ghn, _ = load_ghn(tiny_ghn)
+    architecture = load_space("darts").sample(seed=0)
+    with pytest.raises(UserError, match="for 7 classes"):
+        score(GHN(GHNConfig(num_classes=7, hid=8)), [architecture], embedded)
+    with pytest.raises(UserError, match="1 or more"):
+        score(ghn, [architecture], embedded, images=0)
+    with pytest.raises(UserError, match="unknown device"):
+        score(ghn, [architecture], embedded, device="abacus")
