@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from ghnas.architectures.graph import Graph
@@ -25,7 +27,7 @@ from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space
 from ghnas.spaces.archive import Architectures
 from ghnas.training.hypernetwork.meta_batches import MetaBatch, MetaBatches, sample_graphs
-from ghnas.training.hypernetwork.state import TrainingState, copy_of, mean_of
+from ghnas.training.hypernetwork.state import TrainingState
 from ghnas.utils.errors import UserError
 
 EVALUATION_SEED = 1_000_003
@@ -93,10 +95,15 @@ class TrainProgress:
     learning_rate: float
 
 
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """The rate at a step: divided by 10 at two thirds and again at five sixths of the run."""
-    passed = sum(step >= settings.steps * share for share in (2 / 3, 5 / 6))
-    return float(settings.learning_rate / 10**passed)
+def rate_schedule(optimizer: torch.optim.Optimizer, steps: int) -> MultiStepLR:
+    """The rate is divided by 10 at two thirds and again at five sixths of the steps."""
+    return MultiStepLR(optimizer, [math.ceil(2 * steps / 3), math.ceil(5 * steps / 6)], gamma=0.1)
+
+
+def evaluations_after(settings: TrainSettings, step: int) -> int:
+    """How many evaluations a training does after a step: the last one is at its end."""
+    every = settings.evaluate_every
+    return -(-settings.steps // every) - step // every if step < settings.steps else 0
 
 
 @dataclass(frozen=True)
@@ -136,29 +143,37 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
     optimizer = torch.optim.Adam(
         ghn.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
-    state = TrainingState(job.output.with_name(job.output.name + ".state"), _identity(job, origin))
-    start, history, recent = state.restore(ghn, optimizer)
+    schedule = rate_schedule(optimizer, settings.steps)
+    averaged = AveragedModel(ghn)  # Izmailov et al., "Averaging Weights ...", UAI 2018
+    path = job.output.with_name(job.output.name + ".state")
+    state = TrainingState(path, _identity(job, origin), ghn, averaged, optimizer, schedule)
+    start, history = state.restore()
     graphs = held_out_graphs(job.space, job.data, settings)
     meter = _Meter(settings, start, history)
     for step, meta, images, labels in _steps(job, start, rank, ranks):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        meter.add(_update(ghn, optimizer, meta, images, labels, settings))
+        rate = float(schedule.get_last_lr()[0])
+        meter.add(compute_gradients(ghn, meta, images, labels, settings))
+        norm = torch.nn.utils.clip_grad_norm_(ghn.parameters(), settings.gradient_clip)
+        if not torch.isfinite(norm):
+            ghn.zero_grad()  # without gradients the step changes nothing
+        optimizer.step()
+        schedule.step()
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
-            recent = [*recent, copy_of(ghn)][-settings.average :]
+            if evaluations_after(settings, done) < settings.average:
+                averaged.update_parameters(ghn)
             share = graphs[rank::ranks]
             total = held_out_accuracy(ghn, share, job.data, settings, device) * len(share)
-            progress = meter.progress(done, _sum_over_ranks(total) / len(graphs))
+            progress = meter.progress(done, rate, _sum_over_ranks(total) / len(graphs))
             if rank == 0:
                 report(progress)
-                state.save(ghn, optimizer, done, meter.history, recent)
+                state.save(done, meter.history)
         elif done % job.report_every == 0:
-            progress = meter.progress(done, None)
+            progress = meter.progress(done, rate, None)
             if rank == 0:
                 report(progress)
     if rank == 0:
-        ghn.load_state_dict(mean_of(recent))
+        ghn.load_state_dict(averaged.module.state_dict())
         save_ghn(job.output, ghn, _info(job, origin, meter.history))
         state.path.unlink(missing_ok=True)
 
@@ -251,32 +266,32 @@ def _steps(
         yield step, meta, batch, labels
 
 
-def _update(
-    ghn: GHN,
-    optimizer: torch.optim.Optimizer,
-    meta: MetaBatch,
-    images: Tensor,
-    labels: Tensor,
-    settings: TrainSettings,
+def compute_gradients(
+    ghn: GHN, meta: MetaBatch, images: Tensor, labels: Tensor, settings: TrainSettings
 ) -> Tensor:
-    """One step; returns mean loss and accuracy (2,).
+    """The gradient of the mean loss of a step's architectures, summed over all processes.
 
-    A step whose gradient is not finite changes nothing.
+    Args:
+        ghn: Its parameters get the gradient.
+        meta: This process's share of the step's architectures.
+        images: (B, C, H, W), the same for all.
+        labels: (B,).
+        settings: Of the training.
+
+    Returns:
+        Mean loss in nats and accuracy, (2,).
     """
     stacks = ghn(meta.features.to(images.device))
     logits = meta.logits(meta.features.by_graph(stacks, len(meta.graphs)), images)
     targets = labels.repeat(len(logits))
     loss = F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
     share = 1 / (settings.meta_batch * len(labels))
-    optimizer.zero_grad()
+    ghn.zero_grad()
     (loss * share).backward()
     correct = (logits.detach().argmax(dim=2) == labels).sum()
     result = torch.stack([loss.detach(), correct]) * share
     if dist.is_initialized():
         _add_up(ghn, result)
-    norm = torch.nn.utils.clip_grad_norm_(ghn.parameters(), settings.gradient_clip)
-    if torch.isfinite(norm):
-        optimizer.step()
     return result
 
 
@@ -309,7 +324,7 @@ class _Meter:
         """Keep a step's mean loss and accuracy (2,)."""
         self._results.append(result)
 
-    def progress(self, step: int, held_out: float | None) -> TrainProgress:
+    def progress(self, step: int, learning_rate: float, held_out: float | None) -> TrainProgress:
         losses, accuracies = torch.stack(self._results).cpu().unbind(1)
         if not torch.isfinite(losses).any():
             raise UserError(
@@ -327,7 +342,7 @@ class _Meter:
             held_out,
             now - self._begin,
             rate,
-            learning_rate(self.settings, step - 1),
+            learning_rate,
         )
         self._results, self._last, self._since = [], step, now
         if held_out is not None:

@@ -1,68 +1,50 @@
-"""The file from which an interrupted training of a hypernetwork goes on, and means of weights."""
+"""The file from which an interrupted training of a hypernetwork goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
 
-Weights = dict[str, Tensor]
-
-
-def copy_of(ghn: GHN) -> Weights:
-    """Its weights, as they are now."""
-    return {name: value.detach().clone() for name, value in ghn.state_dict().items()}
-
-
-def mean_of(weights: Sequence[Mapping[str, Tensor]]) -> Weights:
-    """The mean of several states (as in Izmailov et al., Averaging Weights Leads to Wider Optima
-    and Better Generalization, UAI 2018)."""
-    return {name: torch.stack([item[name] for item in weights]).mean(dim=0) for name in weights[0]}
-
 
 class TrainingState:
-    """The file from which an interrupted training goes on."""
+    """The file from which an interrupted training goes on.
 
-    def __init__(self, path: Path, identity: dict[str, object]) -> None:
+    Args:
+        path: The file.
+        identity: What must agree for a training to go on.
+        ghn, averaged, optimizer, schedule: What is kept, by their `state_dict`.
+    """
+
+    def __init__(
+        self, path: Path, identity: dict[str, object], ghn: Any, averaged: Any, optimizer: Any,
+        schedule: Any,
+    ) -> None:  # fmt: skip
         self.path = path
         self.identity = identity
+        self.parts = {
+            "ghn": ghn, "averaged": averaged, "optimizer": optimizer, "schedule": schedule,
+        }  # fmt: skip
 
-    def save(
-        self,
-        ghn: GHN,
-        optimizer: torch.optim.Optimizer,
-        step: int,
-        history: list[dict[str, float]],
-        recent: Sequence[Weights],
-    ) -> None:
-        """Write the file; `recent` are the weights that the result is the mean of."""
-        content = {
-            "identity": self.identity,
-            "step": step,
-            "history": history,
-            "recent": list(recent),
-            "ghn": ghn.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
+    def save(self, step: int, history: list[dict[str, float]]) -> None:
+        """Write the file after so many steps."""
+        content = {name: part.state_dict() for name, part in self.parts.items()}
+        content |= {"identity": self.identity, "step": step, "history": history}
         replace_atomically(self.path, lambda beside: torch.save(content, beside))
 
-    def restore(
-        self, ghn: GHN, optimizer: torch.optim.Optimizer
-    ) -> tuple[int, list[dict[str, float]], list[Weights]]:
-        """Load the file into both; returns steps done, history and recent weights.
+    def restore(self) -> tuple[int, list[dict[str, float]]]:
+        """Load the file, if it is there, into what is kept; returns steps done and history.
 
         Raises:
-            UserError: If it is damaged, or of a training with other settings.
+            UserError: If it is damaged, or of a training with other settings or another version.
         """
         if not self.path.exists():
-            return 0, [], []
-        device = next(ghn.parameters()).device
+            return 0, []
+        device = next(self.parts["ghn"].parameters()).device
         try:
             content = torch.load(self.path, map_location=device, weights_only=True)
             same = content["identity"] == self.identity
@@ -73,6 +55,11 @@ class TrainingState:
                 f"{self.path} belongs to a training with other settings: delete it to start "
                 "anew, or choose another --output"
             )
-        ghn.load_state_dict(content["ghn"])
-        optimizer.load_state_dict(content["optimizer"])
-        return int(content["step"]), list(content["history"]), list(content["recent"])
+        if not self.parts.keys() <= content.keys():
+            raise UserError(
+                f"{self.path} was written by another version of ghnas: finish the training with "
+                "that version, or delete the file to start anew"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(content[name])
+        return int(content["step"]), list(content["history"])
