@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol, cast
 
+from ghnas.utils.errors import UserError
+
 Shape = tuple[int, ...]
+
+
+def format_shape(shape: Shape) -> str:
+    """As `16x8x8`."""
+    return "x".join(map(str, shape))
 
 
 class Operation(Hashable, Protocol):
@@ -83,8 +90,18 @@ class Specification:
 
 @lru_cache(maxsize=100_000)
 def specify(op: Operation, input_shapes: tuple[Shape, ...]) -> Specification:
-    """Apply an operation to input shapes (cached: nodes of many graphs share the result)."""
+    """Apply an operation to input shapes (cached: nodes of many graphs share the result).
+
+    Raises:
+        UserError: If the shapes do not fit the operation, or nothing would be left of them.
+    """
     output = op.output_shape(*input_shapes)
+    if min(output, default=1) < 1:
+        raise UserError(
+            f"{type(op).__name__} makes {format_shape(output)} of "
+            f"{' and '.join(map(format_shape, input_shapes))}: the images are too small, or there "
+            "are too few channels"
+        )
     return Specification(
         op=op,
         input_shapes=input_shapes,

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures import cpu_kernels
-from ghnas.architectures.graph import Shape
+from ghnas.architectures.graph import Shape, format_shape
+from ghnas.utils.errors import UserError
 
 OPERATIONS: dict[str, type[Op]] = {}
 """Every operation by its kind."""
@@ -192,7 +193,7 @@ class BatchNorm(Op):
         return F.batch_norm(inputs[0], mean, var, weight, bias, training=training)
 
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu6": F.relu6,
     "hardswish": F.hardswish,
@@ -211,7 +212,7 @@ class Activation(Op):
     def forward(
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
     ) -> Tensor:
-        return _ACTIVATIONS[self.function](inputs[0])
+        return ACTIVATIONS[self.function](inputs[0])
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,10 @@ class Sum(Op):
     def primitive(self) -> str:
         return "sum"
 
+    def output_shape(self, *inputs: Shape) -> Shape:
+        _require_equal(inputs, inputs)
+        return inputs[0]
+
     def forward(
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
     ) -> Tensor:
@@ -325,6 +330,7 @@ class Concat(Op):
         return "concat"
 
     def output_shape(self, *inputs: Shape) -> Shape:
+        _require_equal(inputs, [shape[1:] for shape in inputs])
         return (sum(shape[0] for shape in inputs), *inputs[0][1:])
 
     def forward(
@@ -400,6 +406,15 @@ class Bias(Op):
     ) -> Tensor:
         x = inputs[0]
         return x + parameters[0].view(-1, *[1] * (x.dim() - 2))
+
+
+def _require_equal(shapes: Sequence[Shape], compared: Sequence[Shape]) -> None:
+    if len(set(compared)) > 1:
+        names = " and ".join(map(format_shape, dict.fromkeys(shapes)))
+        raise UserError(
+            f"outputs of shapes {names} cannot be joined: the operations of a cell must have the "
+            "same channels and size"
+        )
 
 
 def _resized(shape: Shape, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Shape
 from ghnas.architectures.ops import Op, operation
+from ghnas.utils.errors import UserError
 
 
 @operation("line_conv")
@@ -169,6 +170,11 @@ class Attention(Op):
         return "msa"
 
     def output_shape(self, *inputs: Shape) -> Shape:
+        if inputs[0][0] % (3 * self.heads):
+            raise UserError(
+                f"attention with {self.heads} heads needs a multiple of {self.heads} channels, not "
+                f"{inputs[0][0] // 3}"
+            )
         return (inputs[0][0] // 3, *inputs[0][1:])
 
     def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:

@@ -7,7 +7,7 @@ from itertools import groupby
 from xml.sax.saxutils import escape
 
 from ghnas.architectures.architecture import Architecture, Choices
-from ghnas.architectures.graph import Graph, Node, Shape
+from ghnas.architectures.graph import Graph, Node, format_shape
 from ghnas.architectures.ops import Op, describe
 from ghnas.spaces.cells import CELLS, CellSpace
 from ghnas.spaces.dense_cells import DenseCellSpace
@@ -135,11 +135,6 @@ def _operation_name(node: Node) -> str:
     kernel = f" {settings['kernel']}x{settings['kernel']}" if "kernel" in settings else ""
     stride = f"/{settings['stride']}" if settings.get("stride", 1) > 1 else ""
     return f"{name}{kernel}{stride}"
-
-
-def format_shape(shape: Shape) -> str:
-    """As `16x8x8`."""
-    return "x".join(map(str, shape))
 
 
 def as_text(drawing: Drawing) -> str:

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ghnas.architectures.architecture import Architecture, Value
-from ghnas.architectures.graph import Graph, Node
-from ghnas.reports.drawing import format_shape
+from ghnas.architectures.graph import Graph, Node, format_shape
 from ghnas.spaces import Space
 
 if TYPE_CHECKING:

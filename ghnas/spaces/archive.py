@@ -24,6 +24,7 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.ghn.features import graph_features
 from ghnas.spaces import Space, parse_space
+from ghnas.spaces.base import ATTEMPTS
 from ghnas.spaces.deepnets import DeepNetsSpace
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically, write_atomically
@@ -197,13 +198,17 @@ def make_records(space: Space, rng: random.Random, count: int) -> np.ndarray:
 
 
 def _draw(space: Space, rng: random.Random) -> tuple[Architecture, Graph]:
-    while True:
+    for _ in range(ATTEMPTS):
         candidate = space.sample(rng)
         graph = candidate.for_images(IMAGE, CLASSES).graph
         if not isinstance(space, DeepNetsSpace) or space.is_small_enough(
             dict(candidate.choices), graph
         ):
             return candidate, graph
+    raise UserError(
+        f"space {space.name!r}: none of {ATTEMPTS:,} random architectures is within max_parameters "
+        "of its split; raise it or take fewer channels"
+    )
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from ghnas.utils.errors import UserError
 
 ATTEMPTS = 10_000
 """Draws in a row without a connected architecture after which a space is said to have none."""
+MUTATIONS = 100
+"""Random changes in a row that connect nothing after which all of them are listed."""
 
 
 @dataclass(frozen=True)
@@ -144,21 +146,23 @@ class Space(ABC):
             if self.is_connected(choices):
                 return self._of(choices)
         raise UserError(
-            f"space {self.name!r}: in {ATTEMPTS:,} random architectures the image never reaches "
-            "the output; add an operation that is a connection"
+            f"space {self.name!r}: of {ATTEMPTS:,} random architectures none connects the image to "
+            "the output by the rules of its family; add operations"
         )
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
         """The architecture with one choice changed; itself where no change connects."""
         changeable = [item for item in self.choices if len(item.options) > 1]
         choices = dict(architecture.choices)
-        for _ in range(ATTEMPTS if changeable else 0):
+        for _ in range(MUTATIONS if changeable else 0):
             choice = rng.choice(changeable)
             others = [option for option in choice.options if option != choices[choice.name]]
             mutant = choices | {choice.name: rng.choice(others)}
             if self.is_connected(mutant):
                 return self._of(mutant)
-        return self._of(choices)
+        every = [choices | {item.name: option} for item in changeable for option in item.options]
+        connected = [mutant for mutant in every if mutant != choices and self.is_connected(mutant)]
+        return self._of(rng.choice(connected) if connected else choices)
 
     def crossover(
         self, first: Architecture, second: Architecture, rng: random.Random

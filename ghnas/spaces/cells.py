@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import combinations
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
@@ -14,7 +14,7 @@ from ghnas.architectures.genotypes import Edge, Genotype, format_genotype, parse
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Concat, Input, Sum, Zeros
 from ghnas.spaces.base import Choice, Space
-from ghnas.spaces.files import BlockSettings, SpaceFile, StrictModel
+from ghnas.spaces.files import MOST, CellSettings, SpaceFile, StrictModel
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
@@ -24,27 +24,14 @@ CELLS = ("normal", "reduce")
 class CellSkeleton(StrictModel):
     """The macro part: channels of the first cell, number of cells, width of the stem."""
 
-    channels: int = Field(ge=1, le=4096)
+    channels: int = Field(ge=1, le=MOST)
     cells: int = Field(ge=1, le=200)
-    stem_multiplier: int = Field(default=3, ge=1)
+    stem_multiplier: int = Field(default=3, ge=1, le=64)
 
     @property
     def reductions(self) -> tuple[int, ...]:
         """The cells that halve the size: at one and at two thirds of the depth, as in DARTS."""
         return tuple(sorted({self.cells // 3, 2 * self.cells // 3} - {0} if self.cells > 2 else ()))
-
-
-class CellSettings(StrictModel):
-    """What a cell is made of."""
-
-    nodes: int = Field(ge=1, le=16)
-    operations: dict[str, BlockSettings] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _connects(self) -> Self:
-        if all(settings.block == "zeros" for settings in self.operations.values()):
-            raise ValueError("operations must have one besides 'zeros', which connects nothing")
-        return self
 
 
 class CellSpaceFile(SpaceFile):

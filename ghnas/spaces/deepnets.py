@@ -19,7 +19,7 @@ from ghnas.architectures.ops import Activation, Bias, Concat, GlobalAveragePool,
 from ghnas.architectures.token_ops import Blank, Flatten
 from ghnas.spaces.base import Choice, Space
 from ghnas.spaces.cells import CELLS
-from ghnas.spaces.deepnets_file import DeepNetsFile
+from ghnas.spaces.deepnets_file import DeepNetsFile, is_convolution
 from ghnas.spaces.files import BlockSettings
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
@@ -69,7 +69,7 @@ class DeepNetsSpace(Space):
         self._none = {name for name, item in blocks.items() if item == "zeros"}
         self._attention = {name for name, item in blocks.items() if item == "transformer"}
         self._gates = {name for name, item in blocks.items() if item == "squeeze_excitation"}
-        self._convolutions = {name for name in blocks if "conv" in name}
+        self._convolutions = {name for name, item in blocks.items() if is_convolution(item)}
         self._large = {
             name
             for name, item in file.operations.items()
@@ -130,6 +130,7 @@ class DeepNetsSpace(Space):
             options = self._plain if pools and cell == "reduce" else operations
             if nodes == 1:
                 options = tuple(item for item in options if item not in self._none)
+            options = options or operations  # a file may have no such operation
             for node in range(2, 2 + nodes):
                 if node > 2:
                     found[f"{cell}.{node}.inputs"] = _pick(rng, _input_pairs(node))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from itertools import combinations
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Activation, BatchNorm, Input, Sum, Zeros
 from ghnas.spaces.base import Choice, Space
-from ghnas.spaces.files import BlockSettings, SpaceFile, StrictModel
+from ghnas.spaces.files import MOST, CellSettings, SpaceFile, StrictModel
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
@@ -31,22 +31,15 @@ class DenseCellSkeleton(StrictModel):
         stages: Between them stands a residual block that halves the size.
     """
 
-    channels: int = Field(ge=1, le=4096)
+    channels: int = Field(ge=1, le=MOST)
     cells: int = Field(ge=1, le=200)
     stages: int = Field(default=3, ge=1, le=8)
 
 
-class DenseCellSettings(StrictModel):
+class DenseCellSettings(CellSettings):
     """What a cell is made of: its nodes, the input counted, and the operations of an edge."""
 
     nodes: int = Field(ge=2, le=16)
-    operations: dict[str, BlockSettings] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _connects(self) -> Self:
-        if all(settings.block == "zeros" for settings in self.operations.values()):
-            raise ValueError("operations must have one besides 'zeros', which connects nothing")
-        return self
 
 
 class DenseCellSpaceFile(SpaceFile):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ghnas.architectures.blocks import BLOCKS, Settings, block_settings
+from ghnas.architectures.ops import ACTIVATIONS
 from ghnas.utils.errors import UserError
+
+MOST = 4096
+"""The most channels, and the largest value of a block's setting."""
 
 
 class StrictModel(BaseModel):
@@ -45,6 +49,10 @@ class BlockSettings(BaseModel):
                 raise ValueError(f"{self.block!r} has no setting {key!r}; it takes {takes}")
             for option in value if isinstance(value, list) else [value]:
                 _check_setting(key, option)
+            if value == []:
+                raise ValueError(f"{key} is an empty list: there is nothing to choose from")
+            if isinstance(value, list) and len(set(value)) < len(value):
+                raise ValueError(f"{key} must be a list of different values, not {value}")
         missing = [
             key
             for key, item in known.items()
@@ -55,12 +63,42 @@ class BlockSettings(BaseModel):
         return self
 
 
+class FixedBlock(BlockSettings):
+    """A block without choices: each of its settings is a single value."""
+
+    @model_validator(mode="after")
+    def _fixed(self) -> Self:
+        for key, value in self.settings.items():
+            if isinstance(value, list):
+                raise ValueError(f"{key} must be a single value here, not a list")
+        return self
+
+
+OperationName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+"""Notations set operations apart by other characters."""
+Operations = Annotated[dict[OperationName, FixedBlock], Field(min_length=1)]
+"""The operations that an edge can have, by name."""
+
+
+class CellSettings(StrictModel):
+    """What a cell is made of: the number of its nodes, and the operations of an edge."""
+
+    nodes: int = Field(ge=1, le=16)
+    operations: Operations
+
+    @model_validator(mode="after")
+    def _connects(self) -> Self:
+        if all(settings.block == "zeros" for settings in self.operations.values()):
+            raise ValueError("operations must have one besides 'zeros', which connects nothing")
+        return self
+
+
 def _check_setting(key: str, value: Any) -> None:
     if key == "activation":
-        if not isinstance(value, str):
-            raise ValueError(f"{key} must be the name of an activation, not {value!r}")
-    elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{key} must be a whole number of 1 or more, not {value!r}")
+        if value not in ACTIVATIONS:
+            raise ValueError(f"{key} must be one of {', '.join(ACTIVATIONS)}, not {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+        raise ValueError(f"{key} must be a whole number from 1 to {MOST}, not {value!r}")
     elif key == "kernel" and value % 2 == 0:
         raise ValueError(f"kernel must be odd, not {value}")
 
@@ -69,7 +107,7 @@ class SpaceFile(StrictModel):
     """What the space files of all families have.
 
     Args:
-        name: What hypernetworks remember of the space.
+        name: What hypernetworks remember of the space; it is a part of file names.
         description: In one line.
         family: How the rest of the file is read.
         objective: What a search of the space ranks by, unless it is told otherwise: zero-shot
@@ -77,7 +115,7 @@ class SpaceFile(StrictModel):
         skeleton: The fixed macro part.
     """
 
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=r"^\w[^/\\\x00-\x1f]*$")
     description: str = ""
     family: str
     objective: Literal["accuracy", "consensus"] = "accuracy"

@@ -81,7 +81,7 @@ def parse_space(text: str, path: str) -> Space:
     """
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a date of month 13
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or "not a YAML file"
@@ -89,7 +89,7 @@ def parse_space(text: str, path: str) -> Space:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys such as name, family and skeleton")
     name = content.get("family")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))
         raise UserError(f"{path}: key 'family': expected one of {known}, found {name!r}")
     file, cls = FAMILIES[name]

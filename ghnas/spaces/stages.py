@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Input
 from ghnas.spaces.base import Choice, Space
-from ghnas.spaces.files import BlockSettings, SpaceFile, StrictModel
+from ghnas.spaces.files import MOST, BlockSettings, FixedBlock, SpaceFile, StrictModel
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
@@ -21,37 +21,41 @@ def _options(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Options = Annotated[list[PositiveInt], BeforeValidator(_options), Field(min_length=1)]
+def _different(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"expected different values, not {values}")
+    return values
+
+
+Width = Annotated[int, Field(ge=1, le=MOST)]
+Stride = Annotated[int, Field(ge=1, le=MOST)]
+Depth = Annotated[int, Field(ge=1, le=100)]
+_Option = TypeVar("_Option")
+Options = Annotated[
+    list[_Option], BeforeValidator(_options), AfterValidator(_different), Field(min_length=1)
+]
 """One value, or a list of values to choose from."""
 
 
-class Stem(BlockSettings):
+class Stem(FixedBlock):
     """The first block."""
 
-    width: PositiveInt
-    stride: PositiveInt = 1
+    width: Width
+    stride: Stride = 1
 
 
 class Stage(BlockSettings):
     """`depth` equal blocks of `width` channels; the first has the stride."""
 
-    depth: Options
-    width: Options
-    stride: PositiveInt = 1
+    depth: Options[Depth]
+    width: Options[Width]
+    stride: Stride = 1
 
 
 class StageSkeleton(StrictModel):
     """The fixed part."""
 
     stem: Stem
-
-    @field_validator("stem")
-    @classmethod
-    def _fixed(cls, stem: Stem) -> Stem:
-        for key, value in stem.settings.items():
-            if isinstance(value, list):
-                raise ValueError(f"{key} of the stem must be a single value")
-        return stem
 
 
 class StageSpaceFile(SpaceFile):
@@ -60,15 +64,6 @@ class StageSpaceFile(SpaceFile):
     family: Literal["stages"]
     skeleton: StageSkeleton
     stages: list[Stage] = Field(min_length=1)
-
-    @field_validator("stages")
-    @classmethod
-    def _not_empty(cls, stages: list[Stage]) -> list[Stage]:
-        for number, stage in enumerate(stages):
-            for key, value in stage.settings.items():
-                if value == []:
-                    raise ValueError(f"stage {number}: {key} is an empty choice")
-        return stages
 
 
 @family("stages", StageSpaceFile)
@@ -119,10 +114,5 @@ class StageSpace(Space):
                 place = Place(x, int(chosen["width"]), stride, f"features.{position}")
                 x = add_block(graph, stage.block, place, tuple(settings.items()))
                 position += 1
-            if min(graph.shape(x)[1:]) < 1:
-                raise UserError(
-                    f"images of {image_shape[1]}x{image_shape[2]} are too small for space "
-                    f"{self.name!r}"
-                )
         classifier(graph, x, classes, "classifier")
         return graph.build()

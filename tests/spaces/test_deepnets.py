@@ -155,6 +155,16 @@ def test_files_do_not_depend_on_who_writes_them(
         generate(tmp_path / "three", chosen, TEXT, count=100, seed=6, workers=1)
 
 
+def test_a_limit_that_no_architecture_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ghnas.spaces.archive.ATTEMPTS", 20)
+    chosen = space()
+    chosen.split = chosen.split.model_copy(update={"max_parameters": 1})
+    with pytest.raises(UserError, match="none of 20 random architectures is within max_param"):
+        make_records(chosen, random.Random(0), 1)
+
+
 def test_what_is_read_is_what_was_drawn(tmp_path: Path) -> None:
     chosen = space()
     generate(tmp_path, chosen, TEXT, count=40, seed=1, workers=1)

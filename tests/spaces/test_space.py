@@ -14,7 +14,7 @@ from searching import DARTS_V2
 
 from ghnas.architectures.genotypes import format_genotype, parse_genotype
 from ghnas.architectures.network import Network
-from ghnas.spaces import list_spaces, load_space
+from ghnas.spaces import list_spaces, load_space, parse_space, read_space_file
 from ghnas.utils.errors import UserError
 
 SHAPE = (3, 16, 16)
@@ -119,6 +119,24 @@ def edited(tmp_path: Path, name: str, *keys: str | int, value: object) -> str:
         ("darts", ("cell", "operations", "x"), {"block": "sep_conv"}, ("kernel",)),
         ("darts", ("cell", "operations", "x"), {"block": "skip", "kernel": 3}, ("kernel",)),
         ("darts", ("cell", "operations", "x"), {"block": "max_pool", "kernel": 4}, ("odd",)),
+        ("darts", ("cell", "operations"), {"none": {"block": "zeros"}}, ("besides 'zeros'",)),
+        ("nasbench201", ("cell", "operations"), {"a": {"block": "zeros"}}, ("besides 'zeros'",)),
+        (
+            "darts",
+            ("cell", "operations", "x"),
+            {"block": "max_pool", "kernel": [3, 5]},
+            ("single",),
+        ),
+        ("darts", ("cell", "operations", "a|b"), {"block": "skip"}, ("operations.a|b",)),
+        ("darts", ("family",), ["cells"], ("family", "cells", "stages")),
+        ("darts", ("name",), "a/b", ("name",)),
+        ("mobile", ("stages", 0, "activation"), ["relu", "reel"], ("activation", "reel")),
+        ("mobile", ("stages", 0, "depth"), [2, 2], ("depth", "different")),
+        ("mobile", ("stages", 0, "depth"), 10**9, ("depth", "100")),
+        ("mobile", ("stages", 1, "kernel"), [3, 3], ("kernel", "different")),
+        ("deepnets1m", ("operations",), {"a": {"block": "max_pool"}}, ("a convolution",)),
+        ("deepnets1m", ("splits", "train", "deep_nodes"), 5, ("deep_nodes", "within nodes")),
+        ("deepnets1m", ("splits", "train", "cells"), [1, 10**9], ("splits.train.cells", "200")),
         ("mobile", ("stages", 0, "depth"), [], ("stages.0", "depth")),
         ("mobile", ("stages", 1, "kernel"), [], ("kernel", "empty")),
         ("mobile", ("stages", 1, "width"), [0], ("width", "0")),
@@ -139,6 +157,55 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     path.write_text("name: x\nfamily: [cells\n")
     with pytest.raises(UserError, match=r"broken\.yaml: line \d"):
         load_space(str(path))
+
+
+@pytest.mark.parametrize(
+    "text", ["name: 2026-13-45", "a: " + "[" * 10_000, "- name", "", "9" * 5000]
+)
+def test_other_broken_texts(text: str) -> None:
+    with pytest.raises(UserError, match=r"^mine\.yaml: "):
+        parse_space(text, "mine.yaml")
+
+
+ONE_ARCHITECTURE = """
+name: one
+family: stages
+skeleton: {stem: {block: conv_bn_act, width: 4}}
+stages: [{block: residual, depth: 1, width: 4}]
+"""
+ONE_CONNECTED = """
+name: one
+family: dense_cells
+skeleton: {channels: 4, cells: 1, stages: 1}
+cell: {nodes: 2, operations: {none: {block: zeros}, conv: {block: relu_conv_bn}}}
+"""
+
+
+@pytest.mark.parametrize("text", [ONE_ARCHITECTURE, ONE_CONNECTED])
+def test_an_architecture_without_others_is_its_own_mutant(text: str) -> None:
+    space, rng = parse_space(text, "one.yaml"), random.Random(0)
+    only = space.sample(rng)
+    assert space.mutate(only, rng) == only
+    assert space.crossover(only, only, rng) == only
+    assert space.parse(str(only)) == only
+
+
+def test_a_change_that_connects_is_found_however_rare() -> None:
+    operations = {f"none{i}": {"block": "zeros"} for i in range(500)}
+    operations |= {f"conv{i}": {"block": "relu_conv_bn"} for i in range(2)}
+    content = yaml.safe_load(ONE_CONNECTED)
+    content["cell"]["operations"] = operations
+    space, rng = parse_space(yaml.safe_dump(content), "mine.yaml"), random.Random(0)
+    first = space.architecture({"0-1": "conv0"})
+    assert {str(space.mutate(first, rng)) for _ in range(10)} == {"|conv1~0|"}
+
+
+def test_a_space_whose_rules_nothing_meets_says_so() -> None:
+    content = yaml.safe_load(read_space_file("deepnets1m"))
+    content["operations"] = {"large": {"block": "relu_conv_bn", "kernel": 7}}
+    space = parse_space(yaml.safe_dump(content), "mine.yaml")
+    with pytest.raises(UserError, match="of 10,000 random architectures none connects"):
+        space.sample(0)
 
 
 def test_images_that_are_too_small() -> None:
