@@ -18,8 +18,8 @@ from pathlib import Path
 from common import write_table
 
 from ghnas.architectures.graph import Graph
-from ghnas.engine.loop import SearchProgress, search
 from ghnas.engine.manifest import new_manifest
+from ghnas.engine.progress import SearchProgress, search
 from ghnas.engine.runs import create_run
 from ghnas.scoring.evaluation import Score
 from ghnas.scoring.racing import KEEP, Race

@@ -17,7 +17,7 @@ import numpy as np
 from common import CPU, interval, reordered, write_table
 
 from ghnas.data import evaluation_batches, load_data, random_batches
-from ghnas.engine.short_list import BATCH, RefineJob, quality, train_all
+from ghnas.engine.stages.short_list import BATCH, RefineJob, quality, train_all
 from ghnas.spaces import load_space
 from ghnas.utils.statistics import Values, evaluate
 from ghnas.utils.tables import RowFile

@@ -14,8 +14,8 @@ from ghnas.cli import options
 from ghnas.cli.terminal import Meter, console, meter, print_json, say
 
 if TYPE_CHECKING:
-    from ghnas.engine.finetuning import EpochReport, FinetuneResult
     from ghnas.engine.run import Run
+    from ghnas.engine.stages.finetuning import EpochReport, FinetuneResult
 
 EXAMPLE = "Example: ghnas finetune top-5 --epochs 20 --baseline"
 
@@ -55,8 +55,8 @@ def finetune(
     found = find_run(results, run)
     chosen = select(found, which)
 
-    from ghnas.engine.finetuning import FinetuneSettings
-    from ghnas.engine.finetuning import finetune as run_finetuning
+    from ghnas.engine.stages.finetuning import FinetuneSettings
+    from ghnas.engine.stages.finetuning import finetune as run_finetuning
 
     settings = FinetuneSettings(
         epochs=epochs,

@@ -128,7 +128,7 @@ def rank(
     the same command again to go on after an interruption; other methods add to the same folder.
     """
     from ghnas.data import evaluation_batches, random_batches
-    from ghnas.engine.short_list import BATCH
+    from ghnas.engine.stages.short_list import BATCH
     from ghnas.ghn.checkpoint import train_command
     from ghnas.ranking.comparison import as_dict, compare, read_truth, subset, write_comparison
     from ghnas.ranking.methods import ScoreJob, base_methods, check_methods, needs_ghn, steps_of

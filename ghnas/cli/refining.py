@@ -30,7 +30,7 @@ def refine_shortlist(
     cells: int | None,
 ) -> None:
     """Train the best candidates for a moment, with a meter."""
-    from ghnas.engine.short_list import short_list_job, train_short_list
+    from ghnas.engine.stages.short_list import short_list_job, train_short_list
     from ghnas.reports.tables import describe_skeleton
 
     job = short_list_job(run, objective, steps, cells)

@@ -20,9 +20,9 @@ from ghnas.utils.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from ghnas.engine.loop import SearchProgress
     from ghnas.engine.manifest import Manifest
     from ghnas.engine.objectives import ZeroShot
+    from ghnas.engine.progress import SearchProgress
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
@@ -263,8 +263,8 @@ def _continue(
     out: Console, results: Path, name: str | None, request: Request, device: torch.device
 ) -> tuple[Run, ZeroShot]:
     """An earlier run, with what it was started with."""
-    from ghnas.engine.inputs import load_inputs, zero_shot
     from ghnas.engine.runs import find_run
+    from ghnas.engine.stages.inputs import load_inputs, zero_shot
 
     run = find_run(results, name)
     _check_same(run.name, run.manifest, request)

@@ -11,21 +11,19 @@ sampler does not learn.
 from __future__ import annotations
 
 import random
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.engine.constraints import NO_LIMITS, Limits, descend, require_feasible
 from ghnas.engine.objectives import Objective, Outcome
+from ghnas.engine.progress import Meter, Report, deferred_interrupt
 from ghnas.engine.samplers import Sampler
-from ghnas.engine.trials import Trial, primary
+from ghnas.engine.trials import Trial
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 
@@ -35,37 +33,6 @@ ROUNDS = 10
 """How often a sampler is asked for candidates that keep within the limits."""
 NOVEL_ROUNDS = 4
 """How often it is asked for architectures that the search does not have yet."""
-WINDOW = 30.0
-"""Seconds over which the rate is measured."""
-
-
-@dataclass(frozen=True)
-class SearchProgress:
-    """How far a search is.
-
-    Args:
-        done: Candidates recorded, those of earlier calls included.
-        budget: Candidates in all.
-        best: Best accuracy in [0, 1], or best value of the first objective where there is no
-            accuracy; None before the first batch.
-        duplicates: Candidates that were isomorphic to an earlier one.
-        scored: Architectures evaluated in this call.
-        rate: Candidates per second, lately; 0 before the first batch.
-        eta: Seconds to go; None while the rate is not known.
-        finishing: Whether the search was interrupted and waits for the batches in flight.
-    """
-
-    done: int
-    budget: int
-    best: float | None
-    duplicates: int
-    scored: int
-    rate: float
-    eta: float | None
-    finishing: bool = False
-
-
-Report = Callable[[SearchProgress], None]
 
 
 @dataclass(frozen=True)
@@ -160,7 +127,7 @@ class Loop:
         """Hashes of the architectures of all batches that were asked for."""
         self.first: dict[str, Trial] = {}
         """The first trial of each architecture, by hash."""
-        self.meter = _Meter(report, plan)
+        self.meter = Meter(report, plan.budget, plan.objective)
         self.before = time.perf_counter()
         """When the last batch was evaluated."""
 
@@ -180,7 +147,7 @@ class Loop:
             require_feasible(plan.space, plan.limits, random.Random(f"{plan.seed}:limits"))
         starts = self._tell_recorded()
         if plan.objective.in_background:
-            with _deferred_interrupt(self.meter.finish) as interrupted:
+            with deferred_interrupt(self.meter.finish) as interrupted:
                 self._evaluate_in_background(starts, interrupted)
         else:
             self._evaluate_here(starts)
@@ -385,76 +352,3 @@ def _shrink(
     changed = descend(space, limits, candidate, rng)
     # where no change helps any more: from an architecture that can be made small enough
     return changed if limits.met(changed) else require_feasible(space, limits, rng)
-
-
-@contextmanager
-def _deferred_interrupt(announce: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a request; the second one interrupts.
-
-    Args:
-        announce: Called at the first Ctrl-C.
-
-    Yields:
-        Whether there was one.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # only the main thread hears of Ctrl-C
-        return
-
-    def request(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        asked.set()
-        announce()
-
-    before = signal.signal(signal.SIGINT, request)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class _Meter:
-    """Counts, and reports."""
-
-    def __init__(self, report: Report, plan: Plan) -> None:
-        self.report = report
-        self.budget = plan.budget
-        self.done = 0
-        self.duplicates = 0
-        self.scored = 0
-        self.best: float | None = None
-        self.finishing = False
-        self._place = primary(plan.objective.names)
-        self._better = max if plan.objective.directions[self._place] == "maximize" else min
-        self._marks: deque[tuple[float, int]] = deque()
-
-    def count(self, trial: Trial) -> None:
-        self.done += 1
-        self.duplicates += trial.duplicate_of is not None
-        if trial.accuracy is not None:
-            self.best = max(trial.accuracy, self.best or 0.0)
-        elif trial.values:
-            value = trial.values[self._place]
-            self.best = value if self.best is None else self._better(value, self.best)
-
-    def finish(self) -> None:
-        """The search was interrupted."""
-        self.finishing = True
-        self.show()
-
-    def show(self) -> None:
-        now = time.perf_counter()
-        self._marks.append((now, self.done))
-        while len(self._marks) > 2 and now - self._marks[1][0] > WINDOW:
-            self._marks.popleft()
-        then, done = self._marks[0]
-        rate = (self.done - done) / (now - then) if now > then else 0.0
-        left = self.budget - self.done
-        eta = 0.0 if left <= 0 else left / rate if rate > 0 else None
-        self.report(
-            SearchProgress(
-                self.done, self.budget, self.best, self.duplicates, self.scored, rate, eta,
-                self.finishing,
-            )
-        )  # fmt: skip

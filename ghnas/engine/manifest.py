@@ -42,7 +42,7 @@ class ShortList(BaseModel):
     """The best so many candidates, which are trained for a moment after the search.
 
     Args:
-        count: How many; see `ghnas.engine.short_list`.
+        count: How many; see `ghnas.engine.stages.short_list`.
         steps: SGD steps of each.
         cells: Of the networks that are trained; None: as many as in the space's file.
     """

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.engine.constraints import Limits
-from ghnas.engine.loop import Loop, Plan, SearchProgress
+from ghnas.engine.loop import Loop, Plan
 from ghnas.engine.manifest import (
     Manifest,
     ShortList,
@@ -22,6 +22,7 @@ from ghnas.engine.manifest import (
     installed_versions,
 )
 from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
+from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import MANIFEST, Run, create_run, open_run
 from ghnas.engine.samplers import check_sampler, create_sampler
 from ghnas.engine.storage import StudyWriter, create_study

@@ -51,7 +51,7 @@ class Trial:
         rank: From 1, once the trials are ranked.
         front: Whether nothing is better in one objective and as good in the others.
         short_training: Minus the loss of its short training, if it had one; see
-            `ghnas.engine.short_list`.
+            `ghnas.engine.stages.short_list`.
     """
 
     number: int

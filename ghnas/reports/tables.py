@@ -16,9 +16,9 @@ from ghnas.architectures.graph import Graph, Node, format_shape
 from ghnas.spaces import Space
 
 if TYPE_CHECKING:
-    from ghnas.engine.finetuning import FinetuneResult
     from ghnas.engine.run import Run
     from ghnas.engine.runs import RunSummary
+    from ghnas.engine.stages.finetuning import FinetuneResult
     from ghnas.engine.trials import Trial
 
 FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"

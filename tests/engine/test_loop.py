@@ -19,8 +19,8 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from searching import FakeObjective, entries, finished, go_on, make_run, ranking
 
-from ghnas.engine.loop import SearchProgress
 from ghnas.engine.objectives import Outcome
+from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import LOCK, open_run
 from ghnas.utils.errors import UserError
 

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 
 from ghnas.architectures.network import kaiming
 from ghnas.data import ImageData
-from ghnas.engine.inputs import load_inputs, zero_shot
 from ghnas.engine.run import Run
+from ghnas.engine.stages.inputs import load_inputs, zero_shot
 from ghnas.engine.trials import Trial
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import evaluate_one

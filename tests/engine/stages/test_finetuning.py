@@ -11,13 +11,13 @@ from searching import save_untrained
 
 import ghnas
 from ghnas.data import ImageData, load_data
-from ghnas.engine import inputs
-from ghnas.engine.finetuning import EpochReport, FinetuneSettings, finetune
 from ghnas.engine.manifest import Sources
 from ghnas.engine.objectives import ZeroShot
 from ghnas.engine.run import Run, create_run, open_run
 from ghnas.engine.runs import select
 from ghnas.engine.search import new_manifest, search_run
+from ghnas.engine.stages import inputs
+from ghnas.engine.stages.finetuning import EpochReport, FinetuneSettings, finetune
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError

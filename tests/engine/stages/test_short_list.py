@@ -14,7 +14,7 @@ from searching import finished, make_manifest, ranking
 from ghnas.architectures.network import kaiming
 from ghnas.engine.manifest import ShortList
 from ghnas.engine.run import SHORT_LIST
-from ghnas.engine.short_list import RefineJob, quality, train_short_list
+from ghnas.engine.stages.short_list import RefineJob, quality, train_short_list
 from ghnas.spaces import load_space
 from ghnas.training.short import train_briefly
 from ghnas.utils.errors import UserError
