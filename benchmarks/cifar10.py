@@ -70,7 +70,7 @@ def main() -> None:
 def _ghnas(*arguments: object) -> tuple[Any, float]:
     """What a command prints as JSON, and its seconds."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "ghnas.cli", *map(str, arguments), "--json"]
+    command = [sys.executable, "-m", "ghnas", *map(str, arguments), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout), time.monotonic() - began
 

@@ -17,7 +17,7 @@ import torch
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.data import ImageData, Split, evaluation_batches, load_data, random_batches
-from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, evaluate_one
 from ghnas.spaces import load_space
@@ -123,7 +123,7 @@ def random_architectures(count: int, seed: int) -> list[Graph]:
 
 def shipped_ghn() -> GHN:
     """The hypernetwork of the package for darts and the embedded data set."""
-    return load_ghn(find_ghn("darts", embedded().name))[0]
+    return load_ghn("darts-embedded")
 
 
 def write_table(

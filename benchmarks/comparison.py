@@ -83,7 +83,7 @@ def _report(step: int, loss: float, held_out: float | None) -> None:
 
 
 def _scores(path: Path, space: Space, data: ImageData, count: int, images: int) -> list[str]:
-    ghn, _ = load_ghn(path)
+    ghn = load_ghn(path)
     batches = evaluation_batches(
         data.validation.take(images), 64, device=CPU, mean=data.mean, std=data.std
     )

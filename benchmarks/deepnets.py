@@ -53,7 +53,7 @@ def main() -> None:
         folder = Path(name) / "train"
         began = time.monotonic()
         command = ("generate", "--split", "train", "--count", str(options.count), "-o", str(folder))
-        subprocess.run([sys.executable, "-m", "ghnas.cli", *command], check=True)
+        subprocess.run([sys.executable, "-m", "ghnas", *command], check=True)
         seconds = time.monotonic() - began
         size = sum(path.stat().st_size for path in folder.iterdir())
         found = Architectures(folder)

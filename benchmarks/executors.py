@@ -27,7 +27,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data, space = load_data(), load_space("darts")
-    ghn, info = load_ghn(find_ghn(space.name, data.name))
+    ghn = load_ghn(find_ghn(space.name, data.name))
+    info = ghn.info
     rng = random.Random(0)
     graphs = [
         space.sample(rng).for_images(data.image_shape, data.num_classes).graph

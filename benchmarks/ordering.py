@@ -24,6 +24,7 @@ from common import CPU, interval, reordered, write_table
 
 from ghnas.architectures.network import kaiming
 from ghnas.data import ImageData, evaluation_batches, load_data, random_batches
+from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.ranking.comparison import Truth, read_truth, subset
 from ghnas.scoring.composite import Reference, gather
@@ -195,7 +196,7 @@ def _measure(
 
 @functools.cache
 def _ghn(path: str) -> GHN:
-    return GHN.load(path).eval()
+    return load_ghn(path)
 
 
 @functools.cache

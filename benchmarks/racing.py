@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data, space = load_data(options.data), load_space(options.space)
-    ghn, info = load_ghn(options.ghn or find_ghn(space.name, data.name, ""))
+    ghn = load_ghn(options.ghn or find_ghn(space.name, data.name, ""))
+    info = ghn.info
     order = evaluation_batches(
         data.validation, SCORE_BATCH, device="cpu", mean=info.mean, std=info.std
     )

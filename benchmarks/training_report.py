@@ -20,7 +20,8 @@ def main() -> None:
     parser.add_argument("--data", default="digitscapes")
     parser.add_argument("--note", default="", help="time and machine, for people")
     options = parser.parse_args()
-    ghn, info = load_ghn(find_ghn(options.space, options.data))
+    ghn = load_ghn(find_ghn(options.space, options.data))
+    info = ghn.info
     name = "training" if options.data == EMBEDDED else f"training_{options.space}_{options.data}"
     stages = list(_stages(info.training))
     rows, notes = [], []
@@ -46,7 +47,7 @@ def main() -> None:
         ("stage", "step", "training loss", "zero-shot accuracy, 32 held-out architectures"),
         rows,
         [
-            f"{count:,} parameters, {info.config}.",
+            f"{count:,} parameters, {ghn.config}.",
             *notes,
             options.note,
             f"![loss and accuracy]({name}.png)",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ghnas.data import ImageData, load_data
     from ghnas.engine.objectives import ZeroShot
     from ghnas.engine.search import Study, search
-    from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
     from ghnas.training.saved import load
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "DataError",
+    "GHNMismatchWarning",
     "ImageData",
     "Study",
     "UserError",
     "ZeroShot",
+    "list_ghns",
     "list_spaces",
     "load",
     "load_data",
@@ -43,9 +45,11 @@ __all__ = [
 
 _WHERE = {
     "Architecture": "ghnas.architectures.architecture",
+    "GHNMismatchWarning": "ghnas.ghn.checkpoint",
     "ImageData": "ghnas.data",
     "Study": "ghnas.engine.search",
     "ZeroShot": "ghnas.engine.objectives",
+    "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",
     "load": "ghnas.training.saved",
     "load_data": "ghnas.data",

@@ -140,7 +140,6 @@ def save_untrained(path: Path, space: Space, data: ImageData) -> Path:
     """Write a small hypernetwork with random weights for a space and a data set."""
     config = GHNConfig(num_classes=data.num_classes, hid=8)
     info = GHNInfo(
-        config=config,
         space=space.name,
         skeleton=dict(space.skeleton),
         data=data.name,
@@ -150,7 +149,7 @@ def save_untrained(path: Path, space: Space, data: ImageData) -> Path:
         mean=data.mean,
         std=data.std,
     )
-    save_ghn(path, GHN(config), info)
+    save_ghn(path, GHN(config, info))
     return path
 
 

@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from ghnas.cli import (
     train,
     truth,
 )
-from ghnas.utils.errors import UserError
+from ghnas.utils.errors import UserError, UserNote
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -96,20 +97,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> Any:
-    # torch and its companions warn of changes that no user of this program can act on
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(_geometric)?\.")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
     command = typer.main.get_command(app)
     try:
-        return command.main(
-            args=None if arguments is None else list(arguments),
-            prog_name="ghnas",
-            standalone_mode=False,
-        )
+        with warnings.catch_warnings():
+            # torch and its companions warn of changes that no user of this program can act on
+            warnings.filterwarnings(
+                "ignore", category=FutureWarning, module=r"torch(_geometric)?\."
+            )
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            return command.main(
+                args=None if arguments is None else list(arguments),
+                prog_name="ghnas",
+                standalone_mode=False,
+            )
     except _USAGE_ERROR as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "ghnas")
         message = " ".join(error.format_message().split()).rstrip(".")
         raise UserError(f"{message}; see {where} --help") from error
+
+
+def _show_warning(
+    others: Callable[..., None], message: Warning | str, category: type[Warning], *rest: Any
+) -> None:
+    """Print the library's own warnings as notes, without file and line."""
+    if issubclass(category, UserNote):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        others(message, category, *rest)
 
 
 # typer brings its own copy of click or uses the installed one: take the class from either

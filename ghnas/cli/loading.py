@@ -13,13 +13,9 @@ from ghnas.cli.terminal import meter, say
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from ghnas.data import ImageData
     from ghnas.ghn.config import GHNInfo
     from ghnas.ghn.model import GHN
-    from ghnas.scoring.evaluation import Batch, Measure
-    from ghnas.scoring.scorer import Scorer
     from ghnas.spaces import Space
 
 READY_MADE = ("embedded", "digitscapes", "cifar10")
@@ -53,10 +49,10 @@ def skeleton_for(
 ) -> Space:
     """A space with the settings that were given, and else as a hypernetwork was trained for.
 
-    A file of the user's own says itself what it is: what differs is only pointed out.
+    A file of the user's own says itself what it is.
 
     Args:
-        out: Where to say so.
+        out: Where to say that it is not that of the space's file.
         name: Of the space, or its file.
         cells: If it was given.
         channels: The same.
@@ -65,18 +61,20 @@ def skeleton_for(
     Raises:
         UserError: As `load_skeleton`.
     """
+    from ghnas.ghn.checkpoint import trained_skeleton
     from ghnas.reports.tables import describe_skeleton
     from ghnas.spaces import list_spaces
 
     space = load_skeleton(name, cells, channels)
-    trained = load_skeleton(name, cells, channels, info.skeleton)
-    if trained.skeleton == space.skeleton:
-        return space
-    what = f"the hypernetwork was trained for {describe_skeleton(info.skeleton)}"
     if name not in list_spaces():
-        say(out, f"note: {what}; {name} has {describe_skeleton(space.skeleton)}")
         return space
-    say(out, f"{what}; these networks have {describe_skeleton(trained.skeleton)}")
+    given = {"cells": cells, "channels": channels}
+    settings = {key: value for key, value in given.items() if value is not None}
+    trained = trained_skeleton(info, space)
+    trained = trained.with_skeleton(**settings) if settings else trained
+    if trained.skeleton != space.skeleton:
+        shape = describe_skeleton(trained.skeleton)
+        say(out, f"networks as the hypernetwork was trained for: {shape}")
     return trained
 
 
@@ -105,33 +103,6 @@ class Prepared:
     space: Space
     data: ImageData
     ghn: GHN
-    info: GHNInfo
-    ghn_path: Path
-
-    def scorer(
-        self,
-        score_images: int,
-        score_batch: int,
-        device: torch.device,
-        measure: Measure | None = None,
-    ) -> Scorer:
-        """Scores candidates on so many validation images, mixed by class, a batch at a time."""
-        from ghnas.scoring.scorer import Scorer
-
-        batches = self.batches(score_images, score_batch, device)
-        return Scorer(self.ghn, batches, device, measure=measure)
-
-    def batches(self, count: int, batch: int, device: torch.device) -> list[Batch]:
-        """So many validation images, mixed by class, normalised as the hypernetwork knows them."""
-        from ghnas.data import evaluation_batches
-
-        return evaluation_batches(
-            self.data.validation.take(count),
-            batch,
-            device=device,
-            mean=self.info.mean or self.data.mean,
-            std=self.info.std or self.data.std,
-        )
 
 
 def shipped_ghn(out: Console, space: str, space_name: str, data: str) -> Path:
@@ -170,10 +141,10 @@ def prepare(out: Console, space: Space, space_name: str, data: str, ghn: Path | 
     Raises:
         UserError: If something is missing, damaged or does not fit, with what to do.
     """
-    from ghnas.ghn.checkpoint import check_ghn, load_ghn, train_command
+    from ghnas.ghn.checkpoint import load_ghn, refuse_mismatch, train_command
 
-    path = ghn or shipped_ghn(out, space.name, space_name, data)
-    model, info = load_ghn(path)
-    images = load_images(out, data, info.image_shape[-1] if info.image_shape else None)
-    check_ghn(info, space, images, train_command(space_name, data))
-    return Prepared(space, images, model, info, path)
+    model = load_ghn(ghn or shipped_ghn(out, space.name, space_name, data))
+    shape = model.info.image_shape
+    images = load_images(out, data, shape[-1] if shape else None)
+    refuse_mismatch(model, space, images, train_command(space_name, data))
+    return Prepared(space, images, model)

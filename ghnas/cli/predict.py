@@ -80,7 +80,7 @@ def predict(
     path = output or Path(f"{network.rpartition(':')[2].rpartition('.')[2]}.safetensors")
     if path.suffix != ".safetensors":
         raise UserError(f"--output must end in .safetensors, not {path.name!r}")
-    hypernetwork, info = load_ghn(ghn)
+    hypernetwork = load_ghn(ghn)
     shape = (3, image_size, image_size)
     module = _build(network, classes, shape)
     began = time.perf_counter()
@@ -94,7 +94,7 @@ def predict(
     if noise is not None:
         parameters = condition(parameters, noise, seed)
     tensors = {key: value.contiguous().clone() for key, value in parameters.items()}
-    metadata = {"network": network, "ghn": info.sha256}
+    metadata = {"network": network, "ghn": hypernetwork.info.sha256}
     replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
     nodes = len(graph.primitives.nodes)
     count = sum(value.numel() for value in parameters.values())
@@ -182,13 +182,8 @@ def convert(
 ) -> None:
     """Write a hypernetwork in the other format: .pt is that of the published checkpoints."""
     from ghnas.ghn.checkpoint import load_ghn, save_ghn
-    from ghnas.ghn.published import write_published
 
     if target.suffix not in (".safetensors", ".pt"):
         raise UserError(f"TO must end in .safetensors or .pt, not {target.name!r}")
-    ghn, info = load_ghn(source)
-    if target.suffix == ".pt":
-        write_published(target, ghn, int(info.training.get("epochs", 0)))
-    else:
-        save_ghn(target, ghn, info)
+    save_ghn(target, load_ghn(source))
     say(console(), f"wrote {target}")

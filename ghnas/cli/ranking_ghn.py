@@ -40,7 +40,10 @@ def find_predictor(
         return None
     with _optional(out, optional):
         path = path or shipped_ghn(out, load_skeleton(space, None, None).name, space, data)
-    return Predictor(*load_ghn(path)) if path else None
+    if not path:
+        return None
+    ghn = load_ghn(path)
+    return Predictor(ghn, ghn.info)
 
 
 def fitting(
@@ -56,7 +59,7 @@ def fitting(
 
     with _optional(out, optional):
         if predictor:
-            check_ghn(predictor.info, space, images, train)
+            check_ghn(predictor.ghn, space, images, train)
         return predictor
     return None
 

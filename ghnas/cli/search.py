@@ -226,7 +226,7 @@ def _start(
         check_one_objective(objectives)
     source = data_source(request.data or "embedded")
     prepared = prepare(out, space, space_name, source, request.ghn)
-    space = skeleton_for(out, space_name, request.cells, request.channels, prepared.info)
+    space = skeleton_for(out, space_name, request.cells, request.channels, prepared.ghn.info)
     objective = ZeroShot(
         prepared.ghn,
         prepared.data,
@@ -252,7 +252,7 @@ def _start(
         max_parameters=request.max_params,
         max_flops=request.max_flops,
         storage=request.storage,
-        sources=Sources(data=source, ghn=str(prepared.ghn_path.resolve())),
+        sources=Sources(data=source, ghn=prepared.ghn.info.path),
         short_list=short_list,
         space_name=space_name,
     )

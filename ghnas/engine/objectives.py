@@ -226,7 +226,7 @@ class ZeroShot:
         Raises:
             UserError: If the hypernetwork is for another space.
         """
-        check_ghn(self.ghn.info, space, self.data)
+        check_ghn(self.ghn, space, self.data)
         return space.for_images(self.data.image_shape, self.data.num_classes)
 
     def describe(self) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +17,88 @@ from safetensors.torch import save_file
 from ghnas.data import ImageData
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
-from ghnas.ghn.published import is_pytorch_file, read_published
+from ghnas.ghn.published import is_pytorch_file, read_published, write_published
 from ghnas.spaces import Space
-from ghnas.utils.errors import UserError
+from ghnas.utils.errors import UserError, UserNote
 from ghnas.utils.files import replace_atomically
 
 FORMAT = "1"
+FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
-def save_ghn(path: Path, ghn: GHN, info: GHNInfo) -> None:
-    """Write a hypernetwork; an existing file is replaced in one step."""
-    header = asdict(info) | {"config": ghn.config.as_dict()}
-    del header["sha256"]
+class GHNMismatchWarning(UserNote):
+    """A hypernetwork is used for networks or images that it was not trained for."""
+
+
+def list_ghns() -> dict[str, Path]:
+    """The hypernetworks that ship with the package, by name: the space and the data set.
+
+    Example:
+        >>> import ghnas
+        >>> sorted(ghnas.list_ghns())
+        ['darts-cifar10', 'darts-embedded', 'nasbench201-cifar10']
+    """
+    files = sorted(FOLDER.glob("*.safetensors"))
+    return {path.stem.replace("digitscapes", "embedded"): path for path in files}
+
+
+def save_ghn(path: Path, ghn: GHN) -> None:
+    """Write a hypernetwork; an existing file is replaced in one step.
+
+    Args:
+        path: Ends in `.safetensors`, our format, or in `.pt`, that of the published checkpoints,
+            which has no room for `ghn.info`.
+        ghn: The hypernetwork.
+
+    Raises:
+        UserError: If `path` ends otherwise.
+    """
+    if path.suffix == ".pt":
+        return write_published(path, ghn)
+    if path.suffix != ".safetensors":
+        raise UserError(f"a GHN file must end in .safetensors or .pt, not {path.name!r}")
+    header = asdict(ghn.info) | {"config": ghn.config.as_dict()}
+    del header["sha256"], header["path"]
     metadata = {"format": FORMAT, "ghnas": json.dumps(header)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in ghn.state_dict().items()}
     replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+    return None
 
 
-def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
-    """Read a hypernetwork, in evaluation mode on the CPU.
+def load_ghn(name: str | PathLike[str]) -> GHN:
+    """Read a hypernetwork.
 
     Args:
-        path: A file of ours, or one in the format of the published PyTorch checkpoints.
+        name: One that ships (`list_ghns`: `darts-embedded`, `darts-cifar10`,
+            `nasbench201-cifar10`), a file of ours, or one in the format of the published
+            PyTorch checkpoints.
+
+    Returns:
+        The hypernetwork in evaluation mode on the CPU; its `info` says what it was trained for.
 
     Raises:
-        UserError: If the file is missing, damaged, or not a hypernetwork.
+        UserError: If there is none, or it is damaged or not a hypernetwork.
+
+    Example:
+        >>> import ghnas
+        >>> ghnas.load_ghn("darts-embedded").info.space
+        'darts'
     """
+    shipped = list_ghns()
+    path = shipped.get(str(name)) or Path(name)
     if not path.is_file():
-        raise UserError(f"no GHN file at {path}: train one with `ghnas train`")
-    if is_pytorch_file(path):
-        ghn, epoch = read_published(path)
-        ghn.info = GHNInfo(ghn.config, training={"epochs": epoch}, sha256=_sha256(path))
-        return ghn, ghn.info
+        raise UserError(
+            f"no GHN file at {path}: train one with `ghnas train`, or name one that ships: "
+            f"{', '.join(shipped)}"
+        )
+    ghn = read_published(path) if is_pytorch_file(path) else _read(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    ghn.info = replace(ghn.info, sha256=digest, path=str(path.resolve()))
+    return ghn.eval()
+
+
+def _read(path: Path) -> GHN:
+    """Read a file of our own format."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -66,16 +118,11 @@ def load_ghn(path: Path) -> tuple[GHN, GHNInfo]:
         lists: dict[str, Any] = {
             key: tuple(header.pop(key)) for key in ("classes", "image_shape", "mean", "std")
         }
-        info = GHNInfo(config=config, sha256=_sha256(path), **lists, **header)
-        ghn = GHN(config, info)
+        ghn = GHN(config, GHNInfo(**lists, **header))
         ghn.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a GHN that this version can read ({error})") from error
-    return ghn.eval(), info
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ghn
 
 
 def start_from(ghn: GHN, path: Path) -> GHNInfo:
@@ -87,8 +134,8 @@ def start_from(ghn: GHN, path: Path) -> GHNInfo:
     Raises:
         UserError: As `load_ghn`, or if the other one is built differently.
     """
-    other, info = load_ghn(path)
-    ours, theirs = ghn.config.as_dict(), info.config.as_dict()
+    other = load_ghn(path)
+    ours, theirs = ghn.config.as_dict(), other.config.as_dict()
     wrong = [key for key in ours if key != "num_classes" and ours[key] != theirs[key]]
     if wrong:
         key = wrong[0]
@@ -99,7 +146,7 @@ def start_from(ghn: GHN, path: Path) -> GHNInfo:
     for name, value in other.state_dict().items():
         if own[name].shape == value.shape:
             own[name].copy_(value)
-    return info
+    return other.info
 
 
 def find_ghn(space: str, data: str, train: str | None = None) -> Path:
@@ -113,7 +160,7 @@ def find_ghn(space: str, data: str, train: str | None = None) -> Path:
     Raises:
         UserError: If none does, with the command that trains one.
     """
-    path = Path(__file__).resolve().parent.parent / "checkpoints" / f"{space}-{data}.safetensors"
+    path = FOLDER / f"{space}-{data}.safetensors"
     if not path.is_file():
         raise UserError(
             f"no trained GHN ships for space {space!r} and data {data!r}: "
@@ -122,25 +169,68 @@ def find_ghn(space: str, data: str, train: str | None = None) -> Path:
     return path
 
 
-def check_ghn(info: GHNInfo, space: Space, data: ImageData, train: str | None = None) -> None:
-    """Make sure that a hypernetwork fits.
+def check_ghn(ghn: GHN, space: Space, data: ImageData, train: str | None = None) -> None:
+    """Refuse a hypernetwork for another task, and warn of one for other networks or images.
 
     Args:
-        info: What it was trained for.
+        ghn: The hypernetwork.
         space: What it shall be used for.
         data: The same for the data set.
         train: As in `find_ghn`.
 
     Raises:
-        UserError: If it is for another space, skeleton, data set, classes or image size, with
-            the command that trains the right one.
+        UserError: If it is for another space, data set, classes or image size, with the command
+            that trains the right one.
+
+    Warns:
+        GHNMismatchWarning: If it was trained for another skeleton, or on other images of the
+            same name, such as another copy of CIFAR-10: its weights may fit less well.
     """
+    refuse_mismatch(ghn, space, data, train)
+    info = ghn.info
+    differs = [key for key in space.skeleton if not _same_setting(info, space, key)]
+    if differs:
+        trained, used = (
+            ", ".join(f"{key} {skeleton[key]}" for key in differs)
+            for skeleton in (info.skeleton, space.skeleton)
+        )
+        warnings.warn(
+            f"the hypernetwork was trained for {trained}, these networks have {used}: "
+            "the predicted weights may fit less well",
+            GHNMismatchWarning,
+            stacklevel=2,
+        )
+    if info.fingerprint and info.fingerprint != data.fingerprint:
+        warnings.warn(
+            f"the hypernetwork was trained on other images named {data.name!r}: "
+            "the predicted weights may fit less well",
+            GHNMismatchWarning,
+            stacklevel=2,
+        )
+
+
+def _same_setting(info: GHNInfo, space: Space, key: str) -> bool:
+    """Whether a setting of the skeleton is as in the training, which may not have had it."""
+    if key not in info.skeleton:
+        return True
+    return json.dumps(space.skeleton[key]) == json.dumps(info.skeleton[key])
+
+
+def trained_skeleton(info: GHNInfo, space: Space) -> Space:
+    """A space with the skeleton that a hypernetwork was trained for, where the space has it."""
+    known = {key: value for key, value in info.skeleton.items() if key in space.skeleton}
+    return space.with_skeleton(**known) if known else space
+
+
+def refuse_mismatch(ghn: GHN, space: Space, data: ImageData, train: str | None = None) -> None:
+    """As `check_ghn`, without warnings."""
+    info = ghn.info
     train = f"train one with `{train or train_command(space.name, data.name)}`"
     if info.space and info.space != space.name:
         raise UserError(f"the GHN is for space {info.space!r}, not {space.name!r}: {train}")
-    if info.config.num_classes != data.num_classes:
+    if ghn.config.num_classes != data.num_classes:
         raise UserError(
-            f"the GHN predicts for {info.config.num_classes} classes, data set {data.name!r} "
+            f"the GHN predicts for {ghn.config.num_classes} classes, data set {data.name!r} "
             f"has {data.num_classes}: {train}"
         )
     if not info.data:

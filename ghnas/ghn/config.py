@@ -51,7 +51,6 @@ class GHNInfo:
     any space and any data set with its number of classes.
 
     Args:
-        config: How it is built.
         space: Name of the search space.
         skeleton: The space's skeleton.
         data: Name of the data set.
@@ -62,9 +61,9 @@ class GHNInfo:
         std: The same for the standard deviation.
         training: Settings and results of the training, for people.
         sha256: Of the file, empty before it is saved.
+        path: The file, empty before it is saved.
     """
 
-    config: GHNConfig
     space: str = ""
     skeleton: dict[str, Any] = field(default_factory=dict)
     data: str = ""
@@ -75,3 +74,4 @@ class GHNInfo:
     std: tuple[float, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    path: str = ""

@@ -346,7 +346,7 @@ def _decode_groups(
         names = tuple((index, name) for index, name, _ in members)
         groups.append(DecodeGroup(role, shape, names))
         nodes += [node for _, _, node in members]
-    return tuple(groups), torch.tensor(nodes)
+    return tuple(groups), torch.tensor(nodes, dtype=torch.int64)
 
 
 def _traversal(

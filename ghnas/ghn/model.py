@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.architectures.tracing.trace import trace
 from ghnas.ghn.config import GHNConfig, GHNInfo
@@ -51,7 +50,7 @@ class GHN(nn.Module):
     def __init__(self, config: GHNConfig, info: GHNInfo | None = None) -> None:
         super().__init__()
         self.config = config
-        self.info = info or GHNInfo(config)
+        self.info = info or GHNInfo()
         width, shape, classes = config.hid, config.max_shape, config.num_classes
         self.embed = nn.Embedding(len(PRIMITIVES), width)
         self.shape_enc = ShapeEncoder(width, classes, shape)
@@ -94,21 +93,22 @@ class GHN(nn.Module):
         """Raw predictions: (K, ...) for each group, not larger than its decoded shape."""
         result: dict[int, Tensor] = {}
         matrices = [i for i, group in enumerate(groups) if group.role not in VECTORS]
-        weights = self.decoder(
-            [states[i] for i in matrices], [self._wanted(groups[i]) for i in matrices]
-        )
-        for index, decoded in zip(matrices, weights, strict=True):
-            if groups[index].role == "head_weight":
-                decoded = self.decoder.head(states[index], decoded).flatten(2)
-            result[index] = decoded
+        if matrices:
+            shapes = [self._wanted(groups[i]) for i in matrices]
+            weights = self.decoder([states[i] for i in matrices], shapes)
+            for index, decoded in zip(matrices, weights, strict=True):
+                if groups[index].role == "head_weight":
+                    decoded = self.decoder.head(states[index], decoded).flatten(2)
+                result[index] = decoded
         vectors = [i for i, group in enumerate(groups) if group.role in VECTORS]
-        both = self.decoder_1d(torch.cat([states[i] for i in vectors]))
-        parts = both.view(len(both), 2, -1).split([len(states[i]) for i in vectors])
-        for index, part in zip(vectors, parts, strict=True):
-            role = groups[index].role
-            if role == "head_bias":
-                part = self.bias_class(part)
-            result[index] = part[:, 0 if role == "norm_weight" else 1]
+        if vectors:
+            both = self.decoder_1d(torch.cat([states[i] for i in vectors]))
+            parts = both.view(len(both), 2, -1).split([len(states[i]) for i in vectors])
+            for index, part in zip(vectors, parts, strict=True):
+                role = groups[index].role
+                if role == "head_bias":
+                    part = self.bias_class(part)
+                result[index] = part[:, 0 if role == "norm_weight" else 1]
         return [result[index] for index in range(len(groups))]
 
     def _wanted(self, group: DecodeGroup) -> tuple[int, ...]:
@@ -141,28 +141,39 @@ class GHN(nn.Module):
 
     def initialize(
         self,
-        module: nn.Module,
+        network: Architecture | nn.Module,
         image_shape: Shape = (3, 224, 224),
         keep_head: bool = False,
     ) -> nn.Module:
-        """Load predicted parameters into a network and return it; see `predict`.
+        """A network with predicted parameters.
 
         Batch-norm's running statistics are not predicted: evaluate with the statistics of the
         batch (these modules in `train()`), or train for a while.
-        """
-        module.load_state_dict(self.predict(module, image_shape, keep_head), strict=False)
-        return module
 
-    @staticmethod
-    def load(path: str | PathLike[str]) -> GHN:
-        """Read a hypernetwork: a file of ours, or one of the published PyTorch checkpoints.
+        Args:
+            network: An architecture of a search space, which is built; or any classifier of
+                images, which gets the parameters.
+            image_shape: As in `predict`; an architecture has its own.
+            keep_head: Leave the classifier as it is.
+
+        Returns:
+            A new network on the hypernetwork's device, or the module that was given.
 
         Raises:
-            UserError: If there is none, or it is damaged.
-        """
-        from ghnas.ghn.checkpoint import load_ghn
+            UserError: If the module cannot be traced.
 
-        return load_ghn(Path(path))[0]
+        Example:
+            >>> import ghnas
+            >>> ghn = ghnas.load_ghn("darts-embedded")
+            >>> network = ghn.initialize(ghnas.load_space("darts").sample(seed=0))
+        """
+        if isinstance(network, Architecture):
+            module: nn.Module = network.build().to(self.embed.weight.device)
+            predicted = self.predict_graphs([network.graph], keep_head)[0]
+        else:
+            module, predicted = network, self.predict(network, image_shape, keep_head)
+        module.load_state_dict(predicted, strict=False)
+        return module
 
     @torch.no_grad()
     def predict_graphs(

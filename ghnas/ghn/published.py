@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ghnas.ghn.config import GHNConfig
+from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
@@ -27,11 +27,11 @@ def is_pytorch_file(path: Path) -> bool:
     return start[:2] == b"PK" or start[:1] == b"\x80"
 
 
-def read_published(path: Path) -> tuple[GHN, int]:
+def read_published(path: Path) -> GHN:
     """Read a checkpoint: `config`, `state_dict` and `epoch`; nothing in it is executed.
 
     Returns:
-        The hypernetwork in evaluation mode on the CPU, and the epochs that it was trained for.
+        The hypernetwork, with the epochs that it was trained for as `info.training`.
 
     Raises:
         UserError: If the file is damaged or not such a checkpoint.
@@ -50,19 +50,20 @@ def read_published(path: Path) -> tuple[GHN, int]:
         raise UserError(f"{path} has a GHN setting that is not known: {strange[0]}")
     tensors = {key.removeprefix("module."): item for key, item in content["state_dict"].items()}
     try:
-        ghn = GHN(GHNConfig(**config | {"max_shape": tuple(config["max_shape"])}))
+        info = GHNInfo(training={"epochs": int(content.get("epoch", 0))})
+        ghn = GHN(GHNConfig(**config | {"max_shape": tuple(config["max_shape"])}), info)
         ghn.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a GHN that this version can read ({reason})") from error
-    return ghn.eval(), int(content.get("epoch", 0))
+    return ghn
 
 
-def write_published(path: Path, ghn: GHN, epoch: int = 0) -> None:
+def write_published(path: Path, ghn: GHN) -> None:
     """Write a checkpoint that the published program reads; an existing file is replaced."""
     content = {
         "state_dict": {key: value.detach().cpu() for key, value in ghn.state_dict().items()},
         "config": ghn.config.as_dict() | {"max_shape": ghn.config.max_shape},
-        "epoch": epoch,
+        "epoch": int(ghn.info.training.get("epochs", 0)),
     }
     replace_atomically(path, lambda beside: torch.save(content, beside))

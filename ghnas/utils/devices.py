@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -12,15 +13,18 @@ from ghnas.utils.errors import UserError
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; `auto` is a GPU where there is one.
 
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`.
+
     Raises:
         UserError: If the name is unknown or the machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    match = re.fullmatch(r"cpu|cuda(?::([0-9]{1,4}))?", name)
+    if not match:
         raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+    if name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r} is not there: this machine's torch sees no such GPU")
     return torch.device(name)
 

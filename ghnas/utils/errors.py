@@ -13,3 +13,10 @@ class UserError(Exception):
 
 class DataError(UserError):
     """A data set that cannot be found, read or used."""
+
+
+class UserNote(UserWarning):
+    """A warning whose message is one clear sentence for the user.
+
+    The command line prints it without file and line, as a note.
+    """

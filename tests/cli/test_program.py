@@ -17,7 +17,7 @@ def run(folder: Path, *arguments: str) -> str:
     """Run the program in a folder; returns its stderr."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
     done = subprocess.run(
-        [sys.executable, "-m", "ghnas.cli", *arguments],
+        [sys.executable, "-m", "ghnas", *arguments],
         cwd=folder,
         env=environment,
         umask=0o027,

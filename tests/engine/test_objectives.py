@@ -39,7 +39,7 @@ def data() -> ImageData:
 def ghn() -> GHN:
     torch.manual_seed(0)
     config = GHNConfig(num_classes=10, hid=8)
-    return GHN(config, GHNInfo(config, sha256="a" * 64)).eval()
+    return GHN(config, GHNInfo(sha256="a" * 64)).eval()
 
 
 # ---------------------------------------------------------------- functions

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,20 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from searching import DARTS_V2
+from torch import nn
 
 from ghnas.architectures.genotypes import parse_genotype
 from ghnas.architectures.network import forward
 from ghnas.data import load_data
-from ghnas.ghn.checkpoint import check_ghn, find_ghn, load_ghn, save_ghn
+from ghnas.ghn.checkpoint import (
+    GHNMismatchWarning,
+    check_ghn,
+    find_ghn,
+    list_ghns,
+    load_ghn,
+    save_ghn,
+    trained_skeleton,
+)
 from ghnas.ghn.config import PRESETS, GHNConfig, GHNInfo
 from ghnas.ghn.features import graph_features
 from ghnas.ghn.model import GHN, read_graphs
@@ -113,7 +124,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 def info(**changes: object) -> GHNInfo:
     values: dict = {
-        "config": SMALL, "space": "darts", "skeleton": {}, "data": "digitscapes",
+        "space": "darts", "skeleton": {}, "data": "digitscapes",
         "fingerprint": "x", "classes": tuple("0123456789"), "image_shape": SHAPE,
         "mean": (0.5,) * 3, "std": (0.2,) * 3,
     }  # fmt: skip
@@ -122,9 +133,11 @@ def info(**changes: object) -> GHNInfo:
 
 def test_checkpoints_round_trip(tmp_path: Path) -> None:
     ghn, path = GHN(SMALL), tmp_path / "ghn.safetensors"
-    save_ghn(path, ghn, info())
-    loaded, about = load_ghn(path)
-    assert about.config == SMALL
+    ghn.info = info()
+    save_ghn(path, ghn)
+    loaded = load_ghn(path)
+    about = loaded.info
+    assert loaded.config == SMALL
     assert about.space == "darts"
     assert len(about.sha256) == 64
     for key, value in ghn.state_dict().items():
@@ -135,7 +148,7 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "ghn.safetensors"
     with pytest.raises(UserError, match="no GHN file"):
         load_ghn(path)
-    save_ghn(path, GHN(SMALL), info())
+    save_ghn(path, GHN(SMALL, info()))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="damaged"):
@@ -150,8 +163,9 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
 
 def test_the_shipped_checkpoint_fits_the_embedded_data() -> None:
     data, space = load_data(), load_space("darts")
-    ghn, about = load_ghn(find_ghn("darts", data.name, "train"))
-    check_ghn(about, space, data, "train")
+    ghn = load_ghn(find_ghn("darts", data.name, "train"))
+    about = ghn.info
+    check_ghn(ghn, space, data, "train")
     assert about.fingerprint == data.fingerprint
     assert about.training["history"][-1]["held_out"] > 0.4
     assert ghn.config.num_classes == 10
@@ -160,13 +174,71 @@ def test_the_shipped_checkpoint_fits_the_embedded_data() -> None:
 def test_a_ghn_for_something_else_is_refused() -> None:
     data, darts = load_data(), load_space("darts")
     fits = info(classes=data.classes, image_shape=data.image_shape)
-    check_ghn(fits, darts, data, "train one with `ghnas train`")
+    check_ghn(GHN(SMALL, fits), darts, data, "train one with `ghnas train`")
     wrong = {
         "space": info(space="mobile", classes=data.classes),
-        "classes": info(config=GHNConfig(num_classes=3, hid=8), classes=("a", "b", "c")),
+        "classes": info(classes=("a", "b", "c")),
         "images": info(image_shape=(3, 32, 32), classes=data.classes),
         "data": info(data="cifar10", classes=data.classes),
     }
-    for about in wrong.values():
+    for key, about in wrong.items():
+        config = GHNConfig(num_classes=3, hid=8) if key == "classes" else SMALL
         with pytest.raises(UserError, match="ghnas train"):
-            check_ghn(about, darts, data, "train one with `ghnas train`")
+            check_ghn(GHN(config, about), darts, data, "train one with `ghnas train`")
+
+
+def test_other_networks_or_images_than_trained_for_are_said() -> None:
+    data, darts = load_data(), load_space("darts")
+    fits = info(
+        classes=data.classes, image_shape=data.image_shape, fingerprint=data.fingerprint,
+        skeleton=dict(darts.skeleton),
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_ghn(GHN(SMALL, fits), darts, data)
+    with pytest.warns(GHNMismatchWarning, match="trained for cells 5, these networks have cells 8"):
+        check_ghn(GHN(SMALL, fits), darts.with_skeleton(cells=8), data)
+    with pytest.warns(GHNMismatchWarning, match="other images named 'digitscapes'"):
+        check_ghn(GHN(SMALL, replace(fits, fingerprint="x")), darts, data)
+    strange = replace(fits, skeleton={"cells": 3, "stages": [1], "colour": "red"})
+    assert trained_skeleton(strange, darts).skeleton == darts.with_skeleton(cells=3).skeleton
+    with pytest.warns(GHNMismatchWarning, match="trained for cells 3"):
+        check_ghn(GHN(SMALL, strange), darts, data)
+
+
+def test_hypernetworks_that_ship_have_names() -> None:
+    names = sorted(list_ghns())
+    assert names == ["darts-cifar10", "darts-embedded", "nasbench201-cifar10"]
+    for name in names:
+        about = load_ghn(name).info
+        assert f"{about.space}-{about.data.replace('digitscapes', 'embedded')}" == name
+    with pytest.raises(UserError, match="darts-embedded, nasbench201-cifar10"):
+        load_ghn("darts-imagenet")
+
+
+def test_an_architecture_becomes_a_network() -> None:
+    ghn, arch = load_ghn("darts-embedded"), load_space("darts").sample(seed=0)
+    arch = arch.for_images((3, 16, 16), 10)
+    network = ghn.initialize(arch)
+    images = torch.randn(4, 3, 16, 16)
+    expected = forward(arch.graph, ghn.predict_graphs([arch.graph])[0], images)
+    with torch.no_grad():
+        torch.testing.assert_close(network.train()(images), expected)
+
+
+NO_VECTORS = nn.Sequential(
+    nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10, bias=False)
+)
+NO_MATRICES = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+NEITHER = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize("decoder", ["conv", "mlp"])
+@pytest.mark.parametrize("network", [NO_VECTORS, NO_MATRICES, NEITHER])
+def test_networks_without_vectors_or_matrices(network: nn.Module, decoder: str) -> None:
+    ghn = GHN(replace(SMALL, decoder=decoder)).eval()  # type: ignore[arg-type]
+    predicted = ghn.predict(network, (3, 8, 8))
+    assert {key: value.shape for key, value in predicted.items()} == {
+        key: value.shape for key, value in network.named_parameters()
+    }
+    assert all(value.isfinite().all() for value in predicted.values())

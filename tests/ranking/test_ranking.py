@@ -284,7 +284,8 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     from ghnas.scoring.scorer import Scorer
     from ghnas.utils.devices import pick_device
 
-    data, (model, info) = load_data(), load_ghn(tiny_ghn)
+    data, model = load_data(), load_ghn(tiny_ghn)
+    info = model.info
     checks = evaluation_batches(
         data.validation.take(64), SCORE_BATCH, device="cpu", mean=info.mean, std=info.std
     )

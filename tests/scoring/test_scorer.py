@@ -134,7 +134,8 @@ def embedded() -> ImageData:
 
 def test_score_of_architectures_on_a_data_set(tiny_ghn: Path, embedded: ImageData) -> None:
     """In order, on the data's images, and normalised as the hypernetwork was trained."""
-    ghn, info = load_ghn(tiny_ghn)
+    ghn = load_ghn(tiny_ghn)
+    info = ghn.info
     mean = tuple(value + 0.2 for value in info.mean)
     ghn.info = replace(info, mean=mean)
     space = load_space("darts").with_skeleton(cells=1).for_images((3, 40, 40), 7)
@@ -147,13 +148,13 @@ def test_score_of_architectures_on_a_data_set(tiny_ghn: Path, embedded: ImageDat
     for workers in (1, 2):
         options = {"images": 80, "batch_size": 40, "device": "cpu", "workers": workers}
         assert score(ghn, architectures, embedded, **options) == expected
-    ghn.info = GHNInfo(ghn.config)  # then the data's own mean counts
+    ghn.info = GHNInfo()  # then the data's own mean counts
     assert score(ghn, architectures[:1], embedded, 80, 40, "cpu") != expected[:1]
     assert score(ghn, [], embedded) == []
 
 
 def test_what_cannot_be_scored_is_refused(tiny_ghn: Path, embedded: ImageData) -> None:
-    ghn, _ = load_ghn(tiny_ghn)
+    ghn = load_ghn(tiny_ghn)
     architecture = load_space("darts").sample(seed=0)
     with pytest.raises(UserError, match="for 7 classes"):
         score(GHN(GHNConfig(num_classes=7, hid=8)), [architecture], embedded)

@@ -47,7 +47,7 @@ def job(output: Path, data: ImageData, start: Path | None = None, **changes: obj
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_ghn(path)[0].state_dict()
+    return load_ghn(path).state_dict()
 
 
 def test_learning_rate_falls_at_two_and_five_sixths() -> None:
@@ -155,7 +155,7 @@ def test_a_training_can_start_from_another_one(tmp_path: Path, data: ImageData) 
     info = train(job(second, data, first, learning_rate=1e-12, steps=2), lambda progress: None)
     for key, value in weights(first).items():
         torch.testing.assert_close(weights(second)[key], value, atol=1e-6, rtol=0)
-    assert info.training["start"]["sha256"] == load_ghn(first)[1].sha256
+    assert info.training["start"]["sha256"] == load_ghn(first).info.sha256
     assert [item["step"] for item in info.training["start"]["training"]["history"]] == [2, 4]
     # other classes: all but what depends on their number is taken over
     few = replace(data, classes=(*data.classes, "none"))

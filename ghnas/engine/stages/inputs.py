@@ -35,8 +35,8 @@ def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN, ImageD
     path = Path(sources.ghn)
     if not path.exists():  # the package may have moved since
         path = find_ghn(run.space.name, data.name)
-    ghn, info = load_ghn(path)
-    run.check_inputs(ghn_sha256=info.sha256, data_fingerprint=data.fingerprint)
+    ghn = load_ghn(path)
+    run.check_inputs(ghn_sha256=ghn.info.sha256, data_fingerprint=data.fingerprint)
     return ghn, data
 
 

@@ -174,14 +174,14 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
                 report(progress)
     if rank == 0:
         ghn.load_state_dict(averaged.module.state_dict())
-        save_ghn(job.output, ghn, _info(job, origin, meter.history))
+        ghn.info = _info(job, origin, meter.history)
+        save_ghn(job.output, ghn)
         state.path.unlink(missing_ok=True)
 
 
 def _info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> GHNInfo:
     data = job.data
     return GHNInfo(
-        config=job.config,
         space=job.space.name,
         skeleton=dict(job.space.skeleton),
         data=data.name,

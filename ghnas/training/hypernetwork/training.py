@@ -46,7 +46,7 @@ def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
         train_on_processes(job, report)
     else:
         train_rank(job, report, rank=0, ranks=1)
-    return load_ghn(job.output)[1]
+    return load_ghn(job.output).info
 
 
 def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> None:

@@ -38,7 +38,7 @@ def run(tmp_path: Path, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> Run
     """A finished run of four candidates."""
     space = load_space("darts").with_skeleton(cells=2, channels=4)
     path = save_untrained(tmp_path / "ghn.safetensors", space, data)
-    objective = ZeroShot(load_ghn(path)[0], data, batch_size=32, workers=1, device="cpu")
+    objective = ZeroShot(load_ghn(path), data, batch_size=32, workers=1, device="cpu")
     space = objective.space_for(space)
     manifest = new_manifest(
         space, objective, budget=4, sources=Sources(data="embedded", ghn=str(path))
