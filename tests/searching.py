@@ -84,6 +84,9 @@ class FakeObjective:
             outcomes[i] = Outcome(tuple(values[name] for name in self.names), accuracy)
         return outcomes
 
+    def close(self) -> None:
+        pass
+
     @property
     def scored(self) -> int:
         """Architectures evaluated by this object."""

@@ -176,7 +176,8 @@ class Loop:
         """
         waiting = 0 if self.plan.sampler.learns else 1
         pending: deque[_Evaluation] = deque()
-        with ThreadPoolExecutor(2) as beside:
+        beside = ThreadPoolExecutor(2)
+        try:
             for start in starts:
                 if interrupted():
                     break
@@ -196,6 +197,11 @@ class Loop:
                     self._record(pending.popleft())
             while pending:
                 self._record(pending.popleft())
+        except BaseException:
+            self.plan.objective.close()  # or the process would wait for a batch that nobody wants
+            raise
+        finally:
+            beside.shutdown(wait=False, cancel_futures=True)
         if interrupted():
             raise KeyboardInterrupt
 

@@ -97,6 +97,9 @@ class Objective(Protocol):
             An outcome for each that is wanted, None for the others.
         """
 
+    def close(self) -> None:
+        """Give up the evaluation that is under way, if any."""
+
 
 class FunctionObjective:
     """A function of an architecture as an objective.
@@ -136,6 +139,9 @@ class FunctionObjective:
     ) -> list[Outcome | None]:
         chosen = set(wanted)
         return [self._outcome(a) if i in chosen else None for i, a in enumerate(candidates)]
+
+    def close(self) -> None:
+        pass
 
     def _outcome(self, architecture: Architecture) -> Outcome:
         try:
@@ -259,9 +265,11 @@ class ZeroShot:
         return self._scorer
 
     def prepare(self, space: Space, report: Report) -> None:
-        """Score random architectures of the space, if the composite score is an objective."""
+        """Start the processes, and score random architectures of the space if the composite score
+        is an objective."""
+        scorer = self.scorer  # processes are started before there are threads
         if "composite" in self.names:
-            self._reference = reference_for(space, self.scorer, space.image_shape, report)
+            self._reference = reference_for(space, scorer, space.image_shape, report)
 
     def evaluate(
         self,
@@ -279,6 +287,12 @@ class ZeroShot:
             self._outcome(architecture, score) if score is not None else None
             for architecture, score in zip(candidates, scores, strict=True)
         ]
+
+    def close(self) -> None:
+        """End the processes; they are started again when they are needed."""
+        if self._scorer is not None:
+            self._scorer.close()
+            self._scorer = None
 
     def _outcome(self, architecture: Architecture, score: Score) -> Outcome:
         accuracy = score.accuracy if score.accuracy == score.accuracy else 0.0

@@ -203,3 +203,7 @@ class Scorer:
             positions = [i for i in range(len(chunk)) if start + i in chosen]
             tasks.append((Task(chunk, positions, race),))
         return [score for scores in self._workers.map(tasks) for score in scores]
+
+    def close(self) -> None:
+        """End the processes; a `score` that waits for them fails."""
+        self._workers.close()

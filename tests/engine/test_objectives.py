@@ -206,6 +206,9 @@ class KnownScorer:
             )
         return scores
 
+    def close(self) -> None:
+        pass
+
 
 def known(ghn: GHN, data: ImageData, scorer: Any, keep: int | None = None) -> ZeroShot:
     objective = ZeroShot(ghn, data, images=64, keep=keep, workers=1, device="cpu")
