@@ -81,6 +81,8 @@ def create_sampler(name: str | BaseSampler, space: Space, directions: Directions
     if isinstance(name, BaseSampler):
         return OptunaSampler(space, directions, name)
     check_sampler(name)
+    if not space.choices:  # one architecture: Optuna's NSGA-II fails without parameters
+        return RandomSearch(space, directions)
     return SAMPLERS[name](space, directions)
 
 

@@ -20,8 +20,9 @@ from ghnas.engine.samplers import (
     with_values,
     worse_than,
 )
+from ghnas.engine.search import search
 from ghnas.engine.trials import Directions
-from ghnas.spaces import Space, load_space
+from ghnas.spaces import Space, load_space, parse_space
 from ghnas.utils.errors import UserError
 
 NAMES = ("random", "evolution", "tpe", "nsga2")
@@ -146,6 +147,29 @@ def test_a_sampler_in_its_own_batches_learns_or_not(space: Space, name: str) -> 
 
 def test_evolution_in_a_batch_larger_than_its_population(space: Space) -> None:
     assert len(Evolution(space, ONE).ask(100, random.Random(0))) == 100
+
+
+ONE_ARCHITECTURE = """
+name: one
+family: stages
+skeleton: {stem: {block: conv_bn_act, width: 4}}
+stages: [{block: residual, depth: 1, width: 4}]
+"""
+ONE_CONNECTED = """
+name: one
+family: dense_cells
+skeleton: {channels: 4, cells: 1, stages: 1}
+cell: {nodes: 2, operations: {none: {block: zeros}, conv: {block: relu_conv_bn}}}
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("text", [ONE_ARCHITECTURE, ONE_CONNECTED], ids=["one", "connected"])
+def test_a_search_of_a_space_with_one_architecture_ends(text: str, name: str) -> None:
+    space = parse_space(text, "one.yaml")
+    study = search(space, lambda architecture: 1.0, budget=70, sampler=name, batch_size=16)
+    assert len(study.trials) == 70
+    assert study.best(5) == [space.sample(0)]
 
 
 def test_dominance() -> None:
