@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from ghnas.data.conversion import MapDataset, read_dataset
+from ghnas.utils.errors import DataError
 
 Integers = npt.NDArray[np.int64]
 _ORDER_SEED = 20_260_001
@@ -19,7 +22,9 @@ _ORDER_SEED = 20_260_001
 class Split:
     """Images and their labels.
 
-    images: uint8 (N, C, H, W); labels: int64 (N,).
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
     """
 
     images: torch.Tensor
@@ -57,10 +62,18 @@ class Split:
 class ImageData:
     """An image-classification task.
 
-    Searching and training read `train` and `validation`. `load_test` reads the test images; it is
-    for the final figure of a fine-tuned network alone.
-    mean, std: of the train images scaled to [0, 1], one number a channel.
-    mirror: whether training may mirror images left-right (not for digits or letters).
+    Searching and training read `train` and `validation`. Only the last figure of a fine-tuned
+    network is of test images.
+
+    Args:
+        name: Of the data set.
+        classes: Names of the classes, in the order of the labels.
+        train: Images to train on.
+        validation: Images to score on.
+        load_test: Reads the test images.
+        mean: Of the train images scaled to [0, 1], a number for each channel.
+        std: The same for the standard deviation.
+        mirror: Whether training may mirror images left-right (not for digits or letters).
     """
 
     name: str
@@ -82,9 +95,72 @@ class ImageData:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    @classmethod
+    def from_datasets(
+        cls,
+        train: MapDataset,
+        validation: MapDataset,
+        test: MapDataset | None = None,
+        *,
+        classes: Sequence[str],
+        name: str = "images",
+        mirror: bool = True,
+        image_size: int | None = None,
+    ) -> ImageData:
+        """A task of any map-style torch Datasets, read into memory.
+
+        Args:
+            train: Gives (image, label) for 0 to len - 1. An image is a PIL image, or a tensor
+                (C, H, W), uint8 or floating-point in [0, 1] (not normalised); a label counts
+                from 0. Each image is read once: leave out random augmentation.
+            validation: The same, for the scores of a search.
+            test: The same, read when `load_test` is called; None: there are no test images.
+            classes: Names of the classes, in the order of the labels.
+            name: Of the data set: hypernetworks that are trained on it remember it.
+            mirror: Whether training may mirror images left-right (not for digits or letters).
+            image_size: Height and width to resize to; None keeps the images' own size.
+
+        Returns:
+            The data set, with the train images' mean and standard deviation.
+
+        Raises:
+            DataError: If a Dataset is empty, has images of different sizes, values outside
+                [0, 1], labels out of range, or what is no image.
+
+        Example:
+            >>> import torch, ghnas
+            >>> images, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 2
+            >>> both = torch.utils.data.TensorDataset(images, labels)
+            >>> data = ghnas.ImageData.from_datasets(both, both, classes=["cat", "dog"])
+            >>> data.image_shape
+            (3, 16, 16)
+        """
+        names = tuple(str(item) for item in classes)
+        if isinstance(classes, str) or len(set(names)) != len(names) or len(names) < 2:
+            raise DataError(f"The class names are {classes!r}: give two or more different ones.")
+
+        def read(dataset: MapDataset, part: str) -> Split:
+            return Split(*read_dataset(dataset, part, names, image_size))
+
+        splits = read(train, "train"), read(validation, "validation")
+        shapes = [tuple(split.images.shape[1:]) for split in splits]
+        if shapes[0] != shapes[1]:
+            raise DataError(
+                f"The train images have shape {shapes[0]} and the validation images {shapes[1]}: "
+                "give image_size, or images of one size."
+            )
+        mean, std = channel_statistics(splits[0].images)
+        load_test = no_test if test is None else cache(lambda: read(test, "test"))
+        return cls(name, names, *splits, load_test, mean, std, mirror)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test images to load."""
+        return self.load_test is not no_test
+
     def without_test(self) -> ImageData:
         """The same without access to test images; it can be sent to another process."""
-        return replace(self, load_test=_no_test)
+        return replace(self, load_test=no_test)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,8 +173,13 @@ class ImageData:
         return digest.hexdigest()
 
 
-def _no_test() -> Split:
-    raise RuntimeError("test images are not for this use")
+def no_test() -> Split:
+    """The `load_test` of a data set without test images.
+
+    Raises:
+        DataError: Always.
+    """
+    raise DataError("This data set has no test images: give some as test=.")
 
 
 def mixed_order(labels: Integers) -> Integers:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
+from ghnas.data.conversion import resize
 from ghnas.data.dataset import ImageData, Integers, Split, channel_statistics, cut, mixed_order
 from ghnas.data.decoding import Coded, Progress, decode, first_line, native_size
 from ghnas.utils.errors import DataError
@@ -50,17 +50,29 @@ def load_data(
 ) -> ImageData:
     """Load a data set.
 
-    spec: 'embedded' (also 'digitscapes'), 'cifar10', or the path of a folder: of images by class
-        (class/image.png, or train/class/image.png beside val and test), or of parquet files
-        (train*.parquet, val*, test*; columns img or image, and label).
-    image_size: height and width to resize to. None keeps the images' own size where all are
-        square, of one size and at most 64 x 64; else 32.
-    cache: where downloads are kept; None means $GHNAS_CACHE, else ~/.cache/ghnas.
-    validation_fraction, seed: without a validation split, or a test split, so large a part of
-        train is cut off instead, by chance and class by class. The embedded set has its own.
-    train_limit: use only so many train images, mixed by class.
-    progress: called with the images read so far and their number.
-    Raises DataError, which says what to do, for whatever is wrong with the arguments or the data.
+    Args:
+        spec: `embedded` (also `digitscapes`), `cifar10`, or the path of a folder: of images by
+            class (class/image.png, or train/class/image.png beside val and test), or of parquet
+            files (train*.parquet, val*, test*; columns img or image, and label).
+        image_size: Height and width to resize to. None keeps the images' own size where all are
+            square, of one size and at most 64 x 64; else 32.
+        cache: Where downloads are kept; None means $GHNAS_CACHE, else ~/.cache/ghnas.
+        validation_fraction: Without a validation split, or a test split, so large a part of
+            train is cut off instead, by chance and class by class. The embedded set has its own.
+        seed: Of this cut.
+        train_limit: Use only so many train images, mixed by class.
+        progress: Called with the images read so far and their number.
+
+    Returns:
+        The data set, without reading its test images.
+
+    Raises:
+        DataError: For whatever is wrong with the arguments or the data, with what to do.
+
+    Example:
+        >>> import ghnas
+        >>> ghnas.load_data("embedded").image_shape
+        (3, 16, 16)
     """
     _check(image_size, validation_fraction, train_limit)
     options = _Options(image_size, validation_fraction, seed, train_limit, progress)
@@ -169,14 +181,7 @@ def _limited(train: Split, options: _Options) -> Split:
 
 def _resized(images: torch.Tensor, labels: torch.Tensor, image_size: int | None) -> Split:
     """A split of the uint8 images, averaged down (or blown up) to image_size if one is given."""
-    if image_size is not None and tuple(images.shape[2:]) != (image_size, image_size):
-        shape = (image_size, image_size)
-        parts = [
-            interpolate(p, shape, mode="bilinear", antialias=True)
-            for p in torch.split(images, 4096)
-        ]
-        images = torch.cat(parts)
-    return Split(images, labels)
+    return Split(images if image_size is None else resize(images, image_size), labels)
 
 
 def _data_set(
