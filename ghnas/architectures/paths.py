@@ -7,6 +7,9 @@ from itertools import chain
 
 import numpy as np
 
+CUTOFF = 50
+"""Longest shortest path that becomes a virtual edge (arXiv 2110.13100, section 4.1)."""
+
 
 def levels(count: int, edges: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """Longest paths, in edges, from any source to each node and from each node to any sink.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph, Shape
-from ghnas.architectures.paths import levels, shortest_paths
+from ghnas.architectures.paths import CUTOFF, levels, shortest_paths
 
 with warnings.catch_warnings():  # of torch.jit.script, which this import calls
     warnings.simplefilter("ignore", FutureWarning)
@@ -40,8 +40,6 @@ PRIMITIVES = (
 )
 """Node types, in the order of the published embedding table."""
 _CODES: dict[str | None, int] = {name: code for code, name in enumerate(PRIMITIVES)}
-CUTOFF = 50
-"""Longest shortest path that becomes a virtual edge (section 4.1 of the paper)."""
 
 
 @dataclass(frozen=True)

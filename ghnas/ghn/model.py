@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
+from ghnas.architectures.paths import CUTOFF
 from ghnas.architectures.tracing.trace import trace
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.decoder import (
@@ -22,7 +23,6 @@ from ghnas.ghn.decoder import (
 )
 from ghnas.ghn.encoder import MLP, GatedGNN, ShapeEncoder
 from ghnas.ghn.features import (
-    CUTOFF,
     PRIMITIVES,
     DecodeGroup,
     FeatureBatch,

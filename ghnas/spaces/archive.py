@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
-from ghnas.ghn.features import graph_features
+from ghnas.architectures.paths import CUTOFF, levels, shortest_paths
 from ghnas.spaces import Space, parse_space
 from ghnas.spaces.base import ATTEMPTS
 from ghnas.spaces.deepnets import DeepNetsSpace
@@ -181,19 +181,19 @@ def make_records(space: Space, rng: random.Random, count: int) -> np.ndarray:
         with collection_paused():
             chunk = [_draw(space, rng) for _ in range(start, end)]
             graphs = [graph for _, graph in chunk]
-            features = graph_features(graphs)
+            views = [(len(graph.primitives.nodes), graph.primitives.edges) for graph in graphs]
             part = records[start:end]
             part["choices"] = [
                 [codes[candidate.choices[name]] for name, codes in positions]
                 for candidate, _ in chunk
             ]
-            part["depth"] = [item.level[-1] for item in features]
-            part["nodes"] = [len(item.primitive) for item in features]
-            part["edges"] = [len(graph.primitives.edges) for graph in graphs]
-            part["virtual_edges"] = [np.count_nonzero(item.distance) for item in features]
+            part["depth"] = [levels(*view)[0][-1] for view in views]
+            part["nodes"] = [nodes for nodes, _ in views]
+            part["edges"] = [len(edges) for _, edges in views]
+            part["virtual_edges"] = list(map(np.count_nonzero, shortest_paths(views, CUTOFF)))
             part["virtual_edges"] -= part["edges"]
             part["parameters"] = [graph.parameter_count for graph in graphs]
-            del chunk, graphs, features
+            del chunk, graphs
     return records
 
 

@@ -85,7 +85,7 @@ class Trained:
 
     Args:
         validation: On all validation images.
-        test: On all test images.
+        test: On all test images; None where there are none.
         seconds: Of training and validation.
         steps_saved: For a baseline: SGD steps until it was as good as the predicted weights;
             None if it never was.
@@ -93,7 +93,7 @@ class Trained:
     """
 
     validation: float
-    test: float
+    test: float | None
     seconds: float
     steps_saved: int | None
     history: History
@@ -105,14 +105,14 @@ class Material:
 
     Args:
         data: Training and validation images, and the mean and std that normalise all images.
-        test: Test images, for the final figure.
+        test: Test images, for the final figure; None where there are none.
         checks: The batches that candidates were scored on.
         settings: How to train.
         device: Where.
     """
 
     data: ImageData
-    test: Split
+    test: Split | None
     checks: Sequence[Batch]
     settings: FinetuneSettings
     device: torch.device
@@ -272,9 +272,10 @@ class _Finetuning:
 
     def finish(self) -> Trained:
         """Measure on the test images and write everything."""
+        test = self.material.test
         result = Trained(
             self.history[-1]["validation"],
-            self._accuracy(self.material.test),
+            None if test is None else self._accuracy(test),
             sum(item["seconds"] for item in self.history),
             self.steps_saved,
             self.history,

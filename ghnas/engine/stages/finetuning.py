@@ -98,7 +98,8 @@ def finetune(
     with run.locked("finetune"):
         ghn, data = load_inputs(run)
         checks = zero_shot(run, ghn, data, torch.device("cpu")).batches()
-        material = Material(data.without_test(), data.load_test(), checks, settings, device)
+        test = data.load_test() if data.has_test else None
+        material = Material(data.without_test(), test, checks, settings, device)
         tasks = list(_tasks(run, ghn, selection, material))
         trained = _train_all(run, tasks, material, report)
     by_task = {(task.name, task.start): result for task, result in zip(tasks, trained, strict=True)}

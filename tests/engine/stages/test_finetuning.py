@@ -83,6 +83,16 @@ def test_finetune_writes_a_network_that_loads(run: Run, data: ImageData) -> None
     assert [item.trained.test for item in again] == [item.trained.test for item in results]
 
 
+def test_finetune_without_test_images(
+    run: Run, data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "load_data", lambda *args, **kwargs: data.without_test())
+    settings = FinetuneSettings(epochs=1, batch_size=32)
+    (result,) = finetune(run, select(run, "top-1"), settings, CPU, lambda report: None)
+    assert result.trained.test is None
+    assert result.trained.validation > 0
+
+
 def test_two_finetunings_of_one_run(run: Run) -> None:
     """The second one says so and leaves the trials of the first one alone."""
     chosen, settings = select(run, "top-2"), FinetuneSettings(epochs=1, batch_size=32)
