@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import shlex
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.refining import refine_shortlist, results_option
 from ghnas.cli.terminal import Meter, Pace, console, meter, print_json, say
 from ghnas.utils.errors import UserError
 
@@ -29,30 +27,15 @@ EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
 BUDGET, SCORE_IMAGES, KEEP, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 100, 10, 100, 20
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; None where it says nothing."""
+SIZES = ("cells", "channels")
+"""Settings of a skeleton that say how large a network is."""
 
-    space: str | None
-    budget: int | None
-    sampler: str | None
-    data: str | None
-    ghn: Path | None
-    seed: int | None
-    objective: str | None
-    max_params: int | None
-    max_flops: int | None
-    cells: int | None
-    channels: int | None
-    storage: str | None
-    score_images: int | None
-    exact: bool | None
-    refine: int | None
-    refine_steps: int | None
-    refine_cells: int | None
+Given = dict[str, Any]
+"""The options that the command line gives, by the names of `search`'s parameters."""
 
 
 def search(
+    context: typer.Context,
     run: Annotated[
         str | None,
         typer.Argument(metavar="RUN", help="With --resume: the run to go on with."),
@@ -166,125 +149,91 @@ def search(
     """Search a space: sample candidates, predict their weights, score and rank them."""
     from ghnas.utils.devices import pick_device
 
-    request = Request(
-        space,
-        budget,
-        sampler,
-        data,
-        ghn,
-        seed,
-        objective,
-        max_params,
-        max_flops,
-        cells,
-        channels,
-        storage,
-        score_images,
-        exact or None,
-        refine,
-        refine_steps,
-        refine_cells,
-    )
+    given = {key: value for key, value in context.params.items() if value not in (None, False)}
     out = console(json)
     place = pick_device(device)
     if resume:
-        found, zero_shot = _continue(out, results, run, request, place)
+        found, zero_shot = _continue(out, results, run, given, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     else:
-        found, zero_shot = _start(out, results, request, place)
+        found, zero_shot = _start(out, results, given, place)
     _search(out, found, zero_shot, results)
     wanted = found.manifest.short_list
     if count := refine or (wanted.count if wanted else 0):
         steps = refine_steps or (wanted.steps if wanted else REFINE_STEPS)
         depth = refine_cells or (wanted.cells if wanted else None)
-        refine_shortlist(out, found, zero_shot, results, count, steps, depth)
+        _train_short_list(out, found, zero_shot, results, count, steps, depth)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
 
 
-def _start(
-    out: Console, results: Path, request: Request, device: torch.device
-) -> tuple[Run, ZeroShot]:
+def _start(out: Console, results: Path, given: Given, device: torch.device) -> tuple[Run, ZeroShot]:
     """A new run for what was asked."""
     from ghnas.cli.loading import data_source, load_skeleton, prepare, skeleton_for
-    from ghnas.engine.constraints import Limits, require_feasible
     from ghnas.engine.manifest import ShortList, Sources
     from ghnas.engine.objectives import ZeroShot, check_objectives
-    from ghnas.engine.run import create_run
-    from ghnas.engine.runs import new_run_folder
     from ghnas.engine.samplers import check_sampler
-    from ghnas.engine.search import check_one_objective, new_manifest
+    from ghnas.engine.search import check_one_objective, start_run
 
-    space_name = request.space or "darts"
-    space = load_skeleton(space_name, request.cells, request.channels)
-    sampler = request.sampler or "random"
-    objectives = check_objectives((request.objective or space.objective).split(","))
+    name, cells, channels = given.get("space", "darts"), given.get("cells"), given.get("channels")
+    space = load_skeleton(name, cells, channels)
+    sampler = given.get("sampler", "random")
+    objectives = check_objectives(given.get("objective", space.objective).split(","))
     check_sampler(sampler)  # before anything is loaded
-    if request.refine:
+    short_list = None
+    if "refine" in given:
         check_one_objective(objectives)
-    source = data_source(request.data or "embedded")
-    prepared = prepare(out, space, space_name, source, request.ghn)
-    space = skeleton_for(out, space_name, request.cells, request.channels, prepared.ghn.info)
+        steps = given.get("refine_steps", REFINE_STEPS)
+        short_list = ShortList(count=given["refine"], steps=steps, cells=given.get("refine_cells"))
+    source = data_source(given.get("data", "embedded"))
+    prepared = prepare(out, space, name, source, given.get("ghn"))
+    space = skeleton_for(out, name, cells, channels, prepared.ghn.info)
     objective = ZeroShot(
         prepared.ghn,
         prepared.data,
         objectives=objectives,
-        images=request.score_images or SCORE_IMAGES,
-        keep=None if request.exact else KEEP,
+        images=given.get("score_images", SCORE_IMAGES),
+        keep=None if "exact" in given else KEEP,
         device=device,
     )
-    space = objective.space_for(space)
-    limits = Limits(request.max_params, request.max_flops)
-    if limits:  # or a run without candidates would stay behind
-        require_feasible(space, limits, random.Random(request.seed or 0))
-    short_list = None
-    if request.refine:
-        steps = request.refine_steps or REFINE_STEPS
-        short_list = ShortList(count=request.refine, steps=steps, cells=request.refine_cells)
-    manifest = new_manifest(
+    run = start_run(
+        results,
         space,
         objective,
-        request.budget or BUDGET,
+        given.get("budget", BUDGET),
         sampler=sampler,
-        seed=request.seed or 0,
-        max_parameters=request.max_params,
-        max_flops=request.max_flops,
-        storage=request.storage,
+        seed=given.get("seed", 0),
+        max_parameters=given.get("max_params"),
+        max_flops=given.get("max_flops"),
+        storage=given.get("storage"),
         sources=Sources(data=source, ghn=prepared.ghn.info.path),
         short_list=short_list,
-        space_name=space_name,
+        space_name=name,
     )
-    return create_run(new_run_folder(results, space.name, sampler), manifest), objective
+    return run, objective
 
 
 def _continue(
-    out: Console, results: Path, name: str | None, request: Request, device: torch.device
+    out: Console, results: Path, name: str | None, given: Given, device: torch.device
 ) -> tuple[Run, ZeroShot]:
     """An earlier run, with what it was started with."""
     from ghnas.engine.runs import find_run
     from ghnas.engine.stages.inputs import load_inputs, zero_shot
 
     run = find_run(results, name)
-    _check_same(run.name, run.manifest, request)
+    _check_same(run.name, run.manifest, given)
     with meter(out, "images") as shown:
         ghn, data = load_inputs(run, shown.update)
     return run, zero_shot(run, ghn, data, device)
 
 
-def _check_same(name: str, manifest: Manifest, request: Request) -> None:
+def _check_same(name: str, manifest: Manifest, given: Given) -> None:
     """Options given beside --resume must be those of the run."""
     from ghnas.cli.loading import data_source
     from ghnas.engine.objectives import check_objectives
 
-    if request.data is not None:
-        request = replace(request, data=data_source(request.data))
-    if request.ghn is not None:
-        request = replace(request, ghn=request.ghn.resolve())
-    if request.objective is not None:
-        known = ",".join(check_objectives(request.objective.split(",")))
-        request = replace(request, objective=known)
     started = {
         "space": manifest.space,
         "budget": manifest.budget,
@@ -301,9 +250,14 @@ def _check_same(name: str, manifest: Manifest, request: Request) -> None:
         "score_images": manifest.objective.get("images"),
         "exact": manifest.objective.get("keep") is None,
     }
+    meant: dict[str, Callable[[Any], Any]] = {
+        "data": data_source,
+        "ghn": Path.resolve,
+        "objective": lambda text: ",".join(check_objectives(text.split(","))),
+    }
     for key, value in started.items():
-        asked = getattr(request, key)
-        if asked is not None and asked != value:
+        asked = meant.get(key, lambda same: same)(given[key]) if key in given else value
+        if asked != value:
             option = "--" + key.replace("_", "-")
             raise UserError(
                 f"run {name} was started with {option} {value}, not {asked}: "
@@ -328,22 +282,19 @@ def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     say(out, f"run {run.name}: {what}{going_on}")
     if "composite" in manifest.objectives:
         say(out, "first, random architectures to compare with")
+        with meter(out, "for comparison") as shown:
+            pace = Pace()
+            objective.prepare(
+                run.space, lambda done, total: shown.update(done, total, "", pace.rate(done))
+            )
     began = time.monotonic()
     try:
         with meter(out, "candidates") as shown:
-            pace = Pace()
-            search_run(
-                run,
-                objective,
-                lambda progress: _report(shown, progress),
-                prepare=lambda done, total: shown.update(
-                    done, total, "for comparison", pace.rate(done)
-                ),
-            )
+            search_run(run, objective, lambda progress: _report(shown, progress))
     except KeyboardInterrupt:
         kept = f"{len(run.study().get_trials(deepcopy=False)):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
-        say(out, f"go on with: ghnas search --resume {run.name}{results_option(results)}")
+        say(out, f"go on with: ghnas search --resume {run.name}{_results_option(results)}")
         raise
     took = format_seconds(time.monotonic() - began)
     say(out, f"{manifest.budget - before:,} candidates in {took}")
@@ -358,6 +309,43 @@ def _report(shown: Meter, progress: SearchProgress) -> None:
     shown.update(progress.done, progress.budget, note, progress.rate)
 
 
+def _train_short_list(
+    out: Console,
+    run: Run,
+    objective: ZeroShot,
+    results: Path,
+    count: int,
+    steps: int,
+    cells: int | None,
+) -> None:
+    """Train the best candidates for a moment, with a meter."""
+    from ghnas.engine.stages.short_list import short_list_job, train_short_list
+    from ghnas.reports.tables import describe_skeleton
+
+    job = short_list_job(run, objective, steps, cells)
+    skeleton = job.space.skeleton
+    size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
+    say(out, f"training the {count} best for {steps} steps each: {size}")
+    try:
+        with meter(out, "trained") as shown:
+            pace = Pace()
+            train_short_list(
+                run, job, count,
+                lambda done, total: shown.update(done, total, "", pace.rate(done)),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say(out, f"\ninterrupted: what was trained is kept in {run.path}")
+        again = f"{run.name} --refine {count} --refine-steps {steps}"
+        depth = f" --refine-cells {cells}" if cells else ""
+        say(out, f"go on with: ghnas search --resume {again}{depth}{_results_option(results)}")
+        raise
+
+
+def _results_option(results: Path) -> str:
+    """The option that finds the results folder again, for a command to be printed."""
+    return "" if results == options.DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
+
+
 def _summarise(out: Console, run: Run, results: Path) -> None:
     """The best candidates, where everything is, and what to do next."""
     from ghnas.reports.tables import ranking_table
@@ -368,9 +356,9 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
     say(out, f"everything is in {run.path}")
     say(out, f"in the browser:   optuna-dashboard {shlex.quote(run.storage_url)}")
     if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
-        again = f"ghnas search --resume --refine {SHORT_LIST}{results_option(results)}"
+        again = f"ghnas search --resume --refine {SHORT_LIST}{_results_option(results)}"
         say(out, f"a better order:   {again}")
-    say(out, f"next:             ghnas finetune top-5{results_option(results)}")
+    say(out, f"next:             ghnas finetune top-5{_results_option(results)}")
 
 
 def _as_dict(run: Run) -> dict[str, Any]:

@@ -76,7 +76,10 @@ class Objective(Protocol):
         """What must be the same for a search to go on, as plain data."""
 
     def prepare(self, space: Space, report: Report) -> None:
-        """Called before the first batch; `report` is called with steps done and all steps."""
+        """Called before the first batch; `report` is called with steps done and all steps.
+
+        What a first call did is not done again.
+        """
 
     def evaluate(
         self,
@@ -268,7 +271,7 @@ class ZeroShot:
         """Start the processes, and score random architectures of the space if the composite score
         is an objective."""
         scorer = self.scorer  # processes are started before there are threads
-        if "composite" in self.names:
+        if "composite" in self.names and self._reference is None:
             self._reference = reference_for(space, scorer, space.image_shape, report)
 
     def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from os import PathLike
@@ -13,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.constraints import Limits
+from ghnas.engine.constraints import Limits, require_feasible
 from ghnas.engine.loop import Loop, Plan
 from ghnas.engine.manifest import (
     Manifest,
@@ -24,6 +25,7 @@ from ghnas.engine.manifest import (
 from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import MANIFEST, Run, create_run, open_run
+from ghnas.engine.runs import new_run_folder
 from ghnas.engine.samplers import check_sampler, create_sampler
 from ghnas.engine.storage import StudyWriter, create_study
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
@@ -171,7 +173,6 @@ def search_run(
     objective: Objective,
     report: Callable[[SearchProgress], None] | None = None,
     sampler: str | BaseSampler | None = None,
-    prepare: Callable[[int, int], None] = lambda done, total: None,
 ) -> Study:
     """Search in a run until its budget is recorded; of a complete one nothing is done.
 
@@ -180,7 +181,6 @@ def search_run(
         objective: The one that the run was started with.
         report: Called before the first batch and after each.
         sampler: An Optuna sampler that the run was started with; default: by the run's name.
-        prepare: Called with the steps done and all steps while the objective is prepared.
 
     Returns:
         Its study.
@@ -191,7 +191,7 @@ def search_run(
     manifest = run.manifest
     with run.locked():
         if not run.complete:
-            objective.prepare(run.space, prepare)
+            objective.prepare(run.space, lambda done, total: None)
         plan = _plan(run.space, objective, manifest, sampler or manifest.sampler)
         Loop(plan, run, report or _silent).run()
     return Study(manifest.study_name, run.open_storage(), run.form, run)
@@ -291,6 +291,29 @@ def new_manifest(
         versions=installed_versions(),
         device=objective.device.type if isinstance(objective, ZeroShot) else "cpu",
     )
+
+
+def start_run(
+    results: Path, space: Space, objective: Objective, budget: int, **settings: Any
+) -> Run:
+    """A new run in a results folder.
+
+    Args:
+        results: The folder.
+        space: What to search.
+        objective: What to optimise.
+        budget: Candidates in all.
+        settings: As in `new_manifest`.
+
+    Raises:
+        UserError: As `new_manifest`, or if the limits cannot be met or the folder not be written.
+    """
+    space = objective.space_for(space)
+    manifest = new_manifest(space, objective, budget, **settings)
+    limits = Limits(manifest.max_parameters, manifest.max_flops)
+    if limits:  # or a run without candidates would stay behind
+        require_feasible(space, limits, random.Random(manifest.seed))
+    return create_run(new_run_folder(results, space.name, manifest.sampler), manifest)
 
 
 def check_one_objective(objectives: Sequence[str]) -> None:
