@@ -28,7 +28,12 @@ MUTATIONS = 100
 
 @dataclass(frozen=True)
 class Choice:
-    """One decision: its name and what can be chosen."""
+    """One decision of a search space.
+
+    Args:
+        name: Unique in the space, as `normal.2.first`; also the parameter's name in a study.
+        options: What can be chosen.
+    """
 
     name: str
     options: tuple[Value, ...]
@@ -44,6 +49,21 @@ class Space(ABC):
 
     A family defines `choices` and `build`, and where the defaults do not fit `is_connected`,
     `draw`, `format` and `read`.
+
+    Example:
+        >>> import random
+        >>> import ghnas
+        >>> space = ghnas.load_space("nasbench201")
+        >>> space.size
+        15625
+        >>> architecture = space.parse(
+        ...     "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|nor_conv_1x1~2|"
+        ... )
+        >>> architecture.choices["0-1"]
+        'nor_conv_3x3'
+        >>> mutant = space.mutate(architecture, random.Random(0))
+        >>> sum(mutant.choices[name] != value for name, value in architecture.choices.items())
+        1
 
     Args:
         file: The YAML file's content.
@@ -68,11 +88,20 @@ class Space(ABC):
     @cached_property
     @abstractmethod
     def choices(self) -> tuple[Choice, ...]:
-        """Every decision, in a fixed order."""
+        """Every decision, in a fixed order.
+
+        No option stands twice in a choice, and every combination of options can be built, or
+        `is_connected` says that it cannot.
+        """
 
     @abstractmethod
     def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
-        """The graph of an architecture for images (C, H, W).
+        """The graph of an architecture.
+
+        Args:
+            choices: A value for each of `choices`.
+            image_shape: (C, H, W).
+            classes: Number of logits.
 
         Raises:
             UserError: If the choices are not of this space, or the images are too small.
@@ -85,6 +114,9 @@ class Space(ABC):
 
     def with_skeleton(self, **changes: Any) -> Self:
         """The same space with other skeleton settings.
+
+        Args:
+            changes: New values by name, such as `cells=8`; what is not named stays.
 
         Raises:
             UserError: If the family has no such setting or the value does not fit.
@@ -100,7 +132,7 @@ class Space(ABC):
         return space
 
     def is_connected(self, choices: Choices) -> bool:
-        """Whether the image reaches the output."""
+        """Whether the image reaches the output, so that the architecture is worth sampling."""
         return True
 
     def draw(self, rng: random.Random) -> Choices:
@@ -113,6 +145,12 @@ class Space(ABC):
 
     def read(self, text: str) -> Choices:
         """The inverse of `format`; the text is parsed, never evaluated.
+
+        Args:
+            text: As `format` gives it.
+
+        Returns:
+            The choices, checked.
 
         Raises:
             UserError: If the text is not an architecture of this space.
@@ -151,7 +189,15 @@ class Space(ABC):
         )
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        """The architecture with one choice changed; itself where no change connects."""
+        """The architecture with one choice changed.
+
+        Args:
+            architecture: Of this space.
+            rng: Decides which choice is changed, and to what.
+
+        Returns:
+            A connected neighbour; the architecture itself if it has none.
+        """
         changeable = [item for item in self.choices if len(item.options) > 1]
         choices = dict(architecture.choices)
         for _ in range(MUTATIONS if changeable else 0):
@@ -167,7 +213,16 @@ class Space(ABC):
     def crossover(
         self, first: Architecture, second: Architecture, rng: random.Random
     ) -> Architecture:
-        """Each choice from one of two parents, at random; the first parent if that fails."""
+        """A child that has each choice from one of two parents, at random.
+
+        Args:
+            first: Of this space.
+            second: Of this space.
+            rng: Decides which parent each choice comes from.
+
+        Returns:
+            The child; the first parent if the child is not connected.
+        """
         child = {
             name: rng.choice((value, second.choices[name])) for name, value in first.choices.items()
         }
@@ -176,13 +231,19 @@ class Space(ABC):
     def parse(self, text: str) -> Architecture:
         """The architecture that a text in the space's notation names.
 
+        Args:
+            text: Such as a DARTS genotype; what `str(architecture)` gives.
+
         Raises:
             UserError: If the text is not an architecture of this space.
         """
         return self._of(self.read(text))
 
     def architecture(self, choices: Mapping[str, Any]) -> Architecture:
-        """The architecture of given choices.
+        """The architecture of given choices, such as an Optuna trial's parameters.
+
+        Args:
+            choices: A value for each of `choices`.
 
         Raises:
             UserError: Naming the choice that is missing or has no such option.
@@ -191,6 +252,9 @@ class Space(ABC):
 
     def check(self, choices: Mapping[str, Any]) -> Choices:
         """The choices in the space's order, if they are of this space.
+
+        Args:
+            choices: A value for each of `choices`, in any order.
 
         Raises:
             UserError: Naming the choice that is missing or has no such option.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations
 from typing import Literal
 
@@ -22,7 +22,13 @@ CELLS = ("normal", "reduce")
 
 
 class CellSkeleton(StrictModel):
-    """The macro part: channels of the first cell, number of cells, width of the stem."""
+    """The fixed macro architecture.
+
+    Args:
+        channels: Of the first cell; doubled at every reduction.
+        cells: Of the network.
+        stem_multiplier: The stem makes this many times the channels.
+    """
 
     channels: int = Field(ge=1, le=MOST)
     cells: int = Field(ge=1, le=200)
@@ -31,7 +37,7 @@ class CellSkeleton(StrictModel):
     @property
     def reductions(self) -> tuple[int, ...]:
         """The cells that halve the size: at one and at two thirds of the depth, as in DARTS."""
-        return tuple(sorted({self.cells // 3, 2 * self.cells // 3} - {0} if self.cells > 2 else ()))
+        return reductions(self.cells) if self.cells > 2 else ()
 
 
 class CellSpaceFile(SpaceFile):
@@ -42,38 +48,72 @@ class CellSpaceFile(SpaceFile):
     cell: CellSettings
 
 
+def reductions(cells: int) -> tuple[int, ...]:
+    """The cells that halve the size: at one and at two thirds of the depth."""
+    return tuple(sorted({cells // 3, 2 * cells // 3} - {0}))
+
+
+@cache
+def input_pairs(node: int) -> tuple[str, ...]:
+    """The pairs of earlier nodes that a node can read, as `0+1`."""
+    return tuple(f"{a}+{b}" for a, b in combinations(range(node), 2))
+
+
+def cell_choices(nodes: int, operations: tuple[str, ...]) -> tuple[Choice, ...]:
+    """What is chosen for the nodes of both cells.
+
+    Args:
+        nodes: Of a cell, its two inputs not counted.
+        operations: What an edge can be.
+    """
+    result = []
+    for cell in CELLS:
+        for node in range(2, 2 + nodes):
+            if node > 2:  # the first node has no choice of inputs
+                result.append(Choice(f"{cell}.{node}.inputs", input_pairs(node)))
+            result.append(Choice(f"{cell}.{node}.first", operations))
+            result.append(Choice(f"{cell}.{node}.second", operations))
+    return tuple(result)
+
+
+def cell_edges(choices: Choices, cell: str, nodes: int) -> list[list[tuple[str, int]]]:
+    """For each node of a cell its two (operation, source) pairs.
+
+    Args:
+        choices: Of an architecture.
+        cell: `normal` or `reduce`.
+        nodes: How many of the cell's nodes there are.
+    """
+    result = []
+    for node in range(2, 2 + nodes):
+        prefix = f"{cell}.{node}"
+        first, second = str(choices.get(f"{prefix}.inputs", "0+1")).split("+")
+        pair = (str(choices[f"{prefix}.first"]), int(first))
+        result.append([pair, (str(choices[f"{prefix}.second"]), int(second))])
+    return result
+
+
 @family("cells", CellSpaceFile)
 class CellSpace(Space):
     """Every node of a cell sums two operations on two different earlier nodes.
 
-    Choices of each node (numbered from 2, after the outputs of the two previous cells): which
-    two earlier nodes (`inputs`, as `0+1`) and which operation on each (`first`, `second`).
+    Nodes 0 and 1 of a cell are the outputs of the two previous cells. For each further node,
+    numbered from 2, it is chosen which two earlier nodes it reads (`normal.3.inputs`, as `0+1`)
+    and which operation is applied to each (`normal.3.first` and `normal.3.second`). The notation
+    is the DARTS genotype.
+
+    Source: Liu, Simonyan and Yang, DARTS (ICLR 2019), section 2.1.
     """
 
     file: CellSpaceFile
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        operations = tuple(self.file.cell.operations)
-        result = []
-        for cell in CELLS:
-            for node in range(2, 2 + self.file.cell.nodes):
-                pairs = tuple(f"{a}+{b}" for a, b in combinations(range(node), 2))
-                if len(pairs) > 1:  # the first node has no choice of inputs
-                    result.append(Choice(f"{cell}.{node}.inputs", pairs))
-                result.append(Choice(f"{cell}.{node}.first", operations))
-                result.append(Choice(f"{cell}.{node}.second", operations))
-        return tuple(result)
+        return cell_choices(self.file.cell.nodes, tuple(self.file.cell.operations))
 
     def edges(self, choices: Choices, cell: str) -> list[list[tuple[str, int]]]:
         """For each intermediate node of a cell its two (operation, source) pairs."""
-        result = []
-        for node in range(2, 2 + self.file.cell.nodes):
-            prefix = f"{cell}.{node}"
-            inputs = str(choices.get(f"{prefix}.inputs", "0+1")).split("+")
-            operations = (str(choices[f"{prefix}.first"]), str(choices[f"{prefix}.second"]))
-            result.append([(op, int(i)) for op, i in zip(operations, inputs, strict=True)])
-        return result
+        return cell_edges(choices, cell, self.file.cell.nodes)
 
     def is_connected(self, choices: Choices) -> bool:
         return all(self._reaches(choices, cell) for cell in CELLS)
@@ -165,7 +205,16 @@ class CellSpace(Space):
         stride: int,
         reduced_before: bool,
     ) -> int:
-        """Add one cell; `previous` are the outputs of the cell before the last and the last."""
+        """Add one cell.
+
+        Args:
+            graph: Where to.
+            edges: Of the cell, two for each node.
+            previous: The outputs of the cell before the last one, and of the last one.
+            channels: Of each node.
+            stride: 2 in a cell that halves the size.
+            reduced_before: Whether the last cell halved the size.
+        """
         name = f"cells.{graph.cell}"
         first = Place(previous[0], channels, 1, f"{name}.preprocess0")
         second = Place(previous[1], channels, 1, f"{name}.preprocess1")

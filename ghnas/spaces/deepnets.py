@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import cache, cached_property
-from itertools import combinations
+from functools import cached_property
 from typing import Any, NamedTuple, Self, TypeVar
 
 import ghnas.architectures.deepnets_blocks  # noqa: F401  (enters its blocks into the table)
@@ -18,7 +17,7 @@ from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Activation, Bias, Concat, GlobalAveragePool, Input, Linear, Sum
 from ghnas.architectures.token_ops import Blank, Flatten
 from ghnas.spaces.base import Choice, Space
-from ghnas.spaces.cells import CELLS
+from ghnas.spaces.cells import CELLS, cell_choices, cell_edges, input_pairs, reductions
 from ghnas.spaces.deepnets_file import DeepNetsFile, is_convolution
 from ghnas.spaces.files import BlockSettings
 from ghnas.spaces.registry import family
@@ -57,7 +56,10 @@ class _CellPlan(NamedTuple):
 class DeepNetsSpace(Space):
     """Choices of the network (`cells`, `nodes`, `stem`, ...) and of each node of its two cells.
 
-    A choices has a value for every choice; those of nodes beyond `nodes` mean nothing.
+    Every choice has a value in every architecture, also those that have no effect: the choices
+    of nodes beyond the number `nodes` are ignored.
+
+    Sampling follows the paper: it is not uniform, and `is_connected` holds its rules.
     """
 
     file: DeepNetsFile
@@ -103,14 +105,7 @@ class DeepNetsSpace(Space):
         ]
         most = split.nodes[1]
         result += [Choice(f"concat.{node}", ("yes", "no")) for node in range(2, 1 + most)]
-        for cell in CELLS:
-            for node in range(2, 2 + most):
-                pairs = _input_pairs(node)
-                if len(pairs) > 1:
-                    result.append(Choice(f"{cell}.{node}.inputs", pairs))
-                result.append(Choice(f"{cell}.{node}.first", operations))
-                result.append(Choice(f"{cell}.{node}.second", operations))
-        return tuple(result)
+        return (*result, *cell_choices(most, operations))
 
     @cached_property
     def _first_options(self) -> Choices:
@@ -133,7 +128,7 @@ class DeepNetsSpace(Space):
             options = options or operations  # a file may have no such operation
             for node in range(2, 2 + nodes):
                 if node > 2:
-                    found[f"{cell}.{node}.inputs"] = _pick(rng, _input_pairs(node))
+                    found[f"{cell}.{node}.inputs"] = _pick(rng, input_pairs(node))
                 found[f"{cell}.{node}.first"] = _pick(rng, options)
                 found[f"{cell}.{node}.second"] = _pick(rng, options)
         for node in range(2, 1 + nodes):
@@ -164,8 +159,11 @@ class DeepNetsSpace(Space):
         }
 
     def is_connected(self, choices: Choices) -> bool:
-        """The published rules: enough to learn, not too many large or unstable operations, and
-        an image that reaches the output."""
+        """Whether the published rules hold.
+
+        There is an operation with weights, at most one large convolution and one
+        squeeze-and-excitation in a cell, and the image reaches the output.
+        """
         used = self._operations_used(choices)
         both = used["normal"] + used["reduce"]
         if choices["preprocess"] == "no" and (choices["nodes"] != 1 or choices["multiplier"] != 1):
@@ -203,14 +201,7 @@ class DeepNetsSpace(Space):
         return result
 
     def _edges(self, choices: Choices, cell: str) -> list[list[tuple[str, int]]]:
-        """For each node of a cell its two (operation, source) pairs."""
-        result = []
-        for node in range(2, 2 + int(choices["nodes"])):
-            prefix = f"{cell}.{node}"
-            sources = str(choices.get(f"{prefix}.inputs", "0+1")).split("+")
-            operations = (str(choices[f"{prefix}.{side}"]) for side in _SIDES)
-            result.append([(op, int(i)) for op, i in zip(operations, sources, strict=True)])
-        return result
+        return cell_edges(choices, cell, int(choices["nodes"]))
 
     def _outputs(self, choices: Choices) -> list[int]:
         """The nodes that a cell concatenates: the last, and those that are chosen."""
@@ -247,7 +238,11 @@ class DeepNetsSpace(Space):
     def _stem(
         self, graph: GraphBuilder, choices: Choices, image: int, channels: int, vit: bool
     ) -> tuple[int, int, bool]:
-        """Both inputs of the first cell, and whether the second is half as large."""
+        """Add the stem.
+
+        Returns:
+            Both inputs of the first cell, and whether the second is half as large.
+        """
         kernel = choices["stem_kernel"]
         if vit:
             x = add_block(graph, "stem_patches", Place(image, channels, 1, ""), (("kernel", 3),))
@@ -272,7 +267,20 @@ class DeepNetsSpace(Space):
         stride: int,
         halves: bool,
     ) -> int | None:
-        """Add one cell; None stands for a state that no image reaches."""
+        """Add one cell.
+
+        Args:
+            graph: Where to.
+            plan: What the cell consists of.
+            previous: The outputs of the cell before the last one, and of the last one; None where
+                the image does not reach.
+            channels: Of each node.
+            stride: 2 in a cell that halves the size.
+            halves: Whether the last cell halved the size.
+
+        Returns:
+            The cell's output, or None if the image does not reach it.
+        """
         name = f"cells.{graph.cell}"
         if plan.preprocess:
             blocks = ("factorized_reduce" if halves else "relu_conv_bn", "relu_conv_bn")
@@ -330,8 +338,12 @@ class DeepNetsSpace(Space):
             x = graph.add(Bias(), graph.add(Linear(width), x, name=name), name=name)
 
     def is_small_enough(self, choices: Choices, graph: Graph) -> bool:
-        """Whether the parameters, counted for 32x32 and 224x224 images, are within the split's
-        limit; `graph` is for 32x32 images."""
+        """Whether the parameters are within the split's limit, for 32x32 and 224x224 images.
+
+        Args:
+            choices: Of an architecture.
+            graph: The architecture's, for 32x32 images.
+        """
         count = float(graph.parameter_count)
         if choices["head"] == "flat":
             first = graph.parameters["classifier.0.weight"]
@@ -342,11 +354,6 @@ class DeepNetsSpace(Space):
 _SIDES = ("first", "second")
 _SUM, _CONCAT = Sum(), Concat()
 _PAIRS = tuple((a, b) for a in (True, False) for b in (True, False))
-
-
-@cache
-def _input_pairs(node: int) -> tuple[str, ...]:
-    return tuple(f"{a}+{b}" for a, b in combinations(range(node), 2))
 
 
 def _pick(rng: random.Random, options: Sequence[_Option]) -> _Option:
@@ -363,8 +370,3 @@ def _lives(edges: list[list[int]], outputs: list[int], inputs: tuple[bool, bool]
 
 def _range(bounds: tuple[int, int]) -> tuple[int, ...]:
     return tuple(range(bounds[0], bounds[1] + 1))
-
-
-def reductions(cells: int) -> tuple[int, ...]:
-    """The cells that halve the size: at one and at two thirds of the depth."""
-    return tuple(sorted({cells // 3, 2 * cells // 3} - {0}))

@@ -25,6 +25,9 @@ def family(name: str, file: type[SpaceFile]) -> Callable[[_SpaceType], _SpaceTyp
     Args:
         name: What `family` says in a space's file.
         file: The model that the file is read with.
+
+    Returns:
+        A decorator for the class.
     """
 
     def register(cls: _SpaceType) -> _SpaceType:
@@ -46,10 +49,20 @@ def list_spaces() -> dict[str, Path]:
 
 
 def load_space(name_or_path: str) -> Space:
-    """Load a space that ships with the package, by name, or one's own file, by path.
+    """Load a search space.
+
+    Args:
+        name_or_path: The name of a space that ships with the package (see `list_spaces`), or the
+            path of a YAML file.
 
     Raises:
         UserError: Naming the file, the key and what was expected.
+
+    Example:
+        >>> import ghnas
+        >>> space = ghnas.load_space("darts").with_skeleton(cells=8, channels=16)
+        >>> space.for_images((3, 64, 64), classes=5).sample(seed=0).graph.nodes[-1].shape
+        (5,)
     """
     path = list_spaces().get(name_or_path, name_or_path)
     return parse_space(read_space_file(name_or_path), str(path))
@@ -57,6 +70,9 @@ def load_space(name_or_path: str) -> Space:
 
 def read_space_file(name_or_path: str) -> str:
     """The text of the file that `load_space` reads.
+
+    Args:
+        name_or_path: As of `load_space`.
 
     Raises:
         UserError: If there is no such file or it cannot be read.
@@ -74,7 +90,11 @@ def read_space_file(name_or_path: str) -> str:
 
 
 def parse_space(text: str, path: str) -> Space:
-    """The space that a YAML text describes; errors name `path`.
+    """The space that a YAML text describes.
+
+    Args:
+        text: The content of a file.
+        path: What errors name.
 
     Raises:
         UserError: Naming the key and what was expected.

@@ -20,7 +20,8 @@ from ghnas.ghn.features import PRIMITIVES, graph_features
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space, read_space_file
 from ghnas.spaces.archive import Architectures, generate, make_records
-from ghnas.spaces.deepnets import DeepNetsSpace, reductions
+from ghnas.spaces.cells import reductions
+from ghnas.spaces.deepnets import DeepNetsSpace
 from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
