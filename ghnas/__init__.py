@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
+    from ghnas.training.finetuning import TrainedNetwork, finetune
     from ghnas.training.saved import load
 
 __all__ = [
@@ -31,8 +32,10 @@ __all__ = [
     "GHNMismatchWarning",
     "ImageData",
     "Study",
+    "TrainedNetwork",
     "UserError",
     "ZeroShot",
+    "finetune",
     "list_ghns",
     "list_spaces",
     "load",
@@ -48,7 +51,9 @@ _WHERE = {
     "GHNMismatchWarning": "ghnas.ghn.checkpoint",
     "ImageData": "ghnas.data",
     "Study": "ghnas.engine.search",
+    "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",
+    "finetune": "ghnas.training.finetuning",
     "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",
     "load": "ghnas.training.saved",

@@ -71,7 +71,8 @@ class ImageData:
         train: Images to train on.
         validation: Images to score on.
         load_test: Reads the test images.
-        mean: Of the train images scaled to [0, 1], a number for each channel.
+        mean: Of the train images scaled to [0, 1], a number for each channel; or that of others,
+            see `normalised_with`.
         std: The same for the standard deviation.
         mirror: Whether training may mirror images left-right (not for digits or letters).
     """
@@ -161,6 +162,14 @@ class ImageData:
     def without_test(self) -> ImageData:
         """The same without access to test images; it can be sent to another process."""
         return replace(self, load_test=no_test)
+
+    def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
+        """The same images, to be normalised with another mean and std for each channel.
+
+        Networks with predicted weights see images as the hypernetwork's networks did; an empty
+        mean or std, as of a published checkpoint, leaves the data's own.
+        """
+        return replace(self, mean=tuple(mean) or self.mean, std=tuple(std) or self.std)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -10,12 +10,34 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.network import Network
-from ghnas.spaces import parse_space
+from ghnas.data import ImageData
+from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
 
 FORMAT = "1"
+
+
+def describe(architecture: Architecture, data: ImageData) -> dict[str, Any]:
+    """What `load` needs to build a network again, and what normalises its images, as plain data.
+
+    Args:
+        architecture: Of a space that was read from a file, for the data's images.
+        data: What the network is trained on.
+    """
+    space = architecture.space
+    assert isinstance(space, Space)
+    return {
+        "space": space.text,
+        "skeleton": dict(space.skeleton),
+        "candidate": dict(architecture.choices),
+        "image_shape": list(architecture.image_shape),
+        "classes": list(data.classes),
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
 
 
 def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
@@ -24,8 +46,7 @@ def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
     Args:
         path: The file; an existing one is replaced in one step.
         network: Its parameters and buffers are written.
-        architecture: The YAML text of its `space`, `skeleton`, `candidate`, `image_shape` and
-            `classes`; more is kept for people.
+        architecture: From `describe`; more is kept for people.
     """
     metadata = {"format": FORMAT, "ghnas_network": json.dumps(architecture)}
     tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}

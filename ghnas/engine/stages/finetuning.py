@@ -13,13 +13,12 @@ import torch
 from optuna.trial import TrialState
 
 from ghnas.architectures.network import kaiming
-from ghnas.data import ImageData
 from ghnas.engine.run import Run
 from ghnas.engine.stages.inputs import load_inputs, zero_shot
 from ghnas.engine.trials import Trial
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import evaluate_one
-from ghnas.training.finetuning import (
+from ghnas.training.epochs import (
     FinetuneSettings,
     History,
     Material,
@@ -29,6 +28,7 @@ from ghnas.training.finetuning import (
     identity,
     train_networks,
 )
+from ghnas.training.saved import describe
 from ghnas.utils.processes import one_torch_thread
 
 __all__ = ["EpochReport", "FinetuneResult", "FinetuneSettings", "Trained", "finetune"]
@@ -97,6 +97,7 @@ def finetune(
     """
     with run.locked("finetune"):
         ghn, data = load_inputs(run)
+        data = data.normalised_with(ghn.info.mean, ghn.info.std)  # as in the search
         checks = zero_shot(run, ghn, data, torch.device("cpu")).batches()
         test = data.load_test() if data.has_test else None
         material = Material(data.without_test(), test, checks, settings, device)
@@ -110,8 +111,8 @@ def finetune(
         results.append(
             FinetuneResult(
                 item,
-                task.folder,
-                task.zero_shot,
+                run.path / "finetune" / task.name,
+                task.zero_shot or 0.0,
                 by_task[task.name, "ghn"],
                 by_task.get((task.name, "kaiming")),
             )
@@ -133,7 +134,7 @@ def _tasks(
         ]
     folder = run.path / "finetune"
     for item, graph, parameters, score in zip(selection, graphs, predicted, scores, strict=True):
-        name, architecture = item.name, _architecture(run, item, data)
+        name, architecture = item.name, describe(item.architecture, data)
         yield NetworkTask(
             name, "ghn", graph, parameters, folder / name, score.accuracy, architecture
         )
@@ -141,19 +142,6 @@ def _tasks(
             initial = kaiming(graph, torch.Generator().manual_seed(settings.seed))
             place = folder / f"{name}-kaiming"
             yield NetworkTask(name, "kaiming", graph, initial, place, score.accuracy, architecture)
-
-
-def _architecture(run: Run, item: Trial, data: ImageData) -> dict[str, Any]:
-    """What `load` needs to build the network again."""
-    return {
-        "space": run.manifest.space_text,
-        "skeleton": dict(run.manifest.skeleton),
-        "candidate": dict(item.architecture.choices),
-        "image_shape": list(run.manifest.image_shape),
-        "classes": list(data.classes),
-        "mean": list(data.mean),
-        "std": list(data.std),
-    }
 
 
 def _train_all(

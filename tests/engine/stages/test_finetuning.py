@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,26 @@ def test_finetune_without_test_images(
     (result,) = finetune(run, select(run, "top-1"), settings, CPU, lambda report: None)
     assert result.trained.test is None
     assert result.trained.validation > 0
+
+
+def test_images_are_normalised_as_in_the_search(run: Run, data: ImageData) -> None:
+    """With the hypernetwork's mean and std, where the data has others."""
+    ghn = Path(run.manifest.sources.ghn or "")
+    moved = replace(data, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "load_data", lambda *args, **kwargs: moved)
+        (result,) = finetune(
+            run, select(run, "top-1"), FinetuneSettings(epochs=1, batch_size=32), CPU, ignore
+        )
+    assert result.zero_shot == pytest.approx(result.trial.accuracy, abs=1 / 64)
+    info = load_ghn(ghn).info
+    kept = json.loads((result.path / "architecture.json").read_text())
+    assert (tuple(kept["mean"]), tuple(kept["std"])) == (info.mean, info.std)
+    assert info.mean != moved.mean
+
+
+def ignore(progress: EpochReport) -> None:
+    pass
 
 
 def test_two_finetunings_of_one_run(run: Run) -> None:

@@ -1,0 +1,303 @@
+"""Networks that are trained by the epoch and kept in folders: the state after every epoch, then
+weights and history. What is written, `ghnas.load` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import Network, load_parameters
+from ghnas.data import ImageData, Split, random_batches
+from ghnas.scoring.evaluation import Batch, evaluate_one
+from ghnas.training.saved import save
+from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracy
+from ghnas.utils.devices import cores
+from ghnas.utils.errors import UserError
+from ghnas.utils.files import replace_atomically, write_atomically
+from ghnas.utils.processes import Workers
+
+CHECK_EVERY = 20
+"""Steps between the checks of how far a baseline has come."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to fine-tune: SGD with Nesterov momentum 0.9 and a cosine rate.
+
+    Args:
+        epochs: Passes over the training images.
+        batch_size: Images in a step.
+        learning_rate: At the first step.
+        weight_decay: On all parameters.
+        seed: Of the images' order and of Kaiming initialisation.
+        baseline: Also train from Kaiming initialisation.
+    """
+
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    weight_decay: float = 3e-4
+    seed: int = 0
+    baseline: bool = False
+
+
+History = list[dict[str, float]]
+"""Epoch, mean loss, validation accuracy and seconds of each epoch."""
+
+
+@dataclass(frozen=True)
+class NetworkTask:
+    """One network to train.
+
+    Args:
+        name: Of the candidate.
+        start: `ghn` or `kaiming`.
+        graph: The architecture.
+        parameters: Weights to start from.
+        folder: Where state, weights and history are kept; None: nowhere.
+        zero_shot: Accuracy with predicted weights on the scoring images; None: unknown.
+        architecture: What `ghnas.load` needs to build the network again.
+    """
+
+    name: str
+    start: str
+    graph: Graph
+    parameters: dict[str, Tensor]
+    folder: Path | None
+    zero_shot: float | None
+    architecture: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network: accuracies in [0, 1], seconds of training.
+
+    Args:
+        validation: On all validation images.
+        test: On all test images; None if there are none.
+        seconds: Of training and validation.
+        steps_saved: For a baseline: SGD steps until it was as good as the predicted weights;
+            None if it never was.
+        history: Of each epoch.
+    """
+
+    validation: float
+    test: float | None
+    seconds: float
+    steps_saved: int | None
+    history: History
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every training reads.
+
+    Args:
+        data: Training and validation images, and the mean and std that normalise all images.
+        test: Test images, for the final figure; None: there are none.
+        checks: The batches that candidates were scored on.
+        settings: How to train.
+        device: Where.
+    """
+
+    data: ImageData
+    test: Split | None
+    checks: Sequence[Batch]
+    settings: FinetuneSettings
+    device: torch.device
+
+
+def identity(task: NetworkTask, material: Material) -> dict[str, Any]:
+    """What must agree for a training to go on, or to count as finished."""
+    settings = asdict(material.settings)
+    del settings["baseline"]
+    return {"settings": settings, "start": task.start, "data": material.data.fingerprint}
+
+
+def finished(task: NetworkTask, material: Material) -> Trained | None:
+    """The result of a training that ended earlier."""
+    if task.folder is None:
+        return None
+    try:
+        content = json.loads((task.folder / "history.json").read_text())
+        if content["identity"] != identity(task, material):
+            return None
+        return Trained(**content["result"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def train_network(
+    task: NetworkTask, material: Material, report: Callable[[History], None]
+) -> tuple[Network, Trained]:
+    """Train a network, or go on with it, and write what `ghnas.load` reads.
+
+    Args:
+        task: Which one.
+        material: With what, and how.
+        report: Called with the epochs so far, after each.
+
+    Returns:
+        The network in evaluation mode on the CPU, and its result.
+
+    Raises:
+        UserError: If the kept state is damaged.
+    """
+    training = _Training(task, material)
+    while not training.complete:
+        training.epoch()
+        report(training.history)
+    result = training.finish()
+    return training.network.cpu().eval(), result
+
+
+def train_networks(
+    tasks: Sequence[NetworkTask], material: Material
+) -> Generator[tuple[int, History, Trained | None]]:
+    """Train networks, or go on with them: on a CPU side by side, each process with one thread.
+
+    A worker trains one epoch at a time and keeps its state, so that little is lost when the
+    generator is closed.
+
+    Yields:
+        After each epoch of each network: its index, its epochs so far, and after the last one the
+        result.
+
+    Raises:
+        UserError: If a kept state is damaged, or a process was ended from outside.
+    """
+    count = min(len(tasks), cores()) if material.device.type == "cpu" else 1
+    with Workers(count, partial, _train_epoch, tasks, material, gradients=True) as workers:
+        for index in range(len(tasks)):
+            workers.submit(index)
+        for index, history, result in workers.as_completed():
+            if result is None:
+                workers.submit(index)
+            yield index, history, result
+
+
+def _train_epoch(
+    tasks: Sequence[NetworkTask], material: Material, index: int
+) -> tuple[int, History, Trained | None]:
+    training = _Training(tasks[index], material)
+    if not training.complete:
+        training.epoch()
+    return index, training.history, training.finish() if training.complete else None
+
+
+@dataclass
+class _Training:
+    task: NetworkTask
+    material: Material
+    history: History = field(default_factory=list)
+    steps_saved: int | None = None
+
+    def __post_init__(self) -> None:
+        settings, device, data = self.material.settings, self.material.device, self.material.data
+        self.network = Network(self.task.graph)
+        load_parameters(self.network, self.task.parameters)
+        self.network.to(device).to(memory_format=torch.channels_last)
+        self.per_epoch = max(len(data.train) // settings.batch_size, 1)
+        self.training = SGDTraining(
+            self.network.parameters(),
+            settings.epochs * self.per_epoch,
+            SGDSettings(settings.learning_rate, settings.weight_decay),
+        )
+        self.state = self.task.folder and self.task.folder / "state.pt"
+        self._restore()
+        self.batches = random_batches(
+            data.train, settings.batch_size, seed=settings.seed, device=device,
+            mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
+            start_step=len(self.history) * self.per_epoch,
+        )  # fmt: skip
+
+    @property
+    def complete(self) -> bool:
+        return len(self.history) == self.material.settings.epochs
+
+    def epoch(self) -> None:
+        """Train for one epoch and keep the state."""
+        began, done, loss = time.monotonic(), len(self.history), 0.0
+        self.network.train()
+        for step in range(done * self.per_epoch, (done + 1) * self.per_epoch):
+            self._check(step)
+            loss += self.training.step(self.network, *next(self.batches))
+        self.history.append(
+            {
+                "epoch": done + 1,
+                "loss": loss / self.per_epoch,
+                "validation": self._accuracy(self.material.data.validation),
+                "seconds": time.monotonic() - began,
+            }
+        )
+        if self.state is None:
+            return
+        content = {
+            "identity": identity(self.task, self.material),
+            "network": self.network.state_dict(),
+            "training": self.training.state_dict(),
+            "history": self.history,
+            "steps_saved": self.steps_saved,
+        }
+        replace_atomically(self.state, lambda beside: torch.save(content, beside))
+
+    def _check(self, step: int) -> None:
+        """Note the first step at which a baseline is as good as the predicted weights."""
+        wanted = self.task.zero_shot if self.task.start == "kaiming" else None
+        if wanted is None or self.steps_saved is not None or step % CHECK_EVERY:
+            return
+        parameters = {key: value.detach().cpu() for key, value in self.network.named_parameters()}
+        score = evaluate_one(self.task.graph, parameters, self.material.checks)
+        if score.accuracy >= wanted:
+            self.steps_saved = step
+
+    def _accuracy(self, split: Split) -> float:
+        return measure_accuracy(self.network, split, self.material.data, self.material.device)
+
+    def _restore(self) -> None:
+        if self.state is None or not self.state.exists():
+            return
+        try:
+            device = self.material.device
+            content = torch.load(self.state, map_location=device, weights_only=True)
+        except Exception as error:  # torch.load raises many kinds for a damaged file
+            raise UserError(f"{self.state} is damaged: delete it to start anew") from error
+        # a state of another version has no "training": it starts anew
+        if content.get("identity") == identity(self.task, self.material) and "training" in content:
+            self.network.load_state_dict(content["network"])
+            self.training.load_state_dict(content["training"])
+            self.history, self.steps_saved = content["history"], content["steps_saved"]
+
+    def finish(self) -> Trained:
+        """Measure on the test images and write everything."""
+        test = self.material.test
+        result = Trained(
+            self.history[-1]["validation"],
+            None if test is None else self._accuracy(test),
+            sum(item["seconds"] for item in self.history),
+            self.steps_saved,
+            self.history,
+        )
+        folder, architecture = self.task.folder, self.task.architecture
+        if folder is None or self.state is None:
+            return result
+        save(folder / "model.safetensors", self.network, architecture)
+        content = {
+            "identity": identity(self.task, self.material),
+            "zero_shot": self.task.zero_shot,
+            "result": asdict(result),
+        }
+        write_atomically(folder / "architecture.json", json.dumps(architecture, indent=1))
+        write_atomically(folder / "history.json", json.dumps(content, indent=1))
+        self.state.unlink(missing_ok=True)
+        return result

@@ -1,0 +1,128 @@
+"""`ghnas.finetune`: one architecture, from predicted or random weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ghnas
+from ghnas.data import ImageData, Split, load_data
+from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.model import GHN
+from ghnas.spaces import load_space
+from ghnas.training.finetuning import TrainedNetwork
+from ghnas.utils.errors import UserError
+
+SPACE = load_space("darts").with_skeleton(cells=1, channels=4)
+MEAN, STD = (0.2, 0.3, 0.4), (0.5, 0.6, 0.7)
+"""Of other images than those of the tests."""
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    full = load_data()
+    test = full.load_test().take(96)
+    return replace(
+        full,
+        train=full.train.take(96),
+        validation=full.validation.take(64),
+        load_test=lambda: test,
+    )
+
+
+@pytest.fixture
+def ghn() -> GHN:
+    config = GHNConfig(hid=8, max_shape=(16, 16, 5, 5))
+    torch.manual_seed(0)
+    return GHN(config, GHNInfo(mean=MEAN, std=STD)).eval()
+
+
+def finetuned(data: ImageData, **options: Any) -> TrainedNetwork:
+    settings = {"epochs": 2, "batch_size": 32, "device": "cpu"} | options
+    return ghnas.finetune(SPACE.sample(seed=1), data, **settings)
+
+
+def accuracy(network: torch.nn.Module, split: Split, mean: Any, std: Any) -> float:
+    """Worked out with nothing of the training's."""
+    middle, spread = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    with torch.no_grad():
+        logits = network((split.images / 255 - middle) / spread)
+    return float((logits.argmax(1) == split.labels).float().mean())
+
+
+def state(network: torch.nn.Module) -> dict[str, Tensor]:
+    return network.state_dict()
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_folder_goes_on_and_loads(tmp_path: Path, data: ImageData, ghn: GHN) -> None:
+    told: list[dict[str, float]] = []
+
+    def interrupt(epoch: dict[str, float]) -> None:
+        told.append(epoch)
+        raise Stop
+
+    with pytest.raises(Stop):
+        finetuned(data, ghn=ghn, path=tmp_path, report=interrupt)
+    trained = finetuned(data, ghn=ghn, path=tmp_path, report=told.append)
+    assert [epoch["epoch"] for epoch in told] == [1, 2]
+    whole = finetuned(data, ghn=ghn)
+    assert whole.path is None
+    assert trained.path == tmp_path
+    again = finetuned(data, ghn=ghn, path=tmp_path, report=told.append)
+    assert len(told) == 2  # it is finished
+    loaded = ghnas.load(tmp_path)
+    for other in (whole.network, again.network, loaded):
+        assert not other.training
+        for key, value in state(trained.network).items():
+            assert torch.equal(state(other)[key], value), key
+    for other in (whole, again):
+        assert (other.validation, other.test) == (trained.validation, trained.test)
+        assert other.zero_shot == trained.zero_shot
+    assert [epoch["validation"] for epoch in trained.history][-1] == trained.validation
+
+
+def test_images_are_normalised_as_the_hypernetwork_knows_them(
+    tmp_path: Path, data: ImageData, ghn: GHN
+) -> None:
+    trained = finetuned(data, ghn=ghn, path=tmp_path, epochs=1)
+    assert (trained.mean, trained.std) == (MEAN, STD)
+    kept = json.loads((tmp_path / "architecture.json").read_text())
+    assert (tuple(kept["mean"]), tuple(kept["std"])) == (MEAN, STD)
+    network = ghnas.load(tmp_path)
+    assert accuracy(network, data.validation, MEAN, STD) == pytest.approx(trained.validation)
+    assert accuracy(network, data.load_test(), MEAN, STD) == pytest.approx(trained.test)
+
+
+def test_without_a_hypernetwork_or_test_images(data: ImageData) -> None:
+    trained = finetuned(data.without_test(), epochs=1)
+    assert trained.zero_shot is None
+    assert trained.test is None
+    assert (trained.mean, trained.std) == (data.mean, data.std)
+    found = accuracy(trained.network, data.validation, data.mean, data.std)
+    assert found == pytest.approx(trained.validation)
+    other = finetuned(data, epochs=1, seed=1)
+    assert other.history[0]["loss"] != trained.history[0]["loss"]
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path, data: ImageData) -> None:
+    with pytest.raises(UserError, match="epochs must be 1 or more"):
+        finetuned(data, epochs=0)
+    with pytest.raises(UserError, match="learning_rate"):
+        finetuned(data, learning_rate=0)
+    few = GHNConfig(hid=8, num_classes=7)
+    with pytest.raises(UserError, match="7 classes"):
+        finetuned(data, ghn=GHN(few))
+    finetuned(data, path=tmp_path, epochs=1)
+    for other in ({"epochs": 2}, {"epochs": 1, "seed": 1}):
+        with pytest.raises(UserError, match="another network, or one that was trained with other"):
+            finetuned(data, path=tmp_path, **other)
