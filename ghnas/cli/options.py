@@ -114,8 +114,8 @@ GHN = Annotated[
     Path | None,
     typer.Option(
         "--ghn",
-        metavar="FILE",
-        help="A hypernetwork made by `ghnas train`.",
+        metavar="NAME|FILE",
+        help="A hypernetwork that ships, such as darts-cifar10, or one made by `ghnas train`.",
         show_default="the one that ships",
     ),
 ]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ghnas.cli import options
 from ghnas.cli.terminal import console, print_json, say
 from ghnas.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 PREDICT_EXAMPLE = "Example: ghnas predict resnet50 --ghn ghn2.pt -o resnet50.safetensors"
 CONVERT_EXAMPLE = "Example: ghnas convert ghn2_cifar10.pt ghn2_cifar10.safetensors"
@@ -30,7 +26,11 @@ def predict(
     ],
     ghn: Annotated[
         Path,
-        typer.Option("--ghn", metavar="FILE", help="The hypernetwork: .safetensors or .pt."),
+        typer.Option(
+            "--ghn",
+            metavar="NAME|FILE",
+            help="The hypernetwork: .safetensors or .pt, or the name of one that ships.",
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -74,6 +74,7 @@ def predict(
     from ghnas.ghn.checkpoint import load_ghn
     from ghnas.ghn.conditioning import condition
     from ghnas.ghn.model import with_tied
+    from ghnas.ghn.named import named_network
     from ghnas.utils.files import replace_atomically
 
     out = console(json)
@@ -82,7 +83,7 @@ def predict(
         raise UserError(f"--output must end in .safetensors, not {path.name!r}")
     hypernetwork = load_ghn(ghn)
     shape = (3, image_size, image_size)
-    module = _build(network, classes, shape)
+    module = named_network(network, classes, shape)
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -113,64 +114,6 @@ def predict(
                 "left_out": sorted(set(graph.parameters) - set(parameters)),
             }
         )
-
-
-def _build(name: str, classes: int | None, image_shape: tuple[int, int, int]) -> nn.Module:
-    """A network by name, with another head where one is asked for.
-
-    Raises:
-        UserError: If there is none of that name, or it cannot be made.
-    """
-    from torch import nn
-
-    from ghnas.architectures.tracing.trace import replace_classifier
-
-    if ":" not in name:
-        named: nn.Module = _torchvision(name, classes)
-        return named
-    module = _own(name)
-    if not isinstance(module, nn.Module):
-        raise UserError(f"{name} makes a {type(module).__name__}, not a torch.nn.Module")
-    return module if classes is None else replace_classifier(module, classes, image_shape)
-
-
-def _torchvision(name: str, classes: int | None) -> Any:
-    import torchvision
-
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"no classification model {name!r} in torchvision{hint} "
-            "(a network of your own is package.module:factory)"
-        )
-    # what is predicted need not be initialised first, which takes half a minute for these two
-    settings: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if name in ("googlenet", "inception_v3"):
-        settings["init_weights"] = False
-    return torchvision.models.get_model(name, weights=None, **settings)
-
-
-def _own(name: str) -> Any:
-    import importlib
-
-    where, _, factory = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module in the current folder, as with `python -m`
-    try:
-        module = importlib.import_module(where)
-    except ImportError as error:
-        raise UserError(f"cannot import {where!r}: {error}") from error
-    make = getattr(module, factory, None)
-    if not callable(make):
-        raise UserError(f"{where} has no function or class {factory!r}")
-    try:
-        return make()
-    except Exception as error:
-        raise UserError(f"{name}() failed: {type(error).__name__}: {error}") from error
 
 
 def convert(

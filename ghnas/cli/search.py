@@ -233,6 +233,7 @@ def _check_same(name: str, manifest: Manifest, given: Given) -> None:
     """Options given beside --resume must be those of the run."""
     from ghnas.cli.loading import data_source
     from ghnas.engine.objectives import check_objectives
+    from ghnas.ghn.checkpoint import list_ghns
 
     started = {
         "space": manifest.space,
@@ -252,7 +253,7 @@ def _check_same(name: str, manifest: Manifest, given: Given) -> None:
     }
     meant: dict[str, Callable[[Any], Any]] = {
         "data": data_source,
-        "ghn": Path.resolve,
+        "ghn": lambda path: list_ghns().get(str(path), path).resolve(),
         "objective": lambda text: ",".join(check_objectives(text.split(","))),
     }
     for key, value in started.items():
