@@ -87,7 +87,7 @@ class Workers(Generic[Result]):
         if self._pool is None:
             self._queue.append(task)
         else:
-            self._futures.add(self._pool.submit(_call, *task))
+            self._futures.add(self._started(self._pool, task))
 
     def as_completed(self, tasks: Iterable[tuple[Any, ...]] = ()) -> Generator[Result]:
         """Results of these tasks and of those that were submitted, in the order in which they are
@@ -114,7 +114,7 @@ class Workers(Generic[Result]):
         if self._pool is None:
             yield from map(self._here, tasks)
             return
-        futures = [self._pool.submit(_call, *task) for task in tasks]
+        futures = [self._started(self._pool, task) for task in tasks]
         try:
             for future in futures:
                 yield self._outcome(future)
@@ -136,6 +136,12 @@ class Workers(Generic[Result]):
                 build, arguments = self._build
                 self._work = build(*arguments)
             return self._work(*task)
+
+    def _started(self, pool: ProcessPoolExecutor, task: tuple[Any, ...]) -> Future[Result]:
+        try:
+            return pool.submit(_call, *task)
+        except BrokenProcessPool as error:
+            raise UserError(_ENDED) from error
 
     def _outcome(self, future: Future[Any]) -> Any:
         try:

@@ -92,6 +92,14 @@ def test_a_killed_worker_is_one_sentence(way: Callable[..., list[None]]) -> None
         list(way(workers, [(1,), (2,)]))
 
 
+@pytest.mark.parametrize("way", [Workers.map, Workers.as_completed])
+def test_so_is_work_for_workers_that_were_killed_before(way: Callable[..., list[None]]) -> None:
+    with Workers(2, partial, end_itself) as workers:
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"^a process was ended from outside"):
+                list(way(workers, [(1,)]))
+
+
 def sleep(seconds: float) -> int:
     time.sleep(seconds)
     return os.getpid()
