@@ -150,6 +150,8 @@ def make_ground_truth(
                 file.append([row])
                 done += 1
                 report(GroundTruthProgress(done, total, row["seconds"], row["validation_accuracy"]))
+        place = {key: index for index, key in enumerate(wanted)}
+        file.sort(lambda row: place.get(_key(row), len(place)))
         by_key = {_key(row): row for row in file.rows}
     return [by_key[key] for key in wanted]
 

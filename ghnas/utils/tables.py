@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,11 +59,21 @@ class RowFile:
             OSError: If the disk is full.
         """
         new = [{key: str(row[key]) for key in self.columns} for row in rows]
-        text = io.StringIO()
-        csv.DictWriter(text, self.columns, lineterminator="\n").writerows(new)
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            file.write(text.getvalue())
+            file.write(self._text(new))
         self.rows += new
+
+    def sort(self, key: Callable[[Row], Any]) -> None:
+        """Put the rows in order, for what was finished first is a matter of chance."""
+        ordered = sorted(self.rows, key=key)
+        if ordered != self.rows:
+            write_atomically(self.path, ",".join(self.columns) + "\n" + self._text(ordered))
+            self.rows = ordered
+
+    def _text(self, rows: Iterable[Row]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
+        return text.getvalue()
 
     def _check(self, found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> None:
         if found is None:
