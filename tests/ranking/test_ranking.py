@@ -279,8 +279,8 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
 
     # the same scores as a search gives
     from ghnas.data import evaluation_batches, load_data
-    from ghnas.scoring.evaluation import SCORE_BATCH
     from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.scoring.evaluation import SCORE_BATCH
     from ghnas.scoring.scorer import Scorer
     from ghnas.utils.devices import pick_device
 
