@@ -130,8 +130,9 @@ def rank(
     from ghnas.data import evaluation_batches, random_batches
     from ghnas.engine.stages.short_list import BATCH
     from ghnas.ghn.checkpoint import train_command
-    from ghnas.ranking.comparison import as_dict, compare, read_truth, subset, write_comparison
+    from ghnas.ranking.comparison import as_dict, compare, read_truth, subset
     from ghnas.ranking.methods import ScoreJob, base_methods, check_methods, needs_ghn, steps_of
+    from ghnas.reports.rankings import write_comparison
     from ghnas.scoring.evaluation import SCORE_BATCH
     from ghnas.utils.devices import cores
 
