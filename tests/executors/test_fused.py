@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghnas.architectures.graph import Graph, GraphBuilder
-from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.architectures.network import Network, forward, kaiming, load_parameters
 from ghnas.architectures.ops import (
     Activation,
     AvgPool,
@@ -123,6 +123,23 @@ def test_sums_concatenations_zeros_and_shifts() -> None:
     x = graph.add(BatchNorm(), graph.add(Concat(), *halves), name="norm")
     x = graph.add(Activation(), graph.add(Activation(), x))
     assert_equal_to_network(classifier(graph, x), torch.randn(7, 3, 8, 8))
+
+
+@pytest.mark.parametrize("ratio", [100.0, 1000.0, 3000.0])
+@pytest.mark.parametrize("first", [Activation(), Conv(4, 1), Conv(4, 3), Conv(3, 3, 1, 1, True)])
+def test_a_mean_far_above_the_deviation(first: Activation | Conv, ratio: float) -> None:
+    """Of values that hardly change, float32 keeps three or four digits."""
+    graph = GraphBuilder()
+    x = graph.add(first, graph.add(Input(3, 8, 8)), name="conv")
+    x = graph.add(Activation(), graph.add(BatchNorm(), x, name="norm"))
+    network = classifier(graph, x)
+    generator = torch.Generator().manual_seed(0)
+    parameters = kaiming(network, generator)
+    images = torch.randn(64, 3, 8, 8, generator=generator) + ratio
+    exact = {name: value.double() for name, value in parameters.items()}
+    expected = forward(network, exact, images.double())
+    found = FusedExecutor().run([network], [parameters], images)[0].double()
+    assert float((found - expected).abs().max()) < 1e-6 * ratio
 
 
 def test_what_is_not_a_number_stays_so() -> None:

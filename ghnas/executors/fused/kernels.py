@@ -331,15 +331,19 @@ def multiply(x: Floats, rows: Integers, size: int, weight: Floats, out: Floats) 
 
 @compiled
 def moments(x: Floats, channel: int, sums: Doubles, squares: Doubles) -> None:
-    """Add a row's sum and sum of squares to those of its channel."""
+    """Add a row's sum and sum of squares to those of its channel.
+
+    Within a block they are taken of the differences to its first value: of the values themselves,
+    nothing would be left of a variance that is small beside the mean.
+    """
     for start in range(0, len(x), BLOCK):
         part = x[start : start + BLOCK]
-        total, square = np.float32(0), np.float32(0)
+        first, total, square = part[0], np.float32(0), np.float32(0)
         for i in range(len(part)):
-            total += part[i]
-            square += part[i] * part[i]
-        sums[channel] += total
-        squares[channel] += square
+            difference = part[i] - first
+            total += difference
+            square += difference * difference
+        _add_moments(first, total, square, len(part), channel, sums, squares)
 
 
 @compiled
@@ -347,11 +351,27 @@ def copy_with_moments(
     x: Floats, out: Floats, channel: int, sums: Doubles, squares: Doubles
 ) -> None:
     """Copy a row of at most `BLOCK` values and add its moments to its channel's."""
-    total, square = np.float32(0), np.float32(0)
+    first, total, square = x[0], np.float32(0), np.float32(0)
     for i in range(len(x)):
         value = x[i]
         out[i] = value
-        total += value
-        square += value * value
-    sums[channel] += total
-    squares[channel] += square
+        difference = value - first
+        total += difference
+        square += difference * difference
+    _add_moments(first, total, square, len(x), channel, sums, squares)
+
+
+@compiled
+def _add_moments(
+    first: np.float32,
+    total: np.float32,
+    square: np.float32,
+    count: int,
+    channel: int,
+    sums: Doubles,
+    squares: Doubles,
+) -> None:
+    """Add the moments of `count` values, given those of their differences to `first`."""
+    pivot, differences = np.float64(first), np.float64(total)
+    sums[channel] += count * pivot + differences
+    squares[channel] += np.float64(square) + pivot * (2 * differences + count * pivot)
