@@ -28,7 +28,7 @@ from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.ranking.comparison import Truth, read_truth, subset
 from ghnas.scoring.composite import Reference, gather
-from ghnas.scoring.evaluation import Evidence, evaluate_one
+from ghnas.scoring.evaluation import Components, evaluate_one
 from ghnas.scoring.proxies import PROXIES, rank_vote, score_graph
 from ghnas.spaces import load_space
 from ghnas.training.short import SETTINGS, train_briefly
@@ -47,7 +47,7 @@ class Measure:
 
     Args:
         name: Of its rows.
-        kind: `zero-shot` (loss and accuracy), `evidence`, `short` (a short training), or `proxy`.
+        kind: `zero-shot` (loss and accuracy), `components`, `short` (a short training), or `proxy`.
         ghn: The hypernetwork's file; empty: Kaiming initialisation.
         cells: Of each stage; None: as the hypernetwork was trained.
         split: Images that the score is measured on.
@@ -95,8 +95,8 @@ def main() -> None:
     options = _options()
     truth = subset(read_truth(options.truth, options.column), options.part, options.count, 0)
     ghn = str(options.ghn)
-    evidence = Measure("evidence", "evidence", ghn)
-    measures = [*(Measure(name, "proxy") for name in PROXIES), evidence]
+    components = Measure("components", "components", ghn)
+    measures = [*(Measure(name, "proxy") for name in PROXIES), components]
     if options.part == "tune":
         measures += zero_shot_measures(ghn, options.checkpoints)
         measures += short_measures(ghn) if options.short else []
@@ -106,7 +106,7 @@ def main() -> None:
         options.data, options.space, options.channels, options.cells, options.image_size, ghn
     )
     with RowFile(options.rows, COLUMNS, asdict(work)) as file:
-        rows = _all_scores(file, work, measures, evidence, truth, options)
+        rows = _all_scores(file, work, measures, components, truth, options)
     _write(rows, truth, options)
 
 
@@ -114,22 +114,22 @@ def _all_scores(
     file: RowFile,
     work: Work,
     measures: Sequence[Measure],
-    evidence: Measure,
+    components: Measure,
     truth: Truth,
     options: argparse.Namespace,
 ) -> Scores:
     """Measure what is missing, and what follows from it."""
     reference_texts = _reference_texts(work)
     _measure(work, file, measures, truth.architectures, options.workers)
-    _measure(work, file, [evidence], reference_texts, options.workers)
+    _measure(work, file, [components], reference_texts, options.workers)
     rows = _scores(file, truth, reference_texts)
-    first = rows["consensus"]
+    first = rows["composite score"]
     best = np.argsort(-first[0], kind="stable")
     if options.short_column:
         known = read_truth(options.truth, options.short_column)
         again = subset(known, options.part, options.count, 0).by_seed.mean(0)
         for count in SHORT_LISTS:
-            label = f"consensus, its {count} best by {options.short_column}"
+            label = f"composite score, its {count} best by {options.short_column}"
             rows[label] = reordered(first[0], best[:count], again[best[:count]]), first[1]
     return rows
 
@@ -275,18 +275,20 @@ def _scores(file: RowFile, truth: Truth, reference_texts: Sequence[str]) -> Scor
         seconds.setdefault(row["measure"], []).append(float(row["seconds"]))
     rows: Scores = {}
     for (name, key), found in values.items():
-        if name != "evidence" and all(text in found for text in truth.architectures):
+        if name != "components" and all(text in found for text in truth.architectures):
             label = name if key == "score" else f"{name}: {key}"
             array = np.array([found[text] for text in truth.architectures])
             rows[label] = array, float(np.mean(seconds[name]))
 
-    def evidence(text: str) -> Evidence:
-        return Evidence(*(values["evidence", key][text] for key in Evidence.__dataclass_fields__))
+    def components(text: str) -> Components:
+        return Components(
+            *(values["components", key][text] for key in Components.__dataclass_fields__)
+        )
 
-    reference = Reference.of([evidence(text) for text in reference_texts])
-    items = [evidence(text) for text in truth.architectures]
-    cost = float(np.mean(seconds["evidence"]))
-    for label, parts in CONSENSUS.items():
+    reference = Reference.of([components(text) for text in reference_texts])
+    items = [components(text) for text in truth.architectures]
+    cost = float(np.mean(seconds["components"]))
+    for label, parts in COMPOSITE.items():
         rows[label] = np.array([reference.score(item, parts) for item in items]), cost
     rows["vote of synflow, jacov, snip"] = _vote(rows, ("synflow", "jacov", "snip"))
     rows["vote of params, naswot"] = _vote(rows, ("params", "naswot"))
@@ -294,8 +296,8 @@ def _scores(file: RowFile, truth: Truth, reference_texts: Sequence[str]) -> Scor
     return rows
 
 
-CONSENSUS = {
-    "consensus": ("fit", "separability", "size"),
+COMPOSITE = {
+    "composite score": ("fit", "separability", "size"),
     "fit + size": ("fit", "size"),
     "fit + separability": ("fit", "separability"),
     "separability + size": ("separability", "size"),
@@ -343,13 +345,13 @@ def _notes(truth: Truth, options: argparse.Namespace) -> Iterator[str]:
         f"{options.channels} channels and {options.cells} cells a stage unless said otherwise, "
         f"images {options.image_size}x{options.image_size}: 512 validation images in batches of "
         "128 for predicted weights, 64 training images for proxies, Kaiming initialisation with "
-        "seed 0, batches of 64 in short trainings. The consensus is the sum of: minus the "
+        "seed 0, batches of 64 in short trainings. The composite score is the sum of: minus the "
         "zero-shot loss, the log-determinant of the ReLU codes' kernel with predicted weights, the "
         "logarithm of the number of parameters, each in units of its interquartile range among "
         f"{REFERENCE} random architectures of the space (their accuracies unknown). Regret: "
         "accuracy lost by taking the first choice, or the best of the first five; its interval is "
         "wide, for it hangs on a handful of architectures. Seconds: of one core of a busy machine, "
-        "for each architecture. Rows that end in 12ep reorder the consensus's best by the "
+        "for each architecture. Rows that end in 12ep reorder the composite score's best by the "
         "published accuracy after 12 epochs of training: what a short list gains from being "
         "trained, not counted in the seconds."
     )

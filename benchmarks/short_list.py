@@ -139,7 +139,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="the folder of CIFAR-10's parquet files")
     parser.add_argument("--column", required=True, help="the accuracy's column in ranking.csv")
     parser.add_argument("--space", default="nasbench201")
-    parser.add_argument("--score", default="consensus", help="what chooses the short list")
+    parser.add_argument("--score", default="composite", help="what chooses the short list")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--cells", type=int, default=5)

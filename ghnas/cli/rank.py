@@ -62,7 +62,7 @@ def rank(
         typer.Option(
             "--methods",
             metavar="LIST",
-            help="ghn-accuracy, ghn-loss, ghn-naswot, consensus, params, flops, synflow, naswot, "
+            help="ghn-accuracy, ghn-loss, ghn-naswot, composite, params, flops, synflow, naswot, "
             "jacov, snip, grasp, grad-norm, fisher, zen, vote, ensemble; ghn-steps-K and steps-K: "
             "accuracy after K SGD steps from predicted or random weights; ghn-tse-K and tse-K: "
             "their training loss, as `ghnas search --refine` ranks by. default: all without "
@@ -205,9 +205,9 @@ def _score(
 ) -> dict[str, dict[str, Scored]]:
     """Scores by all methods but those that follow from the whole list, with meters."""
     from ghnas.ranking.methods import (
-        CONSENSUS,
-        CONSENSUS_PARTS,
-        consensus,
+        COMPONENT_METHODS,
+        COMPOSITE,
+        composite_scores,
         reference_architectures,
         score_all,
     )
@@ -220,23 +220,28 @@ def _score(
             )
 
     scored = run(job, "architectures")
-    if CONSENSUS in names:
+    if COMPOSITE in names:
         others = reference_architectures(job.space)
-        parts = tuple(CONSENSUS_PARTS.values())
+        parts = tuple(COMPONENT_METHODS.values())
         distinct = tuple(dict.fromkeys(others))
         reference = run(replace(job, architectures=distinct, methods=parts), "for comparison")
         of_job = {m: {n: scored[m][n] for n in job.architectures} for m in parts}
-        scored[CONSENSUS] = consensus(of_job, reference, others)
+        scored[COMPOSITE] = composite_scores(of_job, reference, others)
     return scored
 
 
 def _listed(methods: str) -> list[str]:
-    """The methods of a comma-separated list, each once."""
+    """The methods of a comma-separated list, each once, earlier names made new."""
     from ghnas.ranking.methods import DEFAULT
+    from ghnas.spaces.files import EARLIER_NAMES
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     return list(
-        dict.fromkeys(m for n in names for m in (DEFAULT if n == DEFAULT_METHODS else (n,)))
+        dict.fromkeys(
+            m
+            for n in names
+            for m in (DEFAULT if n == DEFAULT_METHODS else (EARLIER_NAMES.get(n, n),))
+        )
     )
 
 

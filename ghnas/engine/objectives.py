@@ -23,6 +23,7 @@ from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Score
 from ghnas.scoring.racing import KEEP, WARM_UP, Early, Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space
+from ghnas.spaces.files import EARLIER_NAMES
 from ghnas.utils.devices import pick_device
 from ghnas.utils.errors import UserError
 
@@ -35,8 +36,6 @@ ZERO_SHOT: dict[str, Direction] = {
     "flops": "minimize",
 }
 """What a zero-shot search can optimise; `composite` as in `ghnas.scoring.composite`."""
-ALIASES = {"consensus": "composite"}
-"""Earlier names of objectives."""
 
 Function = Callable[[Architecture], float | Sequence[float]]
 Report = Callable[[int, int], None]
@@ -300,8 +299,8 @@ class ZeroShot:
     def _outcome(self, architecture: Architecture, score: Score) -> Outcome:
         accuracy = score.accuracy if score.accuracy == score.accuracy else 0.0
         values: dict[str, float] = {"accuracy": accuracy}
-        if self._reference is not None and score.evidence is not None:
-            values["composite"] = recorded(self._reference, score.evidence)
+        if self._reference is not None and score.components is not None:
+            values["composite"] = recorded(self._reference, score.components)
         values |= {"params": architecture.parameters, "flops": architecture.flops}
         early = tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
         return Outcome(
@@ -359,7 +358,7 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UserError: Naming the objective that is wrong, and the known ones.
     """
-    names = tuple(ALIASES.get(name, name) for name in names)
+    names = tuple(EARLIER_NAMES.get(name, name) for name in names)
     for name in names:
         if name not in ZERO_SHOT:
             raise UserError(f"unknown objective {name!r}; known are {', '.join(ZERO_SHOT)}")

@@ -154,7 +154,7 @@ def compare(
     Args:
         truth: What is known.
         methods: Which to compare.
-        scored: For each of `base_methods(methods)`, and for the consensus, a score for each
+        scored: For each of `base_methods(methods)`, and for the composite score, a score for each
             architecture.
         ensemble_seed: Of what the ensemble is fitted on.
     """

@@ -19,7 +19,7 @@ from ghnas.executors.base import Executor, Parameters
 from ghnas.executors.fused import FusedExecutor, compile_kernels
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, reference_candidates
-from ghnas.scoring.evaluation import Batch, Evidence, Score, evaluate
+from ghnas.scoring.evaluation import Batch, Components, Score, evaluate
 from ghnas.scoring.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.scoring.proxies.table import LOWEST
 from ghnas.spaces import Space
@@ -32,15 +32,15 @@ COLUMNS = ("architecture", "method", "weights", "score", "seconds")
 """Of a file of scores; higher is better, seconds of one processor core."""
 
 GHN_METHODS = ("ghn-accuracy", "ghn-loss", "ghn-naswot")
-CONSENSUS = "consensus"
-CONSENSUS_PARTS = {"fit": "ghn-loss", "separability": "ghn-naswot", "size": "ghn-size"}
-"""The base method of each part of `ghnas.scoring.composite.Evidence`."""
-DERIVED = {"vote": VOTERS, CONSENSUS: tuple(CONSENSUS_PARTS.values())}
+COMPOSITE = "composite"
+COMPONENT_METHODS = {"fit": "ghn-loss", "separability": "ghn-naswot", "size": "ghn-size"}
+"""The base method of each of `ghnas.scoring.composite.Components`."""
+DERIVED = {"vote": VOTERS, COMPOSITE: tuple(COMPONENT_METHODS.values())}
 """Methods that follow from others' scores, and which."""
 ENSEMBLE = "ensemble"
 SHORT = re.compile(r"(ghn-)?(steps|tse)-([1-9][0-9]{0,3})")
 """A short training: from which weights, what is looked at, and for how many steps."""
-DEFAULT = ("ghn-accuracy", "ghn-loss", CONSENSUS, *PROXIES, "vote", ENSEMBLE)
+DEFAULT = ("ghn-accuracy", "ghn-loss", COMPOSITE, *PROXIES, "vote", ENSEMBLE)
 
 CHUNK = 4
 """Architectures whose weights are predicted together."""
@@ -122,7 +122,7 @@ def base_methods(names: Sequence[str]) -> list[str]:
 
 def needs_ghn(method: str) -> bool:
     """Whether a method predicts weights."""
-    return method.startswith("ghn-") or method == CONSENSUS
+    return method.startswith("ghn-") or method == COMPOSITE
 
 
 def score_all(
@@ -274,10 +274,10 @@ def _at_once(
     }
     if {"ghn-naswot", "ghn-size"} & set(methods):
         began = time.process_time()
-        evidence = measure(graph, parameters, job.checks[0], score)
+        components = measure(graph, parameters, job.checks[0], score)
         gathered = evaluated + time.process_time() - began
-        result["ghn-naswot"] = Scored(evidence.separability, gathered)
-        result["ghn-size"] = Scored(evidence.size, gathered)
+        result["ghn-naswot"] = Scored(components.separability, gathered)
+        result["ghn-size"] = Scored(components.size, gathered)
     return result
 
 
@@ -300,29 +300,29 @@ def reference_architectures(space: Space) -> list[str]:
     return [str(candidate) for candidate in reference_candidates(space)]
 
 
-def consensus(
+def composite_scores(
     scored: Mapping[str, Mapping[str, Scored]],
     reference: Mapping[str, Mapping[str, Scored]],
     names: Sequence[str],
 ) -> dict[str, Scored]:
-    """`ghnas.scoring.composite` of every architecture.
+    """The composite score of every architecture, see `ghnas.scoring.composite`.
 
-    Its seconds are those of its most costly part, which makes the others too.
+    Its seconds are those of its most costly component, which makes the others too.
 
     Args:
-        scored: For each of `CONSENSUS_PARTS` a score for each architecture.
+        scored: For each of `COMPONENT_METHODS` a score for each architecture.
         reference: The same for the reference architectures.
         names: The reference architectures.
     """
 
-    def evidence(of: Mapping[str, Mapping[str, Scored]], name: str) -> Evidence:
-        return Evidence(**{part: of[m][name].score for part, m in CONSENSUS_PARTS.items()})
+    def components(of: Mapping[str, Mapping[str, Scored]], name: str) -> Components:
+        return Components(**{key: of[m][name].score for key, m in COMPONENT_METHODS.items()})
 
-    scales = Reference.of([evidence(reference, name) for name in names])
+    scales = Reference.of([components(reference, name) for name in names])
     return {
         name: Scored(
-            scales.score(evidence(scored, name)),
-            max(scored[method][name].seconds for method in CONSENSUS_PARTS.values()),
+            scales.score(components(scored, name)),
+            max(scored[method][name].seconds for method in COMPONENT_METHODS.values()),
         )
         for name in scored["ghn-loss"]
     }

@@ -33,7 +33,7 @@ class Score:
         images: How many these are; 0 if they were not counted.
         early: Accuracy and loss after each batch but the last, of those scored on everything.
         stopped: Whether a race was over for it before the last image.
-        evidence: What else was asked for, see `Measure`.
+        components: Of the composite score, if they were asked for.
     """
 
     accuracy: float
@@ -41,12 +41,12 @@ class Score:
     images: int = 0
     early: Early = ()
     stopped: bool = False
-    evidence: Evidence | None = None
+    components: Components | None = None
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What predicted weights and the graph tell of an architecture; higher is better.
+class Components:
+    """The components of the composite score of an architecture; higher is better.
 
     Args:
         fit: Minus the zero-shot loss, in nats.
@@ -60,8 +60,8 @@ class Evidence:
     size: float
 
 
-Measure = Callable[[Graph, Parameters, Batch, Score], Evidence]
-"""Finds evidence for an architecture: graph, predicted weights, the first batch, its score."""
+Measure = Callable[[Graph, Parameters, Batch, Score], Components]
+"""Finds the components for a graph, its predicted weights, the first batch and its score."""
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ class ChunkScorer:
         ghn: The hypernetwork.
         executor: Runs the networks.
         batches: Images and labels.
-        measure: Finds evidence beside the score, for networks that were not stopped early.
+        measure: Finds components of the composite score, for networks that were not stopped early.
     """
 
     ghn: GHN
@@ -75,8 +75,8 @@ class ChunkScorer:
         )
         for i, score in zip(task.wanted, found, strict=True):
             if self.measure is not None and not score.stopped:
-                evidence = self.measure(task.graphs[i], weights[i], self.batches[0], score)
-                score = replace(score, evidence=evidence)
+                components = self.measure(task.graphs[i], weights[i], self.batches[0], score)
+                score = replace(score, components=components)
             scores[i] = score
         return scores
 
@@ -152,7 +152,7 @@ class Scorer:
         batches: Images (B, C, H, W) and labels (B,); batch-norm sees a batch at a time.
         device: Where to compute.
         workers: Processes on a CPU; default: one for each core. With 1, none is started.
-        measure: Finds evidence beside the score; default: none is looked for.
+        measure: Finds components of the composite score; default: they are not looked for.
         executor: Runs the networks; default: the fused one on a CPU, the grouped one on a GPU.
     """
 

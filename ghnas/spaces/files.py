@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ghnas.architectures.blocks import BLOCKS, Settings, block_settings
 from ghnas.architectures.ops import ACTIVATIONS
@@ -13,6 +13,9 @@ from ghnas.utils.errors import UserError
 
 MOST = 4096
 """The most channels, and the largest value of a block's setting."""
+
+EARLIER_NAMES = {"consensus": "composite"}
+"""What an objective and a method of ranking were called before; these go on working."""
 
 
 class StrictModel(BaseModel):
@@ -111,15 +114,20 @@ class SpaceFile(StrictModel):
         description: In one line.
         family: How the rest of the file is read.
         objective: What a search of the space ranks by, unless it is told otherwise: zero-shot
-            accuracy, or the sum of scores of `ghnas.scoring.composite`.
+            accuracy, or the composite score (`ghnas.scoring.composite`).
         skeleton: The fixed macro part.
     """
 
     name: str = Field(pattern=r"^\w[^/\\\x00-\x1f]*$")
     description: str = ""
     family: str
-    objective: Literal["accuracy", "consensus"] = "accuracy"
+    objective: Literal["accuracy", "composite"] = "accuracy"
     skeleton: StrictModel
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        return EARLIER_NAMES.get(value, value) if isinstance(value, str) else value
 
     def with_skeleton(self, changes: dict[str, Any]) -> Self:
         """The same file with other skeleton settings.

@@ -53,7 +53,7 @@ def test_a_file_of_ones_own_says_itself_what_it_is(
     ghnas: Ghnas, small_ghn: Path, tmp_path: Path
 ) -> None:
     text = read_space_file("nasbench201").replace("cells: 5 ", "cells: 1 ")
-    (tmp_path / "mine.yaml").write_text(text.replace("objective: consensus", "objective: accuracy"))
+    (tmp_path / "mine.yaml").write_text(text.replace("objective: composite", "objective: accuracy"))
     code, out, err = ghnas(
         *("search", "--space", tmp_path / "mine.yaml", "--ghn", small_ghn, "--budget", 4),
         *("--score-images", 32, "--results", tmp_path, "--json"),
@@ -69,6 +69,11 @@ def test_an_unknown_objective_of_a_space() -> None:
     text = read_space_file("darts") + "\nobjective: speed\n"
     with pytest.raises(UserError, match=r"mine\.yaml: key 'objective': .*'accuracy'"):
         parse_space(text, "mine.yaml")
+
+
+def test_objectives_of_a_space_have_earlier_names() -> None:
+    text = read_space_file("nasbench201").replace("objective: composite", "objective: consensus")
+    assert parse_space(text, "mine.yaml").objective == "composite"
 
 
 def test_rank_takes_skeleton_and_images_from_the_hypernetwork(
@@ -98,4 +103,4 @@ def test_rank_takes_skeleton_and_images_from_the_hypernetwork(
     assert "no trained GHN ships" in err
     found = {item["method"] for item in json.loads(out)["methods"]}
     assert {"params", "naswot", "vote", "tse-1"} <= found
-    assert not found & {"ghn-accuracy", "ghn-loss", "consensus"}
+    assert not found & {"ghn-accuracy", "ghn-loss", "composite"}

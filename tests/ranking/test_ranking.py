@@ -267,12 +267,13 @@ def test_rank_with_a_hypernetwork(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) 
     common = ("rank", "--truth", path, "--space", "darts", "--workers", 2, "--score-images", 64)
     code, out, err = ghnas(
         *common, "--ghn", tiny_ghn, "--output", tmp_path / "out", "--json",
+        # as the composite score was called before
         "--methods", "ghn-accuracy,ghn-loss,flops,consensus,ghn-steps-2,tse-1,ensemble",
     )  # fmt: skip
     assert code == 0, err
     content = json.loads(out)
     assert {m["method"] for m in content["methods"]} == {
-        "ghn-accuracy", "ghn-loss", "flops", "consensus", "ghn-steps-2", "tse-1",
+        "ghn-accuracy", "ghn-loss", "flops", "composite", "ghn-steps-2", "tse-1",
     }  # fmt: skip
     assert content["left_out"] == {"ensemble": "needs 20 trained architectures"}
     assert content["ceiling"] is None

@@ -1,4 +1,4 @@
-"""Evidence: hand-worked sums, invariance, disconnected architectures."""
+"""The composite score: hand-worked sums, invariance, disconnected architectures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
-from ghnas.scoring.composite import PARTS, Reference, Scale, gather, measure, reference_for
-from ghnas.scoring.evaluation import Evidence
+from ghnas.scoring.composite import COMPONENTS, Reference, Scale, gather, measure, reference_for
+from ghnas.scoring.evaluation import Components
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import load_space
 
 SPACE = load_space("nasbench201").with_skeleton(channels=4, cells=1)
 SHAPE, CPU = (3, 8, 8), torch.device("cpu")
 finite = st.floats(-100, 100)
-evidence = st.builds(Evidence, finite, finite, finite)
+components = st.builds(Components, finite, finite, finite)
 
 
 def batches(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -41,16 +41,18 @@ def graphs(count: int) -> list:
 
 def test_a_score_is_the_sum_in_units_of_spread() -> None:
     reference = Reference({"fit": Scale(1, 2), "separability": Scale(10, 5), "size": Scale(0, 0)})
-    item = Evidence(fit=2, separability=20, size=7)
+    item = Components(fit=2, separability=20, size=7)
     assert reference.score(item) == pytest.approx(1 / 2 + 10 / 5)
     assert reference.score(item, ["fit"]) == pytest.approx(1 / 2)
-    assert reference.score(Evidence(-math.inf, 20, 7)) == -math.inf
+    assert reference.score(Components(-math.inf, 20, 7)) == -math.inf
 
 
-@given(st.lists(evidence, min_size=4, max_size=12), st.floats(0.1, 10), finite)
-def test_units_do_not_matter(items: list[Evidence], factor: float, offset: float) -> None:
+@given(st.lists(components, min_size=4, max_size=12), st.floats(0.1, 10), finite)
+def test_units_do_not_matter(items: list[Components], factor: float, offset: float) -> None:
     """Another unit for a part, or another zero, changes no score."""
-    others = [Evidence(item.fit * factor + offset, item.separability, item.size) for item in items]
+    others = [
+        Components(item.fit * factor + offset, item.separability, item.size) for item in items
+    ]
     first, second = Reference.of(items), Reference.of(others)
     if min(scale.spread for scale in first.scales.values()) < 1e-3:
         return
@@ -86,8 +88,8 @@ def test_the_reference_of_a_space_repeats_by_seed() -> None:
         reference_for(SPACE, scorer, SHAPE, count=12, seed=seed) for seed in (0, 0, 1)
     )
     assert first == again != other
-    assert set(first.scales) == set(PARTS)
+    assert set(first.scales) == set(COMPONENTS)
 
 
 def test_parts_are_the_fields() -> None:
-    assert set(PARTS) == set(Evidence.__dataclass_fields__)
+    assert set(COMPONENTS) == set(Components.__dataclass_fields__)
