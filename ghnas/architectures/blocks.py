@@ -19,6 +19,7 @@ from ghnas.architectures.ops import (
     Bias,
     Concat,
     Conv,
+    Extend,
     GlobalAveragePool,
     Linear,
     MaxPool,
@@ -110,11 +111,14 @@ def relu_conv_bn(graph: GraphBuilder, place: Place, *, kernel: int = 1) -> int:
 
 @block("factorized_reduce")
 def factorized_reduce(graph: GraphBuilder, place: Place) -> int:
-    """Halve the size with two 1x1 convolutions on interleaved positions (DARTS)."""
+    """Halve the size, rounded up, with two 1x1 convolutions on interleaved positions (DARTS).
+
+    Of an odd size the second one reads the last position in place of the one that is not there.
+    """
     x = graph.add(Activation(), place.source)
     half = place.channels // 2
     first = graph.add(Conv(half, 1, 2), x, name=f"{place.name}.conv_1")
-    shifted = graph.add(Shift(), x)
+    shifted = graph.add(Shift(), _extended(graph, x, 2))
     rest = Conv(place.channels - half, 1, 2)
     second = graph.add(rest, shifted, name=f"{place.name}.conv_2")
     return graph.add(BatchNorm(), graph.add(Concat(), first, second), name=f"{place.name}.bn")
@@ -230,11 +234,20 @@ def relu_residual(graph: GraphBuilder, place: Place, *, kernel: int = 3) -> int:
     first = Place(shortcut, place.channels, place.stride, f"{name}.conv_a")
     x = relu_conv_bn(graph, first, kernel=kernel)
     x = relu_conv_bn(graph, Place(x, place.channels, 1, f"{name}.conv_b"), kernel=kernel)
-    if place.stride > 1:
-        shortcut = graph.add(AvgPool(place.stride, place.stride), shortcut)
+    stride = place.stride
+    if stride > 1:
+        if stride % 2 == 0:  # its window ends one position before that of the convolution
+            shortcut = _extended(graph, shortcut, stride)
+        shortcut = graph.add(AvgPool(stride, stride), shortcut)
     if graph.shape(shortcut) != graph.shape(x):
         shortcut = graph.add(Conv(place.channels, 1), shortcut, name=f"{name}.downsample.1")
     return _residual(graph, shortcut, x)
+
+
+def _extended(graph: GraphBuilder, x: int, stride: int) -> int:
+    """With the last row and column repeated, where windows of an even stride would miss them."""
+    missed = any(size % stride == 1 for size in graph.shape(x)[1:])
+    return graph.add(Extend(), x) if missed else x
 
 
 def _residual(graph: GraphBuilder, shortcut: int, x: int) -> int:

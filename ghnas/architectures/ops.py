@@ -272,6 +272,22 @@ class Shift(Op):
         return inputs[0][:, :, 1:, 1:]
 
 
+@operation("extend")
+@dataclass(frozen=True)
+class Extend(Op):
+    """Repeat the last row and column, so that windows of an even size cover an odd image."""
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        channels, height, width = inputs[0]
+        return (channels, height + 1, width + 1)
+
+    def forward(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
+    ) -> Tensor:
+        x = torch.cat([inputs[0], inputs[0][:, :, -1:]], dim=2)
+        return torch.cat([x, x[..., -1:]], dim=3)
+
+
 @operation("zeros")
 @dataclass(frozen=True)
 class Zeros(Op):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ghnas.architectures.blocks import Place, factorized_reduce
 from ghnas.architectures.graph import Graph, GraphBuilder
 from ghnas.architectures.network import Network, forward
 from ghnas.architectures.ops import Activation, Input, Op, Sum
@@ -29,6 +30,34 @@ def test_predictions_do_not_depend_on_other_batches() -> None:
     network(images)
     network.eval()
     torch.testing.assert_close(network(images)[:1], network(images[:1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [30, 31, 33, 50])
+def test_a_shortcut_is_there_at_any_size(size: int) -> None:
+    """Of NAS-Bench-201's reduction blocks, which halve 15 pixels to 8 in every branch."""
+    space = load_space("nasbench201").with_skeleton(cells=1)
+    architecture = space.parse(
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|skip_connect~2|"
+    )
+
+    def joins(size: int) -> int:
+        nodes = architecture.for_images((3, size, size), 10).graph.nodes
+        return sum(isinstance(node.op, Sum) for node in nodes)
+
+    assert joins(size) == joins(32) == 2
+
+
+def test_halving_an_odd_size_by_hand() -> None:
+    """Both 1x1 convolutions see 3 of 5 positions: the even ones, and the odd ones and the last."""
+    graph = GraphBuilder()
+    image = graph.add(Input(1, 5, 5))
+    factorized_reduce(graph, Place(image, 2, 2, "reduce"))
+    nodes = graph.build().nodes[:-1]  # without the norm
+    weights = {name: torch.ones(1, 1, 1, 1) for node in nodes for name, _ in node.parameters}
+    halves = forward(Graph(nodes), weights, torch.arange(25.0).view(1, 1, 5, 5))
+    rows = torch.tensor([[0, 2, 4], [1, 3, 4]])
+    expected = torch.stack([5 * part[:, None] + part[None] for part in rows]).float()
+    assert torch.equal(halves[0], expected)
 
 
 @dataclass(frozen=True)

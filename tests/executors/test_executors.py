@@ -82,6 +82,39 @@ def test_batches_of_any_size(
             assert_equal(found, expected(graph, weights, batch))
 
 
+@pytest.mark.parametrize("size", [(18, 18), (30, 30), (50, 50), (17, 9)])
+@pytest.mark.parametrize("name", SPACES)
+def test_sizes_that_do_not_halve(executor: Executor, name: str, size: tuple[int, int]) -> None:
+    """With stages or cells enough that an odd size is halved."""
+    space = load_space(name)
+    if name != "mobile":
+        space = space.with_skeleton(**SPACES[name] | ({"cells": 5} if name == "darts" else {}))
+    shape = (3, *size)
+    graphs = [space.sample(seed).for_images(shape, 10).graph for seed in (1, 3)]
+    weights = [kaiming(graph, torch.Generator().manual_seed(1)) for graph in graphs]
+    batch = torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
+    for graph, own, found in zip(
+        graphs, weights, executor.run(graphs, weights, batch), strict=True
+    ):
+        assert_equal(found, expected(graph, own, batch))
+
+
+@pytest.mark.parametrize("kind", [GroupedExecutor])
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_gradients_at_sizes_that_do_not_halve(kind: type[GroupedExecutor], name: str) -> None:
+    space = load_space(name).with_skeleton(**SPACES[name])
+    graph = space.sample(0).for_images((3, 13, 18), 10).graph
+    own = kaiming(graph, torch.Generator().manual_seed(1))
+    batch = torch.randn(6, 3, 13, 18, generator=torch.Generator().manual_seed(0))
+    found = []
+    for executor in (ModuleExecutor(), kind()):
+        leaves = {key: value.clone().requires_grad_() for key, value in own.items()}
+        executor.run([graph, graph], [leaves, leaves], batch).square().mean().backward()
+        found.append([value.grad for value in leaves.values()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
 def test_populations_that_shrink_grow_and_repeat(
     executor: Executor, networks: tuple[list[Graph], list[Parameters]]
 ) -> None:
