@@ -311,8 +311,15 @@ class GraphBuilder:
         on equal inputs are the same node, so that nothing is computed twice.
         """
         nodes = self._nodes
-        shapes = tuple([nodes[i].spec.output_shape for i in inputs])
-        return self._append(specify(op, shapes), inputs, name)
+        spec = specify(op, tuple([nodes[i].spec.output_shape for i in inputs]))
+        if spec.primitive == self.left_out:
+            return inputs[0]
+        if spec.primitive is None:
+            known = self._shared.setdefault((id(spec), inputs), len(nodes))
+            if known < len(nodes):
+                return known
+        nodes.append(Node(spec, inputs, name, self.cell))
+        return len(nodes) - 1
 
     def replay(self, template: Template, source: int, name: str) -> int:
         """Append a template's nodes; returns the index of their output.
@@ -337,19 +344,6 @@ class GraphBuilder:
             nodes.append(_new(Node, (spec, above, name + suffix if suffix else "", cell)))
         return indices[template.output]
 
-    def _append(self, spec: Specification, inputs: tuple[int, ...], name: str) -> int:
-        nodes = self._nodes
-        index = len(nodes)
-        if spec.primitive == self.left_out:
-            return inputs[0]
-        if spec.primitive is None:
-            key = (id(spec), inputs)
-            known = self._shared.setdefault(key, index)
-            if known != index:
-                return known
-        nodes.append(Node(spec, inputs, name, self.cell))
-        return index
-
     def shape(self, index: int) -> Shape:
         """Output shape of a node for one image."""
         return self._nodes[index].spec.output_shape
@@ -369,12 +363,9 @@ class GraphBuilder:
         for index, keep in enumerate(needed):
             position[index] = kept
             kept += keep
-        return Graph(
-            tuple(
-                [
-                    _new(Node, (spec, tuple([position[i] for i in inputs]), name, cell))
-                    for keep, (spec, inputs, name, cell) in zip(needed, nodes, strict=True)
-                    if keep
-                ]
-            )
-        )
+        reached = [
+            _new(Node, (spec, tuple([position[i] for i in inputs]), name, cell))
+            for keep, (spec, inputs, name, cell) in zip(needed, nodes, strict=True)
+            if keep
+        ]
+        return Graph(tuple(reached))

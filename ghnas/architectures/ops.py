@@ -2,7 +2,8 @@
 
 Every forward works on a *population*: `groups` networks of the same shape side by side in the
 channel dimension, (B, groups * C, H, W), with their parameters concatenated along dimension 0.
-One network is `groups == 1`. To add an operation, add one class with `@operation`.
+One network is `groups == 1`. To add an operation, add one dataclass with its `kind`, a short name
+for drawings, and its `primitive`, the hypernetwork's node type.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +21,7 @@ from ghnas.architectures import cpu_kernels
 from ghnas.architectures.graph import Shape, format_shape
 from ghnas.utils.errors import UserError
 
-OPERATIONS: dict[str, type[Op]] = {}
-"""Every operation by its kind."""
-
-_OpType = TypeVar("_OpType", bound="type[Op]")
-
-
-def operation(kind: str) -> Callable[[_OpType], _OpType]:
-    """Enter a class into the table of operations under `kind`."""
-
-    def register(cls: _OpType) -> _OpType:
-        cls.kind = kind
-        OPERATIONS[kind] = cls
-        return cls
-
-    return register
+Tensors = Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,13 +29,17 @@ class Op:
     """Base of all operations; `ghnas.architectures.graph.Operation` says what the methods mean."""
 
     kind: ClassVar[str] = ""
+    node_type: ClassVar[str | None] = None
     sizes_only: ClassVar[bool] = False
     """Reads its inputs for their sizes alone: to the hypernetwork it has no inputs."""
+
+    def __init_subclass__(cls, kind: str = "", primitive: str | None = None) -> None:
+        cls.kind, cls.node_type = kind, primitive
 
     @property
     def primitive(self) -> str | None:
         """The hypernetwork's node type; None: contracted away."""
-        return None
+        return self.node_type
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Same shape as the first input unless overridden."""
@@ -70,18 +61,12 @@ class Op:
         """Buffers of a trained network, with the value that they start from."""
         return {}
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         """Run the operation for `groups` networks side by side (statistics from the batch)."""
         raise NotImplementedError
 
     def forward_tracked(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Sequence[Tensor],
-        buffers: Sequence[Tensor],
-        training: bool,
+        self, inputs: Tensors, parameters: Tensors, buffers: Tensors, training: bool
     ) -> Tensor:
         """Run it for one network that keeps running statistics in its buffers."""
         return self.forward(inputs, parameters)
@@ -92,26 +77,28 @@ def describe(op: Op) -> dict[str, Any]:
     return {"kind": op.kind} | {item.name: getattr(op, item.name) for item in fields(op)}
 
 
-@operation("input")
 @dataclass(frozen=True)
-class Input(Op):
+class Weighted(Op):
+    """Base of operations that multiply what they read at every position by one weight."""
+
+    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
+        return 2 * math.prod(self.parameter_shapes(*inputs)["weight"]) * math.prod(output[1:])
+
+
+@dataclass(frozen=True)
+class Input(Op, kind="input", primitive="input"):
     """The image."""
 
     channels: int
     height: int
     width: int
 
-    @property
-    def primitive(self) -> str:
-        return "input"
-
     def output_shape(self, *inputs: Shape) -> Shape:
         return (self.channels, self.height, self.width)
 
 
-@operation("conv")
 @dataclass(frozen=True)
-class Conv(Op):
+class Conv(Weighted, kind="conv"):
     """2-D convolution without bias; depthwise where `depthwise` is set."""
 
     out: int
@@ -137,12 +124,7 @@ class Conv(Op):
         fan_in = 1 if self.depthwise else inputs[0][0]
         return {"weight": (self.out, fan_in, self.kernel, self.kernel)}
 
-    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
-        return 2 * math.prod(self.parameter_shapes(*inputs)["weight"]) * output[1] * output[2]
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         (x,), (weight,) = inputs, parameters
         if self.depthwise:
             return cpu_kernels.depthwise_conv(x, weight, self.stride, self.dilation)
@@ -160,14 +142,9 @@ class Conv(Op):
         return result.view(batch, groups * self.out, height, width)
 
 
-@operation("bn")
 @dataclass(frozen=True)
-class BatchNorm(Op):
+class BatchNorm(Op, kind="bn", primitive="bn"):
     """Batch normalisation over images and positions."""
-
-    @property
-    def primitive(self) -> str:
-        return "bn"
 
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"weight": (inputs[0][0],), "bias": (inputs[0][0],)}
@@ -176,18 +153,12 @@ class BatchNorm(Op):
         channels = (inputs[0][0],)
         return {"running_mean": (channels, 0.0), "running_var": (channels, 1.0)}
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         weight, bias = parameters
         return F.batch_norm(inputs[0], None, None, weight, bias, training=True)
 
     def forward_tracked(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Sequence[Tensor],
-        buffers: Sequence[Tensor],
-        training: bool,
+        self, inputs: Tensors, parameters: Tensors, buffers: Tensors, training: bool
     ) -> Tensor:
         (weight, bias), (mean, var) = parameters, buffers
         return F.batch_norm(inputs[0], mean, var, weight, bias, training=training)
@@ -202,16 +173,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@operation("activation")
 @dataclass(frozen=True)
-class Activation(Op):
+class Activation(Op, kind="activation"):
     """An elementwise non-linearity."""
 
     function: str = "relu"
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return ACTIVATIONS[self.function](inputs[0])
 
 
@@ -227,70 +195,49 @@ class _Pool(Op):
         return (1, 1, self.kernel, self.kernel)
 
 
-@operation("max_pool")
 @dataclass(frozen=True)
-class MaxPool(_Pool):
+class MaxPool(_Pool, kind="max_pool", primitive="max_pool"):
     """Max pooling, padded to keep the size at stride 1."""
 
-    @property
-    def primitive(self) -> str:
-        return "max_pool"
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return cpu_kernels.max_pool(inputs[0], self.kernel, self.stride)
 
 
-@operation("avg_pool")
 @dataclass(frozen=True)
-class AvgPool(_Pool):
+class AvgPool(_Pool, kind="avg_pool", primitive="avg_pool"):
     """Average pooling; the padding is not counted (as in DARTS)."""
 
-    @property
-    def primitive(self) -> str:
-        return "avg_pool"
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return cpu_kernels.avg_pool(inputs[0], self.kernel, self.stride)
 
 
-@operation("shift")
 @dataclass(frozen=True)
-class Shift(Op):
+class Shift(Op, kind="shift"):
     """Drop the first row and column, so that a strided reader sees the other positions."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         channels, height, width = inputs[0]
         return (channels, height - 1, width - 1)
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return inputs[0][:, :, 1:, 1:]
 
 
-@operation("extend")
 @dataclass(frozen=True)
-class Extend(Op):
+class Extend(Op, kind="extend"):
     """Repeat the last row and column, so that windows of an even size cover an odd image."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         channels, height, width = inputs[0]
         return (channels, height + 1, width + 1)
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         x = torch.cat([inputs[0], inputs[0][:, :, -1:]], dim=2)
         return torch.cat([x, x[..., -1:]], dim=3)
 
 
-@operation("zeros")
 @dataclass(frozen=True)
-class Zeros(Op):
+class Zeros(Op, kind="zeros", primitive="sum"):
     """Zeros of the input's batch and size: a node that nothing is connected to.
 
     The hypernetwork sees a sum of nothing.
@@ -300,58 +247,38 @@ class Zeros(Op):
     out: int
     stride: int = 1
 
-    @property
-    def primitive(self) -> str:
-        return "sum"
-
     def output_shape(self, *inputs: Shape) -> Shape:
         return (self.out, *_resized(inputs[0], 1, self.stride, 1))
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         _, height, width = self.output_shape((0, *inputs[0].shape[2:]))
         return inputs[0].new_zeros(inputs[0].shape[0], groups * self.out, height, width)
 
 
-@operation("sum")
 @dataclass(frozen=True)
-class Sum(Op):
+class Sum(Op, kind="sum", primitive="sum"):
     """Elementwise sum of any number of inputs of one shape."""
-
-    @property
-    def primitive(self) -> str:
-        return "sum"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         _require_equal(inputs, inputs)
         return inputs[0]
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         result = inputs[0]
         for other in inputs[1:]:
             result = result + other
         return result
 
 
-@operation("concat")
 @dataclass(frozen=True)
-class Concat(Op):
+class Concat(Op, kind="concat", primitive="concat"):
     """Concatenation along channels."""
-
-    @property
-    def primitive(self) -> str:
-        return "concat"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         _require_equal(inputs, [shape[1:] for shape in inputs])
         return (sum(shape[0] for shape in inputs), *inputs[0][1:])
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         if groups == 1:
             return torch.cat(list(inputs), dim=1)
         batch, _, height, width = inputs[0].shape
@@ -359,34 +286,22 @@ class Concat(Op):
         return torch.cat(parts, dim=2).view(batch, -1, height, width)
 
 
-@operation("glob_avg")
 @dataclass(frozen=True)
-class GlobalAveragePool(Op):
+class GlobalAveragePool(Op, kind="glob_avg", primitive="glob_avg"):
     """Mean over all positions: (C, H, W) -> (C,)."""
-
-    @property
-    def primitive(self) -> str:
-        return "glob_avg"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return (inputs[0][0],)
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return inputs[0].mean(dim=(2, 3))
 
 
-@operation("linear")
 @dataclass(frozen=True)
-class Linear(Op):
+class Linear(Weighted, kind="linear", primitive="conv"):
     """Matrix product without bias: (C,) -> (out,)."""
 
     out: int
-
-    @property
-    def primitive(self) -> str:
-        return "conv"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return (self.out,)
@@ -394,32 +309,20 @@ class Linear(Op):
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"weight": (self.out, inputs[0][0])}
 
-    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
-        return 2 * self.out * inputs[0][0]
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         x = inputs[0].view(inputs[0].shape[0], groups, -1)
         weight = parameters[0].view(groups, self.out, -1)
         return torch.einsum("bgi,goi->bgo", x, weight).reshape(x.shape[0], -1)
 
 
-@operation("bias")
 @dataclass(frozen=True)
-class Bias(Op):
+class Bias(Op, kind="bias", primitive="bias"):
     """Adds a vector to the channels."""
-
-    @property
-    def primitive(self) -> str:
-        return "bias"
 
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"bias": (inputs[0][0],)}
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         x = inputs[0]
         return x + parameters[0].view(-1, *[1] * (x.dim() - 2))
 

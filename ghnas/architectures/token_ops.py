@@ -6,7 +6,6 @@ They work on images (B, C, H, W) as all others do; a token is the channels of on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,23 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Shape
-from ghnas.architectures.ops import Op, operation
+from ghnas.architectures.ops import GlobalAveragePool, Op, Tensors, Weighted
 from ghnas.utils.errors import UserError
 
 
-@operation("line_conv")
 @dataclass(frozen=True)
-class LineConv(Op):
+class LineConv(Weighted, kind="line_conv", primitive="conv"):
     """A convolution with a 1 x k (`across`) or k x 1 kernel and a stride in that direction."""
 
     out: int
     kernel: int
     across: bool
     stride: int = 1
-
-    @property
-    def primitive(self) -> str:
-        return "conv"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         _, height, width = inputs[0]
@@ -43,28 +37,18 @@ class LineConv(Op):
         window = (1, self.kernel) if self.across else (self.kernel, 1)
         return {"weight": (self.out, inputs[0][0], *window)}
 
-    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
-        return 2 * math.prod(self.parameter_shapes(*inputs)["weight"]) * output[1] * output[2]
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         pad, step = self.kernel // 2, self.stride
         stride, padding = ((1, step), (0, pad)) if self.across else ((step, 1), (pad, 0))
         return F.conv2d(inputs[0], parameters[0], None, stride, padding, 1, groups)
 
 
-@operation("patches")
 @dataclass(frozen=True)
-class Patches(Op):
+class Patches(Weighted, kind="patches", primitive="conv"):
     """The stem of a vision transformer: a convolution whose stride is its kernel."""
 
     out: int
     size: int
-
-    @property
-    def primitive(self) -> str:
-        return "conv"
 
     @property
     def padding(self) -> int:
@@ -77,51 +61,32 @@ class Patches(Op):
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"weight": (self.out, inputs[0][0], self.size, self.size)}
 
-    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
-        return 2 * math.prod(self.parameter_shapes(*inputs)["weight"]) * output[1] * output[2]
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return F.conv2d(inputs[0], parameters[0], None, self.size, self.padding, 1, groups)
 
 
-@operation("pos_enc")
 @dataclass(frozen=True)
-class PositionEncoding(Op):
+class PositionEncoding(Op, kind="pos_enc", primitive="pos_enc"):
     """A learned value for each channel and position; it reads its input's size alone."""
 
     sizes_only: ClassVar[bool] = True
 
-    @property
-    def primitive(self) -> str:
-        return "pos_enc"
-
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"weight": (1, *inputs[0])}
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         _, height, width = parameters[0].shape[1:]
         return parameters[0].reshape(1, -1, height, width).expand(len(inputs[0]), -1, -1, -1)
 
 
-@operation("layer_norm")
 @dataclass(frozen=True)
-class LayerNorm(Op):
+class LayerNorm(Op, kind="layer_norm", primitive="ln"):
     """Normalises each token over its channels."""
-
-    @property
-    def primitive(self) -> str:
-        return "ln"
 
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"weight": (inputs[0][0],), "bias": (inputs[0][0],)}
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         x = inputs[0]
         parts = x.unflatten(1, (groups, -1))
         normal = F.layer_norm(parts.movedim(2, -1), parts.shape[2:3]).movedim(-1, 2).flatten(1, 2)
@@ -129,16 +94,11 @@ class LayerNorm(Op):
         return normal * weight + bias
 
 
-@operation("token_linear")
 @dataclass(frozen=True)
-class TokenLinear(Op):
+class TokenLinear(Weighted, kind="token_linear", primitive="conv"):
     """A matrix product on every token, without bias."""
 
     out: int
-
-    @property
-    def primitive(self) -> str:
-        return "conv"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return (self.out, *inputs[0][1:])
@@ -146,28 +106,18 @@ class TokenLinear(Op):
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"weight": (self.out, inputs[0][0])}
 
-    def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
-        return 2 * self.out * inputs[0][0] * math.prod(output[1:])
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         x, weight = inputs[0], parameters[0]
         tokens: Tensor = x.unflatten(1, (groups, -1)).flatten(3)
         tokens = weight.view(groups, self.out, -1) @ tokens
         return tokens.view(len(x), -1, *x.shape[2:])
 
 
-@operation("attention")
 @dataclass(frozen=True)
-class Attention(Op):
+class Attention(Op, kind="attention", primitive="msa"):
     """Multi-head self-attention between tokens: (3 C, H, W) queries, keys, values -> (C, H, W)."""
 
     heads: int = 8
-
-    @property
-    def primitive(self) -> str:
-        return "msa"
 
     def output_shape(self, *inputs: Shape) -> Shape:
         if inputs[0][0] % (3 * self.heads):
@@ -181,9 +131,7 @@ class Attention(Op):
         tokens = math.prod(output[1:])
         return 4 * output[0] * tokens * tokens
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         x = inputs[0]
         parts = x.flatten(2).view(len(x), groups, 3, self.heads, -1, math.prod(x.shape[2:]))
         query, key, value = parts.transpose(-1, -2).unbind(2)
@@ -191,38 +139,20 @@ class Attention(Op):
         return mixed.transpose(-1, -2).reshape(len(x), -1, *x.shape[2:])
 
 
-@operation("mean")
-@dataclass(frozen=True)
-class PositionMean(Op):
+class PositionMean(GlobalAveragePool, kind="mean"):
     """Mean over positions, inside a block: (C, H, W) -> (C,); no node, as published."""
 
-    def output_shape(self, *inputs: Shape) -> Shape:
-        return (inputs[0][0],)
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
-        return inputs[0].mean(dim=(2, 3))
-
-
-@operation("gate")
 @dataclass(frozen=True)
-class Gate(Op):
+class Gate(Op, kind="gate", primitive="cse"):
     """Channels times a factor for each: the end of squeeze-and-excitation."""
 
-    @property
-    def primitive(self) -> str:
-        return "cse"
-
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return inputs[0] * inputs[1][:, :, None, None]
 
 
-@operation("stride")
 @dataclass(frozen=True)
-class Stride(Op):
+class Stride(Op, kind="stride"):
     """Every n-th row and column."""
 
     step: int = 2
@@ -231,32 +161,24 @@ class Stride(Op):
         channels, height, width = inputs[0]
         return (channels, -(-height // self.step), -(-width // self.step))
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return inputs[0][:, :, :: self.step, :: self.step]
 
 
-@operation("flatten")
 @dataclass(frozen=True)
-class Flatten(Op):
+class Flatten(Op, kind="flatten"):
     """(C, H, W) -> (C * H * W,), for a head without global pooling."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return (math.prod(inputs[0]),)
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return inputs[0].flatten(1)
 
 
-@operation("blank")
 @dataclass(frozen=True)
-class Blank(Op):
+class Blank(Op, kind="blank"):
     """Zeros of the input's shape, to the hypernetwork the input itself (as published)."""
 
-    def forward(
-        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], groups: int = 1
-    ) -> Tensor:
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return torch.zeros_like(inputs[0])
