@@ -27,7 +27,8 @@ from ghnas.data import ImageData, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.ranking.comparison import Truth, read_truth, subset
-from ghnas.scoring.composite import Reference, gather
+from ghnas.scoring.composite import Reference
+from ghnas.scoring.composite import measure as measure_components
 from ghnas.scoring.evaluation import Components, evaluate_one
 from ghnas.scoring.proxies import PROXIES, rank_vote, score_graph
 from ghnas.spaces import load_space
@@ -247,7 +248,8 @@ def _measure_one(
             score = evaluate_one(graph, parameters, checks)
             found = {"accuracy": score.accuracy, "loss": -score.loss}
         else:
-            found = asdict(gather(graph, parameters, checks)[0])
+            score = evaluate_one(graph, parameters, checks)
+            found = asdict(measure_components(graph, parameters, checks[0], score))
     seconds = time.process_time() - began
     return [
         {

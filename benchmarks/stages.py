@@ -245,13 +245,14 @@ class NodeByNode(nn.Module):
         """(N, width) -> (N, width), for a batch of one graph."""
         mlps = (self.gnn.mlp, self.gnn.mlp_ve)
         for traversal in (batch.forward, batch.backward):
-            edges, states = traversal.edges, list(x[traversal.order].unbind())
+            states = list(x[traversal.order].unbind())
             incoming: list[list[tuple[int, float]]] = [[] for _ in states]
             levels = [0, *traversal.ends[:-1]]
-            bounds = zip([0, *edges.ends[:-1]], edges.ends, levels, strict=True)
+            edge_ends = traversal.edge_ends
+            bounds = zip([0, *edge_ends[:-1]], edge_ends, levels, strict=True)
             offsets = [level for begin, end, level in bounds for _ in range(begin, end)]
-            targets, sources = edges.targets.tolist(), edges.sources.tolist()
-            weights = edges.weights.tolist()
+            targets, sources = traversal.targets.tolist(), traversal.sources.tolist()
+            weights = traversal.weights.tolist()
             for target, offset, source, weight in zip(
                 targets, offsets, sources, weights, strict=True
             ):

@@ -9,13 +9,12 @@ import warnings
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ghnas.data import ImageData
-from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.config import GHNConfig, GHNInfo, why
 from ghnas.ghn.model import GHN
 from ghnas.ghn.published import is_pytorch_file, read_published, write_published
 from ghnas.spaces import Space
@@ -113,15 +112,10 @@ def _read(path: Path) -> GHN:
         )
     try:
         header = json.loads(metadata["ghnas"])
-        shape = tuple(header["config"].pop("max_shape"))
-        config = GHNConfig(max_shape=shape, **header.pop("config"))
-        lists: dict[str, Any] = {
-            key: tuple(header.pop(key)) for key in ("classes", "image_shape", "mean", "std")
-        }
-        ghn = GHN(config, GHNInfo(**lists, **header))
+        ghn = GHN(GHNConfig(**header.pop("config")), GHNInfo(**header))
         ghn.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is not a GHN that this version can read ({error})") from error
+        raise UserError(f"{path} is not a GHN that this version can read ({why(error)})") from error
     return ghn
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, Literal
 
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 
-@dataclass(frozen=True)
+from ghnas.spaces.files import explain
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
 class GHNConfig:
     """What a hypernetwork is built from.
 
@@ -43,7 +48,7 @@ PRESETS: dict[str, dict[str, object]] = {
 """Settings that differ from GHN-2, by the paper's names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class GHNInfo:
     """What a hypernetwork was trained for.
 
@@ -75,3 +80,8 @@ class GHNInfo:
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     path: str = ""
+
+
+def why(error: Exception) -> str:
+    """Why a file does not hold a hypernetwork, in one line."""
+    return explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())

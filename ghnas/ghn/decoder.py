@@ -143,7 +143,7 @@ def decoded_shape(role: str, shape: Shape) -> Shape:
     """The shape in which a parameter is decoded: four dimensions, or one for vectors.
 
     Args:
-        role: A slot's role.
+        role: As of `ghnas.ghn.features.DecodeGroup`.
         shape: The parameter's shape. Position encodings (1, tokens, channels) are decoded as a
             square grid; a 3-d convolution as a 2-d one; what has no such reading as a matrix.
     """
@@ -154,15 +154,10 @@ def decoded_shape(role: str, shape: Shape) -> Shape:
     if role == "pos_enc" and len(shape) == 3 and shape[0] == 1:
         side = max(math.isqrt(shape[1]), 1)
         return (1, shape[2], side, side)
-    match len(shape):
-        case 2:
-            return (*shape, 1, 1)
-        case 3:
-            return (*shape, 1)
-        case 4:
-            return shape
-        case 5:
-            return (*shape[:2], *shape[3:])
+    if 2 <= len(shape) <= 4:
+        return (*shape, 1, 1)[:4]
+    if len(shape) == 5:
+        return (*shape[:2], *shape[3:])
     return (shape[0], math.prod(shape[1:]), 1, 1)
 
 
@@ -182,7 +177,7 @@ def normalise(weights: Tensor, role: str, shape: Shape) -> Tensor:
 
     Args:
         weights: (K, *shape).
-        role: A slot's role.
+        role: As in `decoded_shape`.
         shape: A parameter's shape.
     """
     if role == "norm_weight":

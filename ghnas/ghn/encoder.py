@@ -103,7 +103,7 @@ class GatedGNN(nn.Module):
         sent = _Sent(len(x) * traversal.kinds, x)
         start = 0
         for level, end in enumerate(traversal.ends):
-            incoming = traversal.edges.receive(sent.all, level, start, end)
+            incoming = traversal.receive(sent.all, level, start, end)
             gates = F.linear(incoming, self.gru.weight_ih, self.gru.bias_ih)
             before, own_gates = x[start:end], own[start:end]
             reset, update = torch.sigmoid(gates[:, : 2 * width] + own_gates[:, : 2 * width]).chunk(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,23 +44,6 @@ _CODES: dict[str | None, int] = {name: code for code, name in enumerate(PRIMITIV
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A parameter to predict.
-
-    Args:
-        name: Its full name.
-        shape: Its shape.
-        node: Position of its node in the primitive graph.
-        role: `weight`, `head_weight`, `pos_enc`, `norm_weight`, `bias` or `head_bias`.
-    """
-
-    name: str
-    shape: Shape
-    node: int
-    role: str
-
-
-@dataclass(frozen=True)
 class GraphFeatures:
     """What the hypernetwork reads of a graph.
 
@@ -81,19 +65,15 @@ class GraphFeatures:
     height: np.ndarray
     kept_head: bool = False
 
-    @cached_property
-    def slots(self) -> tuple[Slot, ...]:
-        """The parameters to predict."""
+    def slots(self) -> Iterator[tuple[str, Shape, str, int]]:
+        """The parameters to predict: role, shape, full name, position in the primitive graph."""
         heads = _heads(self.graph)
-        result = []
         for position, index in enumerate(self.graph.primitives.nodes):
-            if self.kept_head and position in heads:
-                continue
-            node = self.graph.nodes[index]
-            for name, shape in node.parameters:
-                role = heads.get(position) or _role(node.spec.primitive, name)
-                result.append(Slot(name, shape, position, role))
-        return tuple(result)
+            if not (self.kept_head and position in heads):
+                node = self.graph.nodes[index]
+                for name, shape in node.parameters:
+                    role = heads.get(position) or _role(node.spec.primitive, name)
+                    yield role, shape, name, position
 
     @cached_property
     def data(self) -> Data:
@@ -172,30 +152,33 @@ def _role(primitive: str | None, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class EdgeList:
-    """Edges sorted by the rank of their target; graph edges and virtual edges in one list.
+class Traversal:
+    """One direction through a batch of graphs, a step for each level.
+
+    Its edges are the graphs' own (kind 0) and, with virtual edges, all pairs with a path (kind 1),
+    in one list sorted by the rank of their target.
 
     Args:
+        order: (N,) node of each rank: nodes are ranked by level.
+        rank: (N,) rank of each node.
+        ends: First rank after each level.
+        kinds: 2 with virtual edges, 1 without.
         sources: (E,) row of each edge's message: kinds * rank of the source + kind.
         targets: (E,) rank of each edge's target, counted from its level's first.
         starts: (N,) first edge of each target, counted from its level's first edge.
-        weights: (E,) factor of each edge's message.
-        ends: First edge after each level.
+        weights: (E,) factor of each edge's message: one over the length of its path.
+        edge_ends: First edge after each level.
     """
 
+    order: Tensor
+    rank: Tensor
+    ends: tuple[int, ...]
+    kinds: int
     sources: Tensor
     targets: Tensor
     starts: Tensor
     weights: Tensor
-    ends: tuple[int, ...]
-
-    def to(self, device: torch.device) -> EdgeList:
-        """The same on another device."""
-        moved = [
-            item.to(device, non_blocking=True)
-            for item in (self.sources, self.targets, self.starts, self.weights)
-        ]
-        return EdgeList(moved[0], moved[1], moved[2], moved[3], self.ends)
+    edge_ends: tuple[int, ...]
 
     def receive(self, messages: Tensor, level: int, start: int, end: int) -> Tensor:
         """Sum the weighted messages into the nodes of one level.
@@ -209,7 +192,7 @@ class EdgeList:
         Returns:
             (end - start, width).
         """
-        first, last = self.ends[level - 1] if level else 0, self.ends[level]
+        first, last = self.edge_ends[level - 1] if level else 0, self.edge_ends[level]
         if first == last:
             return messages.new_zeros(end - start, messages.shape[1])
         sources, weights = self.sources[first:last], self.weights[first:last]
@@ -223,42 +206,12 @@ class EdgeList:
 
 
 @dataclass(frozen=True)
-class Traversal:
-    """One direction through a batch of graphs, a step for each level.
-
-    Args:
-        order: (N,) node of each rank: nodes are ranked by level.
-        rank: (N,) rank of each node.
-        ends: First rank after each level.
-        kinds: 2 with virtual edges, 1 without.
-        edges: The graphs' own edges (kind 0) and all pairs with a path, weighted by one over
-            its length (kind 1).
-    """
-
-    order: Tensor
-    rank: Tensor
-    ends: tuple[int, ...]
-    kinds: int
-    edges: EdgeList
-
-    def to(self, device: torch.device) -> Traversal:
-        """The same on another device."""
-        return Traversal(
-            self.order.to(device, non_blocking=True),
-            self.rank.to(device, non_blocking=True),
-            self.ends,
-            self.kinds,
-            self.edges.to(device),
-        )
-
-
-@dataclass(frozen=True)
 class DecodeGroup:
     """Parameters of one role and shape, of all graphs of a batch: decoded together.
 
     Args:
-        role: As in `Slot`.
-        shape: As in `Slot`.
+        role: `weight`, `head_weight`, `pos_enc`, `norm_weight`, `bias` or `head_bias`.
+        shape: Of each.
         members: (index of the graph, name) of each parameter.
     """
 
@@ -304,15 +257,18 @@ class FeatureBatch:
 
     def to(self, device: torch.device) -> FeatureBatch:
         """The same on another device."""
-        return FeatureBatch(
-            self.primitive.to(device, non_blocking=True),
-            self.shape.to(device, non_blocking=True),
-            self.graph.to(device, non_blocking=True),
-            self.forward.to(device),
-            self.backward.to(device),
-            self.groups,
-            self.nodes.to(device, non_blocking=True),
-        )
+        moved: FeatureBatch = _moved(self, device)
+        return moved
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A tensor, or a dataclass with the tensors in it, on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    parts = {item.name: _moved(getattr(value, item.name), device) for item in fields(value)}
+    return replace(value, **parts)
 
 
 def batch_features(features: Sequence[GraphFeatures], virtual_edges: bool = True) -> FeatureBatch:
@@ -337,14 +293,14 @@ def _decode_groups(
 ) -> tuple[tuple[DecodeGroup, ...], Tensor]:
     found: dict[tuple[str, Shape], list[tuple[int, str, int]]] = defaultdict(list)
     for index, item in enumerate(features):
-        for slot in item.slots:
-            found[slot.role, slot.shape].append((index, slot.name, slot.node + starts[index]))
-    groups, nodes = [], []
-    for (role, shape), members in found.items():
-        names = tuple((index, name) for index, name, _ in members)
-        groups.append(DecodeGroup(role, shape, names))
-        nodes += [node for _, _, node in members]
-    return tuple(groups), torch.tensor(nodes, dtype=torch.int64)
+        for role, shape, name, position in item.slots():
+            found[role, shape].append((index, name, position + starts[index]))
+    groups = tuple(
+        DecodeGroup(role, shape, tuple((index, name) for index, name, _ in members))
+        for (role, shape), members in found.items()
+    )
+    nodes = [node for members in found.values() for _, _, node in members]
+    return groups, torch.tensor(nodes, dtype=torch.int64)
 
 
 def _traversal(
@@ -361,20 +317,19 @@ def _traversal(
         rows = torch.cat([rows, sources * 2 + 1])
         goals, factors = torch.cat([goals, targets]), torch.cat([factors, weights])
     by_target = torch.argsort(goals, stable=True)
-    edges = _edge_list(rows[by_target], goals[by_target], factors[by_target], ends)
-    return Traversal(order, rank, tuple(ends.tolist()), kinds, edges)
-
-
-def _edge_list(sources: Tensor, targets: Tensor, weights: Tensor, ends: Tensor) -> EdgeList:
-    """From edges sorted by target rank and the first rank after each level."""
+    rows, goals, factors = rows[by_target], goals[by_target], factors[by_target]
     begins = torch.cat([ends.new_zeros(1), ends[:-1]])
-    edge_begins, edge_ends = torch.searchsorted(targets, torch.stack([begins, ends]))
-    ranks = torch.arange(int(ends[-1]))
-    level = torch.searchsorted(ends, ranks, right=True)
-    return EdgeList(
-        sources,
-        targets - begins[level[targets]],
-        torch.searchsorted(targets, ranks) - edge_begins[level],
-        weights,
-        tuple(edge_ends.tolist()),
+    edge_begins, edge_ends = torch.searchsorted(goals, torch.stack([begins, ends]))
+    ranks = torch.arange(len(order))
+    level_of = torch.searchsorted(ends, ranks, right=True)
+    return Traversal(
+        order,
+        rank,
+        tuple(ends.tolist()),
+        kinds,
+        sources=rows,
+        targets=goals - begins[level_of[goals]],
+        starts=torch.searchsorted(goals, ranks) - edge_begins[level_of],
+        weights=factors,
+        edge_ends=tuple(edge_ends.tolist()),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.config import GHNConfig, GHNInfo, why
 from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
@@ -39,7 +39,7 @@ def read_published(path: Path) -> GHN:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is damaged"
+        reason = (str(error).strip() or "it is damaged").splitlines()[0]
         raise UserError(f"{path} cannot be read as a PyTorch checkpoint: {reason}") from error
     if not isinstance(content, dict) or not {"config", "state_dict"} <= set(content):
         raise UserError(f"{path} is a PyTorch file, but not a GHN: it needs config and state_dict")
@@ -51,11 +51,10 @@ def read_published(path: Path) -> GHN:
     tensors = {key.removeprefix("module."): item for key, item in content["state_dict"].items()}
     try:
         info = GHNInfo(training={"epochs": int(content.get("epoch", 0))})
-        ghn = GHN(GHNConfig(**config | {"max_shape": tuple(config["max_shape"])}), info)
+        ghn = GHN(GHNConfig(**config), info)
         ghn.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a GHN that this version can read ({reason})") from error
+        raise UserError(f"{path} is not a GHN that this version can read ({why(error)})") from error
     return ghn
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.executors.base import Parameters
-from ghnas.scoring.evaluation import Batch, Components, Score, evaluate_one
+from ghnas.scoring.evaluation import Batch, Components, Score
 from ghnas.scoring.proxies import LOWEST, reaches_output
 from ghnas.scoring.proxies.separation import code_separability
 from ghnas.scoring.scorer import POPULATION, Scorer
@@ -31,25 +31,18 @@ FLOOR = -1000.0
 COMPONENTS = ("fit", "separability", "size")
 
 
-def gather(
-    graph: Graph, parameters: Parameters, batches: Sequence[Batch]
-) -> tuple[Components, Score]:
-    """The components of one architecture, and its zero-shot score.
+def measure(graph: Graph, parameters: Parameters, batch: Batch, score: Score) -> Components:
+    """The components of an architecture that was scored.
 
     Args:
         graph: The architecture.
         parameters: Its predicted weights.
-        batches: Images (B, C, H, W) and labels (B,); separability is measured on the first.
+        batch: Images (B, C, H, W) and labels (B,) that separability is measured on.
+        score: Its zero-shot score.
 
     Returns:
         The components; all are `LOWEST` where the image does not reach the output.
     """
-    score = evaluate_one(graph, parameters, batches)
-    return measure(graph, parameters, batches[0], score), score
-
-
-def measure(graph: Graph, parameters: Parameters, batch: Batch, score: Score) -> Components:
-    """The components of an architecture that was scored; see `gather`."""
     if not reaches_output(graph) or not math.isfinite(score.loss):
         return Components(LOWEST, LOWEST, LOWEST)
     separability = code_separability(graph, parameters, batch[0])

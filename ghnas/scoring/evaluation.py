@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,21 +85,26 @@ def evaluate(
     Returns:
         A score for each network.
     """
-    tallies: list[list[_Tally]] = [[] for _ in graphs]
-    stopped: dict[int, Score] = {}
+    tallies = [[_Tally(0, 0, 0.0)] for _ in graphs]
+    scores: dict[int, Score] = {}
     running = list(range(len(graphs)))
     for number, (images, labels) in enumerate(batches, start=1):
         logits = executor.run([graphs[i] for i in running], [weights[i] for i in running], images)
         for i, (right, loss) in zip(running, _measure(logits, labels), strict=True):
-            before = tallies[i][-1] if tallies[i] else _Tally()
-            tallies[i].append(before.plus(len(labels), right, loss))
-            score = _stopped(race, number, tallies[i][-1])
-            if score is not None:
-                stopped[i] = score
-        running = [i for i in running if i not in stopped]
+            before = tallies[i][-1]
+            tally = _Tally(before.images + len(labels), before.right + right, before.loss + loss)
+            tallies[i].append(tally)
+            expected = race.verdict(number, tally.accuracy, tally.mean_loss) if race else None
+            if expected is not None:
+                scores[i] = Score(expected, tally.mean_loss, tally.images, stopped=True)
+        running = [i for i in running if i not in scores]
         if not running:
             break
-    return [stopped.get(i) or _finished(tallies[i]) for i in range(len(graphs))]
+    for i in running:
+        *earlier, last = tallies[i][1:]
+        early = tuple((tally.accuracy, tally.mean_loss) for tally in earlier)
+        scores[i] = Score(last.accuracy, last.mean_loss, last.images, early)
+    return [scores[i] for i in range(len(graphs))]
 
 
 def evaluate_one(graph: Graph, weights: Parameters, batches: Sequence[Batch]) -> Score:
@@ -106,17 +112,12 @@ def evaluate_one(graph: Graph, weights: Parameters, batches: Sequence[Batch]) ->
     return evaluate(ModuleExecutor(), [graph], [weights], batches)[0]
 
 
-@dataclass(frozen=True)
-class _Tally:
-    """Counts over the images that a network has seen."""
+class _Tally(NamedTuple):
+    """Counts over the images that a network has seen: how many, how many right, sum of losses."""
 
-    images: int = 0
-    right: int = 0
-    loss: float = 0.0
-
-    def plus(self, images: int, right: int, loss: float) -> _Tally:
-        """With another batch: its images, how many were right, and the sum of their losses."""
-        return _Tally(self.images + images, self.right + right, self.loss + loss)
+    images: int
+    right: int
+    loss: float
 
     @property
     def accuracy(self) -> float:
@@ -142,18 +143,3 @@ def _measure(logits: Tensor, labels: Tensor) -> list[tuple[int, float]]:
     finite = torch.isfinite(logits).all(dim=2).all(dim=1)
     loss = torch.where(finite, loss, torch.full_like(loss, float("inf")))
     return list(zip(right.tolist(), loss.tolist(), strict=True))
-
-
-def _stopped(race: Race | None, batches: int, tally: _Tally) -> Score | None:
-    """The score of a candidate that stops after so many batches."""
-    expected = race.verdict(batches, tally.accuracy, tally.mean_loss) if race else None
-    if expected is None:
-        return None
-    return Score(expected, tally.mean_loss, tally.images, stopped=True)
-
-
-def _finished(tallies: Sequence[_Tally]) -> Score:
-    """The score of a candidate that saw everything, from its tally after each batch."""
-    last = tallies[-1]
-    early = tuple((tally.accuracy, tally.mean_loss) for tally in tallies[:-1])
-    return Score(last.accuracy, last.mean_loss, last.images, early)

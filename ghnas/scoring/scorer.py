@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -28,57 +28,27 @@ POPULATION = 64
 """The same on a GPU: what its memory holds."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """Architectures that are predicted together.
-
-    Args:
-        graphs: The architectures.
-        wanted: Positions in `graphs` of those to evaluate.
-        race: When to stop before the last image; None: never.
-    """
-
-    graphs: Sequence[Graph]
-    wanted: Sequence[int]
-    race: Race | None
-
-
-@dataclass(frozen=True)
-class ChunkScorer:
-    """What one process scores with.
-
-    Args:
-        ghn: The hypernetwork.
-        executor: Runs the networks.
-        batches: Images and labels.
-        measure: Finds components of the composite score, for networks that were not stopped early.
-    """
-
-    ghn: GHN
-    executor: Executor
-    batches: Sequence[Batch]
-    measure: Measure | None
-
-    @torch.no_grad()
-    def __call__(self, task: Task) -> list[Score | None]:
-        """Predict all architectures of a task, evaluate those that are wanted."""
-        scores: list[Score | None] = [None] * len(task.graphs)
-        if not task.wanted:
-            return scores
-        weights = self.ghn.predict_graphs(task.graphs)
-        found = evaluate(
-            self.executor,
-            [task.graphs[i] for i in task.wanted],
-            [weights[i] for i in task.wanted],
-            self.batches,
-            task.race,
-        )
-        for i, score in zip(task.wanted, found, strict=True):
-            if self.measure is not None and not score.stopped:
-                components = self.measure(task.graphs[i], weights[i], self.batches[0], score)
-                score = replace(score, components=components)
-            scores[i] = score
+@torch.no_grad()
+def _score_chunk(
+    ghn: GHN,
+    executor: Executor,
+    batches: Sequence[Batch],
+    measure: Measure | None,
+    graphs: Sequence[Graph],
+    wanted: Sequence[int],
+    race: Race | None,
+) -> list[Score | None]:
+    """Predict the weights of all graphs together, evaluate those at the positions `wanted`."""
+    scores: list[Score | None] = [None] * len(graphs)
+    if not wanted:
         return scores
+    weights = ghn.predict_graphs(graphs)
+    chosen, own = [graphs[i] for i in wanted], [weights[i] for i in wanted]
+    for i, score in zip(wanted, evaluate(executor, chosen, own, batches, race), strict=True):
+        if measure is not None and not score.stopped:
+            score = replace(score, components=measure(graphs[i], weights[i], batches[0], score))
+        scores[i] = score
+    return scores
 
 
 def score(
@@ -172,8 +142,9 @@ class Scorer:
         self.workers = (workers or cores()) if on_cpu else 1
         moved = [(x.to(device, memory_format=layout), y.to(device)) for x, y in batches]
         executor = executor or (FusedExecutor() if on_cpu else GroupedExecutor())
-        scorer = ChunkScorer(self.ghn, executor, moved, measure)
-        self._workers = Workers(self.workers, partial, scorer)
+        self._workers = Workers(
+            self.workers, partial, _score_chunk, self.ghn, executor, moved, measure
+        )
 
     def score(
         self,
@@ -201,7 +172,7 @@ class Scorer:
         for start in range(0, len(graphs), size):
             chunk = graphs[start : start + size]
             positions = [i for i in range(len(chunk)) if start + i in chosen]
-            tasks.append((Task(chunk, positions, race),))
+            tasks.append((chunk, positions, race))
         return [score for scores in self._workers.map(tasks) for score in scores]
 
     def close(self) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
-from ghnas.scoring.composite import COMPONENTS, Reference, Scale, gather, measure, reference_for
-from ghnas.scoring.evaluation import Components
+from ghnas.scoring.composite import COMPONENTS, Reference, Scale, measure, reference_for
+from ghnas.scoring.evaluation import Components, evaluate_one
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import load_space
 
@@ -65,10 +65,10 @@ def test_disconnected_architectures_come_last() -> None:
     nothing = {choice.name: "none" for choice in SPACE.choices}
     candidates = [*graphs(6), SPACE.build(nothing, SHAPE, 2)]
     ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
-    found = [
-        gather(graph, parameters, batches(2))
-        for graph, parameters in zip(candidates, ghn.predict_graphs(candidates), strict=True)
-    ]
+    found = []
+    for graph, parameters in zip(candidates, ghn.predict_graphs(candidates), strict=True):
+        score = evaluate_one(graph, parameters, batches(2))
+        found.append((measure(graph, parameters, batches(2)[0], score), score))
     reference = Reference.of([item for item, _ in found])
     scores = [reference.score(item) for item, _ in found]
     assert scores[-1] == -math.inf
