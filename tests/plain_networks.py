@@ -114,14 +114,11 @@ class Darts(nn.Module):
         for index in range(cells):
             reduces = index in (cells // 3, 2 * cells // 3)
             channels *= 2 if reduces else 1
-            edges, concat = (
-                (genotype.reduce, genotype.reduce_concat)
-                if reduces
-                else (genotype.normal, genotype.normal_concat)
-            )
-            cell = Cell(list(edges), list(concat), before, last, channels, reduces, reduced)
+            edges = genotype.reduce if reduces else genotype.normal
+            concat = list(range(2, 2 + len(edges) // 2))
+            cell = Cell(list(edges), concat, before, last, channels, reduces, reduced)
             self.cells.append(cell)
-            before, last, reduced = last, len(list(concat)) * channels, reduces
+            before, last, reduced = last, len(concat) * channels, reduces
         self.classifier = nn.Sequential(nn.Linear(last, classes))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ghnas.utils.errors import UserError
 
 Edge = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class Genotype:
+class Genotype(NamedTuple):
     """Two cells; each node takes the next two edges, (operation, index of the earlier node)."""
 
     normal: tuple[Edge, ...]
-    normal_concat: tuple[int, ...]
     reduce: tuple[Edge, ...]
-    reduce_concat: tuple[int, ...]
 
 
 def format_genotype(genotype: Genotype) -> str:
     """The genotype as text, as DARTS prints it."""
-    return (
-        f"Genotype(normal={list(genotype.normal)!r}, "
-        f"normal_concat={list(genotype.normal_concat)!r}, "
-        f"reduce={list(genotype.reduce)!r}, "
-        f"reduce_concat={list(genotype.reduce_concat)!r})"
+    cells = (
+        f"{name}={list(edges)!r}, {name}_concat={_concat(edges)!r}"
+        for name, edges in genotype._asdict().items()
     )
+    return f"Genotype({', '.join(cells)})"
 
 
 def parse_genotype(text: str) -> Genotype:
@@ -44,22 +40,19 @@ def parse_genotype(text: str) -> Genotype:
             str(item.arg): list(ast.literal_eval(_without_range(item.value)))
             for item in call.keywords
         }
-        edges = {key: tuple((str(op), int(i)) for op, i in values[key]) for key in _EDGES}
+        genotype = Genotype(
+            *(tuple((str(op), int(i)) for op, i in values[name]) for name in Genotype._fields)
+        )
         concat = {
-            f"{key}_concat": tuple(map(int, values.get(f"{key}_concat", _concat(edges[key]))))
-            for key in _EDGES
+            name: list(map(int, values.get(f"{name}_concat", _concat(edges))))
+            for name, edges in genotype._asdict().items()
         }
     except (SyntaxError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"not a genotype in the DARTS notation ({error}): {text[:80]!r}") from error
-    for key in _EDGES:
-        if concat[f"{key}_concat"] != tuple(_concat(edges[key])):
-            raise UserError(f"genotype: {key}_concat must name every intermediate node")
-    return Genotype(
-        edges["normal"], concat["normal_concat"], edges["reduce"], concat["reduce_concat"]
-    )
-
-
-_EDGES = ("normal", "reduce")
+    for name, edges in genotype._asdict().items():
+        if concat[name] != _concat(edges):
+            raise UserError(f"genotype: {name}_concat must name every intermediate node")
+    return genotype
 
 
 def _concat(edges: tuple[Edge, ...]) -> list[int]:

@@ -75,7 +75,9 @@ def _draw_cell(space: CellSpace, choices: Choices, cell: str) -> Drawing:
 def _draw_dense_cell(space: DenseCellSpace, choices: Choices) -> Drawing:
     parts = [Part("0", "input")]
     for pairs in space.edges(choices):
-        wires = tuple(Wire(source, name) for name, source in pairs if not space.is_none(name))
+        wires = tuple(
+            Wire(source, name) for name, source in pairs if not space.file.cell.is_none(name)
+        )
         parts.append(Part(str(len(parts)), "sum", wires))
     return Drawing("cell", tuple(parts))
 

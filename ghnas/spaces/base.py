@@ -269,5 +269,12 @@ class Space(ABC):
                 )
         return {choice.name: choices[choice.name] for choice in self.choices}
 
+    def _require_size(self, image_shape: Shape, least: int, reason: str) -> None:
+        if min(image_shape[1:]) < least:
+            raise UserError(
+                f"images of {image_shape[1]}x{image_shape[2]} are too small for space "
+                f"{self.name!r} with {reason}"
+            )
+
     def _of(self, choices: Choices) -> Architecture:
         return Architecture(self, choices, self.image_shape, self.classes)

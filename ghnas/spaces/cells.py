@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, cached_property
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Literal
 
 from pydantic import Field
@@ -93,6 +94,20 @@ def cell_edges(choices: Choices, cell: str, nodes: int) -> list[list[tuple[str, 
     return result
 
 
+def lives(edges: list[list[int]], outputs: Sequence[int], inputs: Sequence[bool]) -> bool:
+    """Whether an output of a cell depends on its living inputs.
+
+    Args:
+        edges: For each node after the inputs the sources that it is connected to.
+        outputs: Which of the inputs and nodes, numbered together, are the cell's outputs.
+        inputs: Which inputs live.
+    """
+    alive = list(inputs)
+    for sources in edges:
+        alive.append(any(alive[i] for i in sources))
+    return any(alive[i] for i in outputs)
+
+
 @family("cells", CellSpaceFile)
 class CellSpace(Space):
     """Every node of a cell sums two operations on two different earlier nodes.
@@ -116,24 +131,13 @@ class CellSpace(Space):
         return cell_edges(choices, cell, self.file.cell.nodes)
 
     def is_connected(self, choices: Choices) -> bool:
-        return all(self._reaches(choices, cell) for cell in CELLS)
-
-    def _reaches(self, choices: Choices, cell: str) -> bool:
-        alive = [True, True]
-        for pairs in self.edges(choices, cell):
-            alive.append(any(alive[i] and not self._is_none(op) for op, i in pairs))
-        return any(alive[2:])
-
-    def _is_none(self, operation: str) -> bool:
-        return self.file.cell.operations[operation].block == "zeros"
+        outputs = range(2, 2 + self.file.cell.nodes)
+        cells = (self.file.cell.connected(self.edges(choices, cell)) for cell in CELLS)
+        return all(lives(edges, outputs, (True, True)) for edges in cells)
 
     def genotype(self, choices: Choices) -> Genotype:
         """The choices in the DARTS notation."""
-        concat = tuple(range(2, 2 + self.file.cell.nodes))
-        normal, reduce = (
-            tuple(pair for pairs in self.edges(choices, cell) for pair in pairs) for cell in CELLS
-        )
-        return Genotype(normal, concat, reduce, concat)
+        return Genotype(*(tuple(chain(*self.edges(choices, cell))) for cell in CELLS))
 
     def format(self, choices: Choices) -> str:
         return format_genotype(self.genotype(choices))
@@ -141,16 +145,15 @@ class CellSpace(Space):
     def read(self, text: str) -> Choices:
         genotype = parse_genotype(text)
         choices: Choices = {}
-        for cell, edges in zip(CELLS, (genotype.normal, genotype.reduce), strict=True):
+        for cell, edges in genotype._asdict().items():
             if len(edges) != 2 * self.file.cell.nodes:
                 raise UserError(
                     f"genotype: {cell} has {len(edges)} edges, space {self.name!r} has "
                     f"{2 * self.file.cell.nodes}"
                 )
             for node in range(self.file.cell.nodes):
-                (first, a), (second, b) = sorted(
-                    edges[2 * node : 2 * node + 2], key=lambda edge: edge[1]
-                )
+                pair = edges[2 * node : 2 * node + 2]
+                (first, a), (second, b) = sorted(pair, key=lambda edge: edge[1])
                 prefix = f"{cell}.{node + 2}"
                 if node > 0:
                     choices[f"{prefix}.inputs"] = f"{a}+{b}"
@@ -170,11 +173,8 @@ class CellSpace(Space):
             UserError: If the images are too small for the number of reductions.
         """
         skeleton = self.file.skeleton
-        if min(image_shape[1:]) < 2 ** (len(skeleton.reductions) + 1):
-            raise UserError(
-                f"images of {image_shape[1]}x{image_shape[2]} are too small for space "
-                f"{self.name!r} with {skeleton.cells} cells"
-            )
+        least = 2 ** (len(skeleton.reductions) + 1)
+        self._require_size(image_shape, least, f"{skeleton.cells} cells")
         graph = GraphBuilder()
         image = graph.add(Input(*image_shape), name="input")
         width = skeleton.stem_multiplier * skeleton.channels
@@ -184,14 +184,11 @@ class CellSpace(Space):
         for index in range(skeleton.cells):
             graph.cell = index
             reduces = index in skeleton.reductions
-            channels *= 2 if reduces else 1
-            edges = genotype.reduce if reduces else genotype.normal
-            before, last = (
-                last,
-                self._cell(
-                    graph, edges, (before, last), channels, 2 if reduces else 1, reduced_before
-                ),
-            )
+            stride = 2 if reduces else 1
+            channels *= stride
+            edges, states = genotype.reduce if reduces else genotype.normal, (before, last)
+            before = last
+            last = self._cell(graph, edges, states, channels, stride, reduced_before)
             reduced_before = reduces
         classifier(graph, last, classes, "classifier.0")
         return graph.build()
@@ -216,28 +213,21 @@ class CellSpace(Space):
             reduced_before: Whether the last cell halved the size.
         """
         name = f"cells.{graph.cell}"
-        first = Place(previous[0], channels, 1, f"{name}.preprocess0")
-        second = Place(previous[1], channels, 1, f"{name}.preprocess1")
-        preprocess = "factorized_reduce" if reduced_before else "relu_conv_bn"
+        blocks = ("factorized_reduce" if reduced_before else "relu_conv_bn", "relu_conv_bn")
         states = [
-            add_block(graph, preprocess, first),
-            add_block(graph, "relu_conv_bn", second),
+            add_block(graph, block, Place(source, channels, 1, f"{name}.preprocess{number}"))
+            for number, (block, source) in enumerate(zip(blocks, previous, strict=True))
         ]
+        cell = self.file.cell
         for node in range(0, len(edges), 2):
             connected = []
             for number, (operation, source) in enumerate(edges[node : node + 2], node):
-                if self._is_none(operation):
-                    continue
-                stride_here = stride if source < 2 else 1
-                place = Place(states[source], channels, stride_here, f"{name}._ops.{number}")
-                settings = self.file.cell.operations[operation]
-                connected.append(add_block(graph, settings.block, place, settings.pairs))
-            states.append(self._combine(graph, connected, states[0], channels, stride))
+                if not cell.is_none(operation):
+                    step = stride if source < 2 else 1
+                    place = Place(states[source], channels, step, f"{name}._ops.{number}")
+                    connected.append(cell.operations[operation].add(graph, place))
+            if connected:
+                states.append(graph.add(Sum(), *connected))
+            else:
+                states.append(graph.add(Zeros(channels, stride), states[0]))
         return graph.add(Concat(), *states[2:])
-
-    def _combine(
-        self, graph: GraphBuilder, connected: list[int], state: int, channels: int, stride: int
-    ) -> int:
-        if not connected:
-            return graph.add(Zeros(channels, stride), state)
-        return graph.add(Sum(), *connected)

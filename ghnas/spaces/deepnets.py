@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import ghnas.architectures.deepnets_blocks  # noqa: F401  (enters its blocks into the table)
 from ghnas.architectures.architecture import Choices, Value
@@ -17,9 +17,8 @@ from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Activation, Bias, Concat, GlobalAveragePool, Input, Linear, Sum
 from ghnas.architectures.token_ops import Blank, Flatten
 from ghnas.spaces.base import Choice, Space
-from ghnas.spaces.cells import CELLS, cell_choices, cell_edges, input_pairs, reductions
+from ghnas.spaces.cells import CELLS, cell_choices, cell_edges, input_pairs, lives, reductions
 from ghnas.spaces.deepnets_file import DeepNetsFile, is_convolution
-from ghnas.spaces.files import BlockSettings
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
@@ -36,20 +35,6 @@ VIT_PREPROCESS_SHARE = 0.2
 IMAGENET_GROWTH = 49 / 16
 """How much larger a head without global pooling is for 224x224 images than for 32x32."""
 _Option = TypeVar("_Option")
-
-
-class _CellPlan(NamedTuple):
-    """A cell as it is repeated.
-
-    Args:
-        preprocess: Whether its inputs go through 1x1 convolutions.
-        edges: For each node its (operation or None, source) pairs.
-        outputs: The nodes that are concatenated.
-    """
-
-    preprocess: bool
-    edges: list[list[tuple[BlockSettings | None, int]]]
-    outputs: list[int]
 
 
 @family("deepnets", DeepNetsFile)
@@ -197,7 +182,7 @@ class DeepNetsSpace(Space):
                 [i for op, i in pairs if op not in self._none]
                 for pairs in self._edges(choices, cell)
             ]
-            result[cell] = {pair: _lives(edges, outputs, pair) for pair in _PAIRS}
+            result[cell] = {pair: lives(edges, outputs, pair) for pair in _PAIRS}
         return result
 
     def _edges(self, choices: Choices, cell: str) -> list[list[tuple[str, int]]]:
@@ -218,8 +203,9 @@ class DeepNetsSpace(Space):
         vit = any(name in self._attention for name in used["normal"] + used["reduce"])
         channels = self.file.skeleton.channels * self.split.widen
         before, last, halved = self._stem(graph, choices, image, channels, vit)
-        cells = int(choices["cells"])
-        plans = {cell: self._plan(choices, cell) for cell in CELLS}
+        cells, preprocess = int(choices["cells"]), choices["preprocess"] == "yes"
+        edges = {cell: self._edges(choices, cell) for cell in CELLS}
+        outputs = self._outputs(choices)
         alive: tuple[int | None, int | None] = (before, last)
         for index in range(cells):
             graph.cell = index
@@ -227,9 +213,10 @@ class DeepNetsSpace(Space):
             channels *= int(choices["multiplier"]) if reduces else 1
             kind = "reduce" if reduces else "normal"
             stride = 2 if reduces and not vit else 1
-            halves = halved and not vit
-            out = self._cell(graph, plans[kind], alive, channels, stride, halves)
-            alive, halved = (alive[1], out), reduces
+            states = self._inputs(graph, alive, channels, preprocess, halved and not vit)
+            self._nodes(graph, edges[kind], states, channels, stride)
+            alive = (alive[1], self._output(graph, [states[i] for i in outputs]))
+            halved = reduces
         if alive[1] is None:
             raise UserError(f"space {self.name!r}: the image does not reach the output")
         self._head(graph, choices, alive[1], classes)
@@ -258,65 +245,48 @@ class DeepNetsSpace(Space):
         x = add_block(graph, "stem_simple", place, (("kernel", kernel), ("pool", pool)))
         return x, x, False
 
-    def _cell(
+    def _inputs(
         self,
         graph: GraphBuilder,
-        plan: _CellPlan,
         previous: tuple[int | None, int | None],
         channels: int,
-        stride: int,
+        preprocess: bool,
         halves: bool,
-    ) -> int | None:
-        """Add one cell.
-
-        Args:
-            graph: Where to.
-            plan: What the cell consists of.
-            previous: The outputs of the cell before the last one, and of the last one; None where
-                the image does not reach.
-            channels: Of each node.
-            stride: 2 in a cell that halves the size.
-            halves: Whether the last cell halved the size.
-
-        Returns:
-            The cell's output, or None if the image does not reach it.
-        """
-        name = f"cells.{graph.cell}"
-        if plan.preprocess:
+    ) -> list[int | None]:
+        """Bring both inputs of a cell to its size; None is one that the image does not reach."""
+        if preprocess:  # 1x1 convolutions
             blocks = ("factorized_reduce" if halves else "relu_conv_bn", "relu_conv_bn")
         else:
             blocks = ("stride" if halves else "skip", "skip")
         states: list[int | None] = []
         for number, (block, source) in enumerate(zip(blocks, previous, strict=True)):
             step = 2 if block == "stride" else 1
-            place = Place(source or 0, channels, step, f"{name}.preprocess{number}")
+            place = Place(source or 0, channels, step, f"cells.{graph.cell}.preprocess{number}")
             states.append(None if source is None else add_block(graph, block, place))
+        return states
+
+    def _nodes(
+        self,
+        graph: GraphBuilder,
+        edges: list[list[tuple[str, int]]],
+        states: list[int | None],
+        channels: int,
+        stride: int,
+    ) -> None:
+        """Append a cell's nodes to its states; None is one that the image does not reach."""
         number = 0
-        for pairs in plan.edges:
+        for pairs in edges:
             reached = []
-            for settings, source in pairs:
+            for operation, source in pairs:
                 state = states[source]
-                if state is not None and settings is not None:
+                if state is not None and operation not in self._none:
                     step = stride if source < 2 else 1
-                    place = Place(state, channels, step, f"{name}._ops.{number}")
-                    reached.append(add_block(graph, settings.block, place, settings.pairs))
+                    place = Place(state, channels, step, f"cells.{graph.cell}._ops.{number}")
+                    reached.append(self.file.operations[operation].add(graph, place))
                 number += 1
             if len(reached) > 1:
-                states.append(graph.add(_SUM, *reached))
-            else:
-                states.append(reached[0] if reached else None)
-        return self._output(graph, [states[i] for i in plan.outputs])
-
-    def _plan(self, choices: Choices, cell: str) -> _CellPlan:
-        known = self.file.operations
-        return _CellPlan(
-            choices["preprocess"] == "yes",
-            [
-                [(None if op in self._none else known[op], i) for op, i in pairs]
-                for pairs in self._edges(choices, cell)
-            ],
-            self._outputs(choices),
-        )
+                reached = [graph.add(_SUM, *reached)]
+            states.append(reached[0] if reached else None)
 
     def _output(self, graph: GraphBuilder, states: list[int | None]) -> int | None:
         living = [state for state in states if state is not None]
@@ -359,13 +329,6 @@ _PAIRS = tuple((a, b) for a in (True, False) for b in (True, False))
 def _pick(rng: random.Random, options: Sequence[_Option]) -> _Option:
     """As `rng.choice`, several times faster."""
     return options[int(rng.random() * len(options))]
-
-
-def _lives(edges: list[list[int]], outputs: list[int], inputs: tuple[bool, bool]) -> bool:
-    alive = list(inputs)
-    for sources in edges:
-        alive.append(any(alive[i] for i in sources))
-    return any(alive[i] for i in outputs)
 
 
 def _range(bounds: tuple[int, int]) -> tuple[int, ...]:

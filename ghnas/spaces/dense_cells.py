@@ -14,6 +14,7 @@ from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
 from ghnas.architectures.ops import Activation, BatchNorm, Input, Sum, Zeros
 from ghnas.spaces.base import Choice, Space
+from ghnas.spaces.cells import lives
 from ghnas.spaces.files import MOST, CellSettings, SpaceFile, StrictModel
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
@@ -83,14 +84,8 @@ class DenseCellSpace(Space):
         ]
 
     def is_connected(self, choices: Choices) -> bool:
-        alive = [True]
-        for pairs in self.edges(choices):
-            alive.append(any(alive[i] and not self.is_none(op) for op, i in pairs))
-        return alive[-1]
-
-    def is_none(self, operation: str) -> bool:
-        """Whether an operation is no connection."""
-        return self.file.cell.operations[operation].block == "zeros"
+        edges = self.file.cell.connected(self.edges(choices))
+        return lives(edges, [len(edges)], [True])
 
     def format(self, choices: Choices) -> str:
         """As the benchmark writes it: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`."""
@@ -99,10 +94,11 @@ class DenseCellSpace(Space):
 
     def read(self, text: str) -> Choices:
         nodes = text.strip().split("+")
+        first = {choice.name: choice.options[0] for choice in self.choices}
         if len(nodes) != self.file.cell.nodes - 1 or not all(map(_NODE.fullmatch, nodes)):
             raise UserError(
                 f"not an architecture of space {self.name!r}, such as "
-                f"{self.format(self._first)!r}: {text[:80]!r}"
+                f"{self.format(first)!r}: {text[:80]!r}"
             )
         choices: Choices = {}
         for target, node in enumerate(nodes, start=1):
@@ -115,18 +111,10 @@ class DenseCellSpace(Space):
             choices |= {f"{source}-{target}": operation for operation, source in edges}
         return self.check(choices)
 
-    @property
-    def _first(self) -> Choices:
-        return {choice.name: choice.options[0] for choice in self.choices}
-
     def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
         choices = self.check(choices)
         skeleton = self.file.skeleton
-        if min(image_shape[1:]) < 2**skeleton.stages:
-            raise UserError(
-                f"images of {image_shape[1]}x{image_shape[2]} are too small for space "
-                f"{self.name!r} with {skeleton.stages} stages"
-            )
+        self._require_size(image_shape, 2**skeleton.stages, f"{skeleton.stages} stages")
         edges = self.edges(choices)
         graph = GraphBuilder()
         x = graph.add(Input(*image_shape), name="input")
@@ -135,7 +123,7 @@ class DenseCellSpace(Space):
         for stage in range(skeleton.stages):
             if stage:
                 channels *= 2
-                x = add_block(graph, "relu_residual", Place(x, channels, 2, _name(graph)))
+                x = add_block(graph, "relu_residual", Place(x, channels, 2, f"cells.{graph.cell}"))
                 graph.cell += 1
             for _ in range(skeleton.cells):
                 x = self._cell(graph, edges, x, channels)
@@ -148,24 +136,16 @@ class DenseCellSpace(Space):
         self, graph: GraphBuilder, edges: list[list[tuple[str, int]]], source: int, channels: int
     ) -> int:
         """Add one cell; its edges are numbered as in the benchmark's own networks."""
-        states, number = [source], 0
+        states, number, cell = [source], 0, self.file.cell
         for pairs in edges:
             connected = []
             for operation, index in pairs:
-                if not self.is_none(operation):
-                    settings = self.file.cell.operations[operation]
-                    place = Place(states[index], channels, 1, f"{_name(graph)}.layers.{number}")
-                    connected.append(add_block(graph, settings.block, place, settings.pairs))
+                if not cell.is_none(operation):
+                    name = f"cells.{graph.cell}.layers.{number}"
+                    place = Place(states[index], channels, 1, name)
+                    connected.append(cell.operations[operation].add(graph, place))
                 number += 1
-            states.append(_sum(graph, connected, source, channels))
+            if not connected:
+                connected = [graph.add(Zeros(channels), source)]
+            states.append(connected[0] if len(connected) == 1 else graph.add(Sum(), *connected))
         return states[-1]
-
-
-def _name(graph: GraphBuilder) -> str:
-    return f"cells.{graph.cell}"
-
-
-def _sum(graph: GraphBuilder, connected: list[int], source: int, channels: int) -> int:
-    if not connected:
-        return graph.add(Zeros(channels), source)
-    return connected[0] if len(connected) == 1 else graph.add(Sum(), *connected)

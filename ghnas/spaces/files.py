@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ghnas.architectures.blocks import BLOCKS, Settings, block_settings
+from ghnas.architectures.blocks import BLOCKS, Place, Settings, add_block, block_settings
+from ghnas.architectures.graph import GraphBuilder
 from ghnas.architectures.ops import ACTIVATIONS
 from ghnas.utils.errors import UserError
 
@@ -37,9 +39,12 @@ class BlockSettings(BaseModel):
         return dict(self.model_extra or {})
 
     @cached_property
-    def pairs(self) -> Settings:
-        """The same as pairs."""
+    def _pairs(self) -> Settings:
         return tuple(self.settings.items())
+
+    def add(self, graph: GraphBuilder, place: Place) -> int:
+        """Add the block to a graph; returns the index of its output."""
+        return add_block(graph, self.block, place, self._pairs)
 
     @model_validator(mode="after")
     def _known(self) -> BlockSettings:
@@ -94,6 +99,14 @@ class CellSettings(StrictModel):
         if all(settings.block == "zeros" for settings in self.operations.values()):
             raise ValueError("operations must have one besides 'zeros', which connects nothing")
         return self
+
+    def is_none(self, operation: str) -> bool:
+        """Whether an operation is no connection."""
+        return self.operations[operation].block == "zeros"
+
+    def connected(self, edges: Iterable[Iterable[tuple[str, int]]]) -> list[list[int]]:
+        """For each node the sources that it is connected to, from its (operation, source) pairs."""
+        return [[i for op, i in pairs if not self.is_none(op)] for pairs in edges]
 
 
 def _check_setting(key: str, value: Any) -> None:

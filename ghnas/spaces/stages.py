@@ -51,6 +51,12 @@ class Stage(BlockSettings):
     width: Options[Width]
     stride: Stride = 1
 
+    @property
+    def options(self) -> dict[str, list[Any]]:
+        """The values of depth, width and every setting of the block; the first is the default."""
+        settings = {key: _options(value) for key, value in self.settings.items()}
+        return {"depth": self.depth, "width": self.width} | settings
+
 
 class StageSkeleton(StrictModel):
     """The fixed part."""
@@ -79,40 +85,31 @@ class StageSpace(Space):
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        result = []
-        for number, stage in enumerate(self.file.stages):
-            options = {"depth": stage.depth, "width": stage.width} | {
-                key: value for key, value in stage.settings.items() if isinstance(value, list)
-            }
-            result += [
-                Choice(f"s{number}.{key}", tuple(values))
-                for key, values in options.items()
-                if len(values) > 1
-            ]
-        return tuple(result)
+        return tuple(
+            Choice(f"s{number}.{key}", tuple(values))
+            for number, stage in enumerate(self.file.stages)
+            for key, values in stage.options.items()
+            if len(values) > 1
+        )
 
     def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
         choices = self.check(choices)
         graph = GraphBuilder()
         x = graph.add(Input(*image_shape), name="input")
         stem = self.file.skeleton.stem
-        place = Place(x, stem.width, stem.stride, "features.0")
-        x = add_block(graph, stem.block, place, stem.pairs)
+        x = stem.add(graph, Place(x, stem.width, stem.stride, "features.0"))
         position = 1
         for number, stage in enumerate(self.file.stages):
             graph.cell = number
             chosen = {
                 key: choices.get(f"s{number}.{key}", values[0])
-                for key, values in {"depth": stage.depth, "width": stage.width}.items()
+                for key, values in stage.options.items()
             }
-            settings = {
-                key: choices.get(f"s{number}.{key}", value[0]) if isinstance(value, list) else value
-                for key, value in stage.settings.items()
-            }
-            for repeat in range(int(chosen["depth"])):
+            depth, width = int(chosen.pop("depth")), int(chosen.pop("width"))
+            for repeat in range(depth):
                 stride = stage.stride if repeat == 0 else 1
-                place = Place(x, int(chosen["width"]), stride, f"features.{position}")
-                x = add_block(graph, stage.block, place, tuple(settings.items()))
+                place = Place(x, width, stride, f"features.{position}")
+                x = add_block(graph, stage.block, place, tuple(chosen.items()))
                 position += 1
         classifier(graph, x, classes, "classifier")
         return graph.build()
