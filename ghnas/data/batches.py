@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -37,36 +38,25 @@ def random_batches(
         raise ValueError("batch_size must be 1 or more, shift and start_step 0 or more")
     if len(split) == 0:
         raise ValueError("cannot draw batches from an empty split")
-    return _random_batches(
-        split.to(device), batch_size, seed, _Normalise(mean, std, device), mirror, shift, start_step
-    )
-
-
-def _random_batches(
-    split: Split,
-    batch_size: int,
-    seed: int,
-    normalise: _Normalise,
-    mirror: bool,
-    shift: int,
-    step: int,
-) -> Iterator[Batch]:
-    device = split.labels.device
+    split, normalise = split.to(device), _normaliser(mean, std, device)
     batch_size = min(batch_size, len(split))
     steps_per_epoch = len(split) // batch_size
-    order, order_epoch = torch.empty(0, dtype=torch.int64), -1
-    while True:
-        epoch, place = divmod(step, steps_per_epoch)
-        if epoch != order_epoch:
-            order = torch.randperm(len(split), generator=_generator(seed, 0, epoch)).to(device)
-            order_epoch = epoch
-        chosen = order[place * batch_size : (place + 1) * batch_size]
-        if mirror or shift:
-            images = _moved(split.images, chosen, mirror, shift, _generator(seed, 1, step))
-        else:
-            images = split.images[chosen]
-        yield normalise(images), split.labels[chosen]
-        step += 1
+
+    def batches() -> Iterator[Batch]:
+        order, order_epoch = torch.empty(0, dtype=torch.int64), -1
+        for step in count(start_step):
+            epoch, place = divmod(step, steps_per_epoch)
+            if epoch != order_epoch:
+                order = torch.randperm(len(split), generator=_generator(seed, 0, epoch)).to(device)
+                order_epoch = epoch
+            chosen = order[place * batch_size : (place + 1) * batch_size]
+            if mirror or shift:
+                images = _moved(split.images, chosen, mirror, shift, _generator(seed, 1, step))
+            else:
+                images = split.images[chosen]
+            yield normalise(images), split.labels[chosen]
+
+    return batches()
 
 
 def evaluation_batches(
@@ -88,7 +78,7 @@ def evaluation_batches(
     if len(split) == 0:
         return []
     order = torch.from_numpy(mixed_order(split.labels.cpu().numpy()))
-    normalise = _Normalise(mean, std, device)
+    normalise = _normaliser(mean, std, device)
     batches = []
     for indices in order.tensor_split(-(-len(order) // batch_size)):
         part = split.select(indices.to(split.labels.device)).to(device)
@@ -96,20 +86,18 @@ def evaluation_batches(
     return batches
 
 
-class _Normalise:
+def _normaliser(
+    mean: Sequence[float], std: Sequence[float], device: torch.device | str
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """uint8 images (B, C, H, W) -> (images / 255 - mean) / std, float32 in channels_last."""
+    middle, spread = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+    scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
+    offset = (middle / spread).float().view(1, -1, 1, 1).to(device)
 
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], device: torch.device | str
-    ) -> None:
-        middle = torch.tensor(mean, dtype=torch.float64)
-        spread = torch.tensor(std, dtype=torch.float64)
-        self._scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
-        self._offset = (middle / spread).float().view(1, -1, 1, 1).to(device)
+    def normalise(images: torch.Tensor) -> torch.Tensor:
+        return images.to(torch.float32, memory_format=torch.channels_last) * scale - offset
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        values = images.to(torch.float32, memory_format=torch.channels_last)
-        return values * self._scale - self._offset
+    return normalise
 
 
 def _generator(seed: int, stream: int, step: int) -> torch.Generator:

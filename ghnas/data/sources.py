@@ -139,7 +139,8 @@ def _load_digitscapes(options: _Options) -> ImageData:
     train = _limited(make("train"), options)
     classes = tuple(str(digit) for digit in range(10))
     test = remember(lambda: make("test"))
-    return _data_set(EMBEDDED, classes, train, make("validation"), test, mirror=False)
+    statistics = channel_statistics(train.images)
+    return ImageData(EMBEDDED, classes, train, make("validation"), test, *statistics, mirror=False)
 
 
 def _load_cifar10(cache: Path, options: _Options) -> ImageData:
@@ -155,7 +156,8 @@ def _load_cifar10(cache: Path, options: _Options) -> ImageData:
 
     train = _resized(train.images, train.labels, options.image_size)
     validation = _resized(validation.images, validation.labels, options.image_size)
-    return _data_set("cifar10", classes, train, validation, test, mirror=True)
+    statistics = channel_statistics(train.images)
+    return ImageData("cifar10", classes, train, validation, test, *statistics, mirror=True)
 
 
 def _torchvision_cifar10(cache: Path, train: bool) -> tuple[Split, tuple[str, ...]]:
@@ -182,19 +184,6 @@ def _limited(train: Split, options: _Options) -> Split:
 def _resized(images: torch.Tensor, labels: torch.Tensor, image_size: int | None) -> Split:
     """A split of the uint8 images, averaged down (or blown up) to image_size if one is given."""
     return Split(images if image_size is None else resize(images, image_size), labels)
-
-
-def _data_set(
-    name: str,
-    classes: tuple[str, ...],
-    train: Split,
-    validation: Split,
-    load_test: Callable[[], Split],
-    *,
-    mirror: bool,
-) -> ImageData:
-    mean, std = channel_statistics(train.images)
-    return ImageData(name, classes, train, validation, load_test, mean, std, mirror)
 
 
 # ------------------------------------------------------------------ folders of images
@@ -372,8 +361,10 @@ def _decoded(
         _check_part(folder, "test", coded, len(classes))
         return decode(coded, size, options.progress, 0, len(coded))
 
-    name = folder.resolve().name
-    return _data_set(name, classes, train_split, validation_split, load_test, mirror=True)
+    name, statistics = folder.resolve().name, channel_statistics(train_split.images)
+    return ImageData(
+        name, classes, train_split, validation_split, load_test, *statistics, mirror=True
+    )
 
 
 def _same(coded: Coded) -> Coded:

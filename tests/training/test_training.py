@@ -113,7 +113,7 @@ def gradients(rank: int, ranks: int, made: Job, folder: Path) -> None:
     ghn, settings = GHN(CONFIG), made.settings
     members = range(settings.meta_batch)[rank::ranks]
     shape = made.data.image_shape
-    metas = MetaBatches(made.space, shape, CONFIG, 0, members, False, made.space.sample)
+    metas = MetaBatches(shape, CONFIG, 0, members, False, made.space.sample)
     batches = random_batches(
         made.data.train, settings.batch_size, seed=0, device=CPU, mean=made.data.mean,
         std=made.data.std,

@@ -146,7 +146,8 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
     schedule = rate_schedule(optimizer, settings.steps)
     averaged = AveragedModel(ghn)  # Izmailov et al., "Averaging Weights ...", UAI 2018
     path = job.output.with_name(job.output.name + ".state")
-    state = TrainingState(path, _identity(job, origin), ghn, averaged, optimizer, schedule)
+    parts = {"ghn": ghn, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    state = TrainingState(path, _identity(job, origin), parts)
     start, history = state.restore()
     graphs = held_out_graphs(job.space, job.data, settings)
     meter = _Meter(settings, start, history)
@@ -233,15 +234,8 @@ def _steps(
     settings, data, device = job.settings, job.data, job.device
     members = range(settings.meta_batch)[rank::ranks]
     on_gpu = device.type == "cuda"
-    metas = MetaBatches(
-        job.space,
-        data.image_shape,
-        job.config,
-        settings.seed,
-        members,
-        together=on_gpu,
-        draw=job.architectures.draw if job.architectures else job.space.sample,
-    )
+    draw = job.architectures.draw if job.architectures else job.space.sample
+    metas = MetaBatches(data.image_shape, job.config, settings.seed, members, on_gpu, draw)
     loader = DataLoader(
         metas,
         batch_size=None,
@@ -260,9 +254,8 @@ def _steps(
         shift=settings.shift,
         start_step=start,
     )
-    for step, meta, (batch, labels) in zip(
-        range(start, settings.steps), loader, images, strict=False
-    ):
+    steps = range(start, settings.steps)
+    for step, meta, (batch, labels) in zip(steps, loader, images, strict=False):
         yield step, meta, batch, labels
 
 
@@ -334,31 +327,12 @@ class _Meter:
         accuracy = float(accuracies.mean())
         now = time.monotonic()
         rate = (step - self._last) / max(now - self._since, 1e-9)
-        progress = TrainProgress(
-            step,
-            self.settings.steps,
-            loss,
-            accuracy,
-            held_out,
-            now - self._begin,
-            rate,
-            learning_rate,
-        )
+        seconds, steps = now - self._begin, self.settings.steps
         self._results, self._last, self._since = [], step, now
         if held_out is not None:
-            self.history.append(
-                {
-                    "step": step,
-                    "loss": _rounded(loss),
-                    "accuracy": _rounded(accuracy),
-                    "held_out": _rounded(held_out),
-                }
-            )
-        return progress
-
-
-def _rounded(value: float) -> float:
-    return round(value, 5) if math.isfinite(value) else value
+            values = {"loss": loss, "accuracy": accuracy, "held_out": held_out}
+            self.history.append({"step": step} | {key: round(v, 5) for key, v in values.items()})
+        return TrainProgress(step, steps, loss, accuracy, held_out, seconds, rate, learning_rate)
 
 
 def _identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:

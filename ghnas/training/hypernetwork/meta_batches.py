@@ -41,11 +41,11 @@ class MetaBatch:
         return self.plan.run(weights, images)
 
 
+@dataclass
 class MetaBatches(Dataset[MetaBatch]):
     """The architectures of every step; each is a function of seed, step and index alone.
 
     Args:
-        space: Where they are drawn from.
         image_shape: (C, H, W).
         config: Of the hypernetwork; its classes are the networks'.
         seed: Of the training.
@@ -54,23 +54,12 @@ class MetaBatches(Dataset[MetaBatch]):
         draw: Draws an architecture of the space.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        image_shape: tuple[int, ...],
-        config: GHNConfig,
-        seed: int,
-        members: Sequence[int],
-        together: bool,
-        draw: Callable[[random.Random], Architecture],
-    ) -> None:
-        self.space = space
-        self.image_shape = image_shape
-        self.config = config
-        self.seed = seed
-        self.members = members
-        self.together = together
-        self.draw = draw
+    image_shape: tuple[int, ...]
+    config: GHNConfig
+    seed: int
+    members: Sequence[int]
+    together: bool
+    draw: Callable[[random.Random], Architecture]
 
     def __getitem__(self, step: int) -> MetaBatch:
         graphs = []

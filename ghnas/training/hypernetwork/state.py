@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,19 @@ from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically
 
 
+@dataclass(frozen=True)
 class TrainingState:
     """The file from which an interrupted training goes on.
 
     Args:
         path: The file.
         identity: What must agree for a training to go on.
-        ghn, averaged, optimizer, schedule: What is kept, by their `state_dict`.
+        parts: What is kept, by their `state_dict`; one is the hypernetwork `ghn`.
     """
 
-    def __init__(
-        self, path: Path, identity: dict[str, object], ghn: Any, averaged: Any, optimizer: Any,
-        schedule: Any,
-    ) -> None:  # fmt: skip
-        self.path = path
-        self.identity = identity
-        self.parts = {
-            "ghn": ghn, "averaged": averaged, "optimizer": optimizer, "schedule": schedule,
-        }  # fmt: skip
+    path: Path
+    identity: dict[str, object]
+    parts: dict[str, Any]
 
     def save(self, step: int, history: list[dict[str, float]]) -> None:
         """Write the file after so many steps."""
