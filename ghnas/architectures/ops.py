@@ -115,6 +115,7 @@ class Conv(Weighted, kind="conv"):
 
     @property
     def padding(self) -> int:
+        """Rows and columns of zeros on every side."""
         return self.dilation * (self.kernel - 1) // 2
 
     def output_shape(self, *inputs: Shape) -> Shape:

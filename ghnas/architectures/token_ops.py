@@ -52,6 +52,7 @@ class Patches(Weighted, kind="patches", primitive="conv"):
 
     @property
     def padding(self) -> int:
+        """Rows and columns of zeros on every side."""
         return int(self.size < 4)
 
     def output_shape(self, *inputs: Shape) -> Shape:

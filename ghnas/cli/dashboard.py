@@ -53,7 +53,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are nobody's business."""
+        """Print nothing for a request."""
 
 
 def make_dashboard(storage: str, host: str, port: int) -> WSGIServer:

@@ -1,4 +1,4 @@
-"""`ghnas spaces`, `ghnas show` and `ghnas runs`: what there is."""
+"""`ghnas spaces`, `ghnas show` and `ghnas runs`: search spaces, architectures and past runs."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def fitting(
 
 @contextmanager
 def _optional(out: Console, optional: bool) -> Iterator[None]:
-    """Go on without a hypernetwork that nobody asked for, and say so."""
+    """Go on without a hypernetwork if `--methods` did not ask for one, and say so."""
     try:
         yield
     except UserError as error:

@@ -122,7 +122,7 @@ def search(
         int | None,
         options.number_option(
             "--refine",
-            "After the search, train the N best for a moment and order them by their loss.",
+            "After the search, give the N best a short training and order them by their loss.",
             show_default="none",
         ),
     ] = None,
@@ -319,7 +319,7 @@ def _train_short_list(
     steps: int,
     cells: int | None,
 ) -> None:
-    """Train the best candidates for a moment, with a meter."""
+    """Give the best candidates a short training, with a meter."""
     from ghnas.engine.stages.short_list import short_list_job, train_short_list
     from ghnas.reports.tables import describe_skeleton
 

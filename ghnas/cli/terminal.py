@@ -46,7 +46,7 @@ def say(out: Console, text: str) -> None:
 
 
 class Meter(Protocol):
-    """Shows how far something is."""
+    """Shows the progress of a piece of work."""
 
     def update(self, done: int, total: int, note: str = "", rate: float | None = None) -> None:
         """Say that `done` of `total` are finished, lately `rate` of them a second."""

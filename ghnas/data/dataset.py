@@ -88,6 +88,7 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     @property

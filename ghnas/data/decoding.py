@@ -37,6 +37,7 @@ class Coded:
         return len(self.labels)
 
     def select(self, indices: Integers) -> Coded:
+        """The images at the indices, int64 (n,), in their order."""
         images, names = [self.images[i] for i in indices], [self.names[i] for i in indices]
         return Coded(images, names, self.labels[indices])
 

@@ -244,7 +244,7 @@ class Loop:
         self.meter.show()
 
     def _finish(self, trials: Sequence[Trial]) -> None:
-        """A whole batch is evaluated: tell the sampler."""
+        """Tell the sampler of a batch that is evaluated as a whole."""
         for trial in trials:
             self.first.setdefault(trial.hash, trial)
         self.plan.sampler.tell([trial.scored for trial in trials if trial.values])

@@ -39,7 +39,7 @@ class Sources(BaseModel):
 
 
 class ShortList(BaseModel):
-    """The best so many candidates, which are trained for a moment after the search.
+    """How many of the best candidates have a short training after the search, and which.
 
     Args:
         count: How many; see `ghnas.engine.stages.short_list`.
@@ -74,7 +74,7 @@ class Manifest(BaseModel):
         max_parameters: Most parameters of a candidate, None: no limit.
         max_flops: Most multiply-adds x 2, for one image.
         sources: Where images and hypernetwork are found again.
-        short_list: What is trained for a moment afterwards.
+        short_list: Which candidates have a short training afterwards.
         storage: URL of Optuna's database, None for a journal in the run's folder.
         versions: Of the packages that the result depends on.
         device: Where candidates were evaluated.

@@ -103,7 +103,7 @@ class Objective(Protocol):
         """Give up the evaluation that is under way, if any."""
 
 
-class FunctionObjective:
+class FunctionObjective(Objective):
     """A function of an architecture as an objective.
 
     What it raises fails the candidate's trial, not the search.
@@ -163,7 +163,7 @@ class FunctionObjective:
         return Outcome(values)
 
 
-class ZeroShot:
+class ZeroShot(Objective):
     """Scores candidates with predicted weights on validation images, without training.
 
     Source: Knyazev et al., "Parameter Prediction for Unseen Deep Architectures" (NeurIPS 2021,

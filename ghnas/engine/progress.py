@@ -69,7 +69,7 @@ class Meter:
         self._marks: deque[tuple[float, int]] = deque()
 
     def count(self, trial: Trial) -> None:
-        """A trial was recorded."""
+        """Count a trial that was recorded."""
         self.done += 1
         self.duplicates += trial.duplicate_of is not None
         if trial.accuracy is not None:
@@ -79,7 +79,7 @@ class Meter:
             self.best = value if self.best is None else self._better(value, self.best)
 
     def finish(self) -> None:
-        """The search was interrupted."""
+        """Report that the search was interrupted."""
         self.finishing = True
         self.show()
 

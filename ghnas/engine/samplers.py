@@ -39,13 +39,13 @@ class Sampler(Protocol):
     """Candidates that are best asked for together."""
 
     def ask(self, count: int, rng: random.Random) -> list[Architecture]:
-        """So many candidates that connect image and output.
+        """Propose `count` candidates that connect image and output.
 
         Called again in the same batch for those that break a limit or are not new.
         """
 
     def tell(self, results: Sequence[Architecture]) -> None:
-        """The architectures of one whole batch with their values, in the order of asking."""
+        """Learn from a whole batch: its architectures with their values, in the order of asking."""
 
 
 Factory = Callable[[Space, Directions], Sampler]
@@ -97,7 +97,7 @@ def check_sampler(name: str) -> None:
 
 
 @register("random")
-class RandomSearch:
+class RandomSearch(Sampler):
     """Uniform over each choice."""
 
     learns, repeatable, batch_size = False, True, BATCH
@@ -113,7 +113,7 @@ class RandomSearch:
 
 
 @register("evolution")
-class Evolution:
+class Evolution(Sampler):
     """Regularised evolution (Real et al., AAAI 2019).
 
     The population is the latest candidates; a child is the best of `tournament` random ones with
@@ -150,7 +150,7 @@ class Evolution:
         return contest[best]
 
 
-class OptunaSampler:
+class OptunaSampler(Sampler):
     """Any of Optuna's samplers, on a study in memory.
 
     The study of a run is not used: it may be a database, and candidates would depend on when it
@@ -164,7 +164,7 @@ class OptunaSampler:
 
     learns, repeatable, batch_size = True, False, 1
     tries = 10
-    """Candidates without a path from image to output that are put up with for one that has it."""
+    """Proposals for a candidate; if none connects image and output, a random one is taken."""
 
     def __init__(
         self, space: Space, directions: Directions, sampler: BaseSampler | None = None

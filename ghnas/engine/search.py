@@ -249,7 +249,7 @@ def new_manifest(
         space: For the objective's images.
         objective: What to optimise.
         sources: Where the images and the hypernetwork are found again.
-        short_list: What is trained for a moment afterwards.
+        short_list: Which candidates have a short training afterwards.
         space_name: What the user called the space; default: its name.
 
     Others as in `search`.

@@ -19,7 +19,7 @@ class Wire:
 
     Args:
         source: Position of the earlier part.
-        label: The operations on the way, separated by commas; empty where there are none.
+        label: The operations between the two, separated by commas; empty where there are none.
     """
 
     source: int

@@ -174,7 +174,7 @@ class DeepNetsSpace(Space):
         return last
 
     def _cells_that_live(self, choices: Choices) -> dict[str, dict[tuple[bool, bool], bool]]:
-        """For each cell whether its output lives, by whether its two inputs do."""
+        """For each cell whether its output depends on the image, by whether its two inputs do."""
         outputs = self._outputs(choices)
         result = {}
         for cell in CELLS:

@@ -34,7 +34,7 @@ class Workers(Generic[Result]):
 
     Processes and not threads, which would wait for Python's lock between small operations. A
     single worker works in this process, also with one torch thread: results do not depend on the
-    number of workers. The processes are deaf to Ctrl-C, which is this process's to answer; `close`
+    number of workers. The processes ignore Ctrl-C, which is this process's to answer; `close`
     ends them at once, and so does the end of this process.
 
     Args:
@@ -195,7 +195,7 @@ def _call(*task: Any) -> Any:
 
 
 def become_worker() -> None:
-    """One torch thread, deaf to Ctrl-C, which is the parent's to answer, and ended with it."""
+    """Use one torch thread, ignore Ctrl-C, which the parent answers, and end with the parent."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":

@@ -73,7 +73,7 @@ STATISTICS: dict[str, Statistic] = {
     "regret_1": regret(1),
     "regret_5": regret(5),
 }
-"""What is told of every score. Equal scores are in the order in which they are given."""
+"""The statistics of every score. Equal scores are in the order in which they are given."""
 
 
 def evaluate(

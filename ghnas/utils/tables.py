@@ -64,7 +64,7 @@ class RowFile:
         self.rows += new
 
     def sort(self, key: Callable[[Row], Any]) -> None:
-        """Put the rows in order, for what was finished first is a matter of chance."""
+        """Put the rows in order, which must not depend on what was finished first."""
         ordered = sorted(self.rows, key=key)
         if ordered != self.rows:
             write_atomically(self.path, ",".join(self.columns) + "\n" + self._text(ordered))

@@ -33,7 +33,7 @@ class Traced:
     sizes_only: ClassVar[bool] = False
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """Not known: a trace computes no sizes."""
+        """Not known, since a trace computes no sizes."""
         return ()
 
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
@@ -41,11 +41,11 @@ class Traced:
         return dict(self.parameters)
 
     def feature_shape(self, *inputs: Shape) -> Shape | None:
-        """As given."""
+        """The shape that the trace found."""
         return self.feature
 
     def flops(self, inputs: tuple[Shape, ...], output: Shape) -> int:
-        """Not known: a trace computes no sizes."""
+        """Not known, since a trace computes no sizes."""
         return 0
 
 
@@ -112,6 +112,7 @@ class Building:
         parameters: Iterable[tuple[str, Shape]] = (),
         feature: Shape | None = None,
     ) -> Sources:
+        """Append a node that reads the sources, and return it as the source of its readers."""
         op = Traced(kind, primitive, tuple(parameters), feature)
         shapes = tuple(self.nodes[i].shape for i in sources)
         spec = Specification(op, shapes, (), op.parameters, feature, 0, primitive, False)
@@ -152,7 +153,7 @@ class Building:
         return self.parameters("parameter", "pos_enc", [name], (), grid)
 
     def settled(self, value: Value) -> Value:
-        """A value in which a bare parameter became a node."""
+        """The value, as a node if it was a parameter that has none yet."""
         return Value(self.source(value.parameter)) if value.parameter else value
 
     def joined(self, kind: str, primitive: str, inputs: Iterable[Value]) -> Sources:
@@ -172,9 +173,10 @@ class Building:
 
 
 def is_vector(shape: Shape) -> bool:
-    """At most one dimension is larger than one."""
+    """Whether at most one dimension is larger than one."""
     return math.prod(shape) == max(shape, default=1)
 
 
 def union(values: Iterable[Value]) -> Sources:
+    """The sources of all values, each once."""
     return tuple(dict.fromkeys(index for value in values for index in value.sources))

@@ -1,1 +1,1 @@
-"""What a run does after its search: a short list trained for a moment, fine-tuning."""
+"""What a run does after its search: the short training of a short list, and fine-tuning."""

@@ -185,7 +185,7 @@ class _Desk:
         self._trials: dict[int, optuna.trial.Trial] = {}
 
     def count(self, index: int, history: History) -> None:
-        """Told of a task's epochs after each; an earlier call may have done the first ones."""
+        """Note another epoch of a task; an earlier call may have done the first ones."""
         self.done[index] = len(history)
         if index not in self._trials:
             self._trials[index] = self._running(index) or self._begin(index)
@@ -199,12 +199,12 @@ class _Desk:
         )  # fmt: skip
 
     def end(self, index: int, result: Trained) -> None:
-        """Told of a task's result."""
+        """Keep the result of a task that has ended."""
         self.results[index] = result
         self.study.tell(self._trials[index], result.validation)
 
     def skip(self, index: int, result: Trained) -> None:
-        """Told of a result that an earlier call wrote, perhaps without telling the study."""
+        """Keep a result that an earlier call wrote; the study may not have it yet."""
         self.results[index] = result
         self.done[index] = len(result.history)
         if trial := self._running(index):

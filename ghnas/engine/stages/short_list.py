@@ -1,4 +1,4 @@
-"""The second stage of a search: its best candidates, trained for a moment and ordered by that.
+"""The second stage of a search: its best candidates, given a short training and ordered by it.
 
 A zero-shot score sees a small network at one point; a short training at full depth sees how fast
 the architecture learns. It costs as much as hundreds of zero-shot scores, so that only a short
@@ -78,7 +78,7 @@ class RefineJob:
 def short_list_job(
     run: Run, objective: ZeroShot, steps: int = SHORT_TRAINING_STEPS, cells: int | None = None
 ) -> RefineJob:
-    """How the best candidates of a run are trained for a moment.
+    """The short training of the best candidates of a run.
 
     Args:
         run: A zero-shot run.
