@@ -1,11 +1,13 @@
-"""What is written for readers: docstrings of every public name."""
+"""What is written for readers: docstrings of every public name, and examples that run."""
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -48,3 +50,24 @@ def test_public_names_have_docstrings(name: str) -> None:
         assert not value.__doc__.startswith(f"{item}("), f"{item}: only what dataclass wrote"
         if inspect.isclass(value):
             assert not list(undocumented(value)), item
+
+
+EXAMPLES = [name for name in MODULES if ">>>" in inspect.getsource(importlib.import_module(name))]
+
+
+@pytest.mark.parametrize("name", ["ghnas", *EXAMPLES])
+def test_examples_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ghnas.engine import samplers
+
+    monkeypatch.setattr(samplers, "SAMPLERS", dict(samplers.SAMPLERS))  # an example adds one
+    monkeypatch.chdir(tmp_path)
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.attempted
+    assert not results.failed
+
+
+@pytest.mark.parametrize("name", ghnas.__all__)
+def test_public_names_have_an_example(name: str) -> None:
+    value = getattr(ghnas, name)
+    module = importlib.import_module(value.__module__)
+    assert any(item.examples for item in doctest.DocTestFinder().find(value, name, module))

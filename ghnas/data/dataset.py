@@ -75,6 +75,12 @@ class ImageData:
             see `normalised_with`.
         std: The same for the standard deviation.
         mirror: Whether training may mirror images left-right (not for digits or letters).
+
+    Example:
+        >>> import ghnas
+        >>> data = ghnas.load_data("embedded", train_limit=500)
+        >>> (data.num_classes, data.train.images.shape)
+        (10, torch.Size([500, 3, 16, 16]))
     """
 
     name: str

@@ -56,8 +56,14 @@ def register(name: str) -> Callable[[Factory], Factory]:
     """Make a sampler known by a name.
 
     Example:
-        >>> @register("first")
-        ... def first(space, directions): ...
+        >>> @register("small")
+        ... class Small(RandomSearch):
+        ...     def ask(self, count, rng):  # the smallest of ten random architectures
+        ...         tens = [[self.space.sample(rng) for _ in range(10)] for _ in range(count)]
+        ...         return [min(ten, key=lambda item: item.parameters) for ten in tens]
+        >>> from ghnas import load_space, search
+        >>> len(search(load_space("darts"), lambda item: 0.0, budget=3, sampler="small").trials)
+        3
     """
 
     def add(factory: Factory) -> Factory:

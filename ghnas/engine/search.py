@@ -42,6 +42,13 @@ class Study(optuna.Study):
     Attributes:
         path: The run's folder; None if the search was kept in memory.
         space: The search space, for the objective's images.
+
+    Example:
+        >>> import ghnas
+        >>> space = ghnas.load_space("nasbench201")
+        >>> study = ghnas.search(space, lambda architecture: -architecture.flops, budget=10)
+        >>> study.best_value == study.best(1)[0].values[0]
+        True
     """
 
     def __init__(

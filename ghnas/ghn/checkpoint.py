@@ -26,7 +26,19 @@ FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
 class GHNMismatchWarning(UserNote):
-    """A hypernetwork is used for networks or images that it was not trained for."""
+    """A hypernetwork is used for networks or images that it was not trained for.
+
+    Example:
+        >>> import warnings
+        >>> import ghnas
+        >>> ghn, data = ghnas.load_ghn("darts-embedded"), ghnas.load_data("embedded")
+        >>> deeper = ghnas.load_space("darts").with_skeleton(cells=8)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     trained = ghnas.ZeroShot(ghn, data).space_for(deeper)
+        >>> str(caught[0].message).partition(":")[0]
+        'the hypernetwork was trained for cells 5, these networks have cells 8'
+    """
 
 
 def list_ghns() -> dict[str, Path]:

@@ -43,7 +43,13 @@ def _folders() -> list[Path]:
 
 
 def list_spaces() -> dict[str, Path]:
-    """The spaces that ship with the package, by name."""
+    """The files of the spaces that ship with the package, by name.
+
+    Example:
+        >>> import ghnas
+        >>> list(ghnas.list_spaces())
+        ['darts', 'deepnets1m', 'mobile', 'nasbench201']
+    """
     found = {path.stem: path for folder in _folders() for path in folder.glob("*.yaml")}
     return dict(sorted(found.items()))
 

@@ -50,6 +50,14 @@ class TrainedNetwork:
         history: Of each epoch its number `epoch`, mean training `loss` in nats, `validation`
             accuracy in [0, 1] and `seconds`.
         path: The folder that was written, for `ghnas.load`; None if none was.
+
+    Example:
+        >>> import ghnas
+        >>> data = ghnas.load_data("embedded", train_limit=64)
+        >>> space = ghnas.load_space("darts").with_skeleton(cells=1, channels=2)
+        >>> trained = ghnas.finetune(space.sample(seed=0), data, epochs=1)
+        >>> trained.history[-1]["validation"] == trained.validation
+        True
     """
 
     network: Network
@@ -104,9 +112,8 @@ def finetune(
             small, or the folder holds another training.
 
     Example:
-        >>> import dataclasses, ghnas
-        >>> data = ghnas.load_data("embedded")
-        >>> data = dataclasses.replace(data, train=data.train.take(256))  # a minute less
+        >>> import ghnas
+        >>> data = ghnas.load_data("embedded", train_limit=256)  # a few, to be quick
         >>> architecture = ghnas.load_space("darts").sample(seed=0)
         >>> ghn = ghnas.load_ghn("darts-embedded")
         >>> trained = ghnas.finetune(architecture, data, ghn=ghn, epochs=1)

@@ -66,6 +66,16 @@ def load(path: str | PathLike[str]) -> Network:
 
     Raises:
         UserError: If there is none, or it is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> import ghnas, torch
+        >>> data = ghnas.load_data("embedded", train_limit=64)
+        >>> space = ghnas.load_space("darts").with_skeleton(cells=1, channels=2)
+        >>> folder = tempfile.mkdtemp()
+        >>> trained = ghnas.finetune(space.sample(seed=0), data, epochs=1, path=folder)
+        >>> ghnas.load(folder)(torch.zeros(1, 3, 16, 16)).shape  # zero: the images' mean
+        torch.Size([1, 10])
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
 import pickle
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset, TensorDataset
 
-from ghnas.data import ImageData, dataset, sources
+from ghnas.data import ImageData
 from ghnas.utils.errors import DataError
 
 NAMES = ("cat", "dog")
@@ -91,10 +89,3 @@ def test_class_names() -> None:
     for names in ((), ("a",), ("a", "a"), "ab"):
         with pytest.raises(DataError, match="two or more different"):
             ImageData.from_datasets(GOOD, GOOD, classes=names)
-
-
-@pytest.mark.parametrize("module", [dataset, sources])
-def test_examples_run(module: ModuleType) -> None:
-    results = doctest.testmod(module)
-    assert results.attempted
-    assert results.failed == 0

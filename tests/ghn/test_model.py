@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import random
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -20,7 +18,6 @@ from torch import nn
 from ghnas.architectures.genotypes import parse_genotype
 from ghnas.architectures.network import forward
 from ghnas.data import load_data
-from ghnas.ghn import checkpoint, model
 from ghnas.ghn.checkpoint import (
     GHNMismatchWarning,
     check_ghn,
@@ -245,10 +242,3 @@ def test_networks_without_vectors_or_matrices(network: nn.Module, decoder: str) 
         key: value.shape for key, value in network.named_parameters()
     }
     assert all(value.isfinite().all() for value in predicted.values())
-
-
-@pytest.mark.parametrize("module", [checkpoint, model])
-def test_examples_run(module: ModuleType) -> None:
-    results = doctest.testmod(module)
-    assert results.attempted
-    assert results.failed == 0

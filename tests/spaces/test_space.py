@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
 import random
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from searching import DARTS_V2
 
 from ghnas.architectures.genotypes import format_genotype, parse_genotype
 from ghnas.architectures.network import Network
-from ghnas.spaces import base, list_spaces, load_space, parse_space, read_space_file, registry
+from ghnas.spaces import list_spaces, load_space, parse_space, read_space_file
 from ghnas.utils.errors import UserError
 
 SHAPE = (3, 16, 16)
@@ -208,13 +206,6 @@ def test_a_space_whose_rules_nothing_meets_says_so() -> None:
     space = parse_space(yaml.safe_dump(content), "mine.yaml")
     with pytest.raises(UserError, match="of 10,000 random architectures none connects"):
         space.sample(0)
-
-
-@pytest.mark.parametrize("module", [base, registry], ids=["base", "registry"])
-def test_examples_run(module: ModuleType) -> None:
-    results = doctest.testmod(module)
-    assert results.attempted > 0
-    assert results.failed == 0
 
 
 def test_images_that_are_too_small() -> None:
