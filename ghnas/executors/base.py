@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
@@ -32,3 +34,56 @@ class Executor(Protocol):
         Returns:
             (networks, B, classes).
         """
+
+    def losses(
+        self,
+        graphs: Sequence[Graph],
+        weights: Sequence[Parameters],
+        images: Tensor,
+        labels: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of every network, with gradients with respect to its weights.
+
+        Args:
+            graphs: As in `run`, as the two that follow.
+            labels: (B,), the same for all.
+
+        Returns:
+            The mean over the images in nats, (networks,), and logits (networks, B, classes)
+            without gradients.
+        """
+
+
+class FlatParameters(Mapping[str, Tensor]):
+    """A network's parameters by name as views of one vector, for training.
+
+    Args:
+        graph: The architecture.
+        flat: All parameters, in the order of the graph's.
+    """
+
+    def __init__(self, graph: Graph, flat: Tensor) -> None:
+        self.flat = flat
+        self._shapes = graph.parameters
+
+    @classmethod
+    def copied(cls, graph: Graph, parameters: Parameters) -> FlatParameters:
+        """A copy of given parameters, a leaf that wants gradients."""
+        with torch.no_grad():
+            flat = torch.cat([parameters[name].reshape(-1) for name in graph.parameters])
+        return cls(graph, flat.clone().requires_grad_())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.as_dict()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """All views; cheaper than one after the other."""
+        parts = self.flat.split([math.prod(shape) for shape in self._shapes.values()])
+        items = zip(self._shapes.items(), parts, strict=True)
+        return {name: part.view(shape) for (name, shape), part in items}

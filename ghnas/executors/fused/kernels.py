@@ -43,9 +43,15 @@ def _cache_folder() -> Path:
 _FOLDER = _cache_folder()
 
 
-def are_compiled() -> bool:
-    """Whether the kernels were compiled before on this machine; else it takes some 20 seconds."""
-    return any(_FOLDER.glob("**/steps.execute-*.nbi"))  # compiled last, after what it calls
+def are_compiled(loop: str = "execute") -> bool:
+    """Whether a loop over steps and its kernels were compiled before on this machine; else it
+    takes some 20 seconds."""
+    return any(_FOLDER.glob(f"**/*.{loop}-*.nbi"))  # compiled last, after what it calls
+
+
+def can_be_kept(function: Callable[..., Any]) -> bool:
+    """Whether what `compiled` returned is kept on disk."""
+    return cast(Any, function).stats.cache_path is not None
 
 
 def compiled(function: _Function) -> _Function:
@@ -167,7 +173,7 @@ def _tap(a: Floats, w: np.float32, out: Floats, first: bool) -> None:
 
 
 @compiled
-def _correlate(x: Floats, pitch: int, step: int, kernel: int, weight: Floats, out: Floats) -> None:
+def correlate(x: Floats, pitch: int, step: int, kernel: int, weight: Floats, out: Floats) -> None:
     """out[i] = sum of weight[r, s] * x[r * pitch + s * step + i] over a square kernel."""
     if kernel == 3:
         _taps_3x3(x, x[pitch:], x[2 * pitch :], step, weight, out)
@@ -213,17 +219,18 @@ def depthwise(
         lines = plane[i * stride * pitch :]
         if stride == 1:
             line = out[i * row : (i + 1) * row]
-            _correlate(lines, dilation * pitch, step, kernel, weight, line)
+            correlate(lines, dilation * pitch, step, kernel, weight, line)
             continue
         for j in range(width):
             start = i * row + j * images
             part = out[start : start + images]
             begin = lines[j * stride * images :]
-            _correlate(begin, dilation * pitch, step, kernel, weight, part)
+            correlate(begin, dilation * pitch, step, kernel, weight, part)
 
 
 @compiled
-def _combine(x: Floats, out: Floats, maximum: bool) -> None:
+def combine(x: Floats, out: Floats, maximum: bool) -> None:
+    """out = the maximum of both, or their sum."""
     if maximum:
         for i in range(len(out)):
             out[i] = np.maximum(out[i], x[i])
@@ -258,19 +265,19 @@ def pool(
         first = i * stride * pitch
         line[:] = plane[first : first + pitch]
         for r in range(1, kernel):
-            _combine(plane[first + r * pitch :], line, maximum)
+            combine(plane[first + r * pitch :], line, maximum)
         target = out[i * row : (i + 1) * row]
         if stride == 1:
             target[:] = line[:row]
             for s in range(1, kernel):
-                _combine(line[s * images :], target, maximum)
+                combine(line[s * images :], target, maximum)
             continue
         for j in range(width):
             part = target[j * images : (j + 1) * images]
             begin = line[j * stride * images :]
             part[:] = begin[:images]
             for s in range(1, kernel):
-                _combine(begin[s * images :], part, maximum)
+                combine(begin[s * images :], part, maximum)
 
 
 @compiled

@@ -7,12 +7,9 @@ input's, and whoever reads them scales, shifts and activates as it reads.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
-
-import numpy as np
 
 from ghnas.architectures.graph import Graph, Node
 from ghnas.architectures.ops import (
@@ -30,6 +27,7 @@ from ghnas.architectures.ops import (
     Sum,
     Zeros,
 )
+from ghnas.executors.fused.draft import Draft, place
 from ghnas.executors.fused.kernels import BLOCK, HARDSWISH, RELU, RELU6
 from ghnas.executors.fused.program import (
     ADD,
@@ -38,19 +36,16 @@ from ghnas.executors.fused.program import (
     COPY,
     DENSE,
     DEPTHWISE,
-    FIELDS,
     FILL,
     MAX_POOL,
     MEAN,
     MOMENTS,
     NORMALISE,
-    STEP,
     Program,
+    Step,
     rounded,
 )
 
-_TENSORS = tuple(FIELDS.index(name) for name in ("source", "second", "target"))
-_TARGET = FIELDS.index("target")
 _ACTIVATIONS = {"relu": RELU, "relu6": RELU6, "hardswish": HARDSWISH}
 
 
@@ -89,6 +84,16 @@ def lower(graph: Graph) -> Program:
     Raises:
         Unsupported: If the graph has an operation without a kernel.
     """
+    made = draft(graph)
+    return made.program(*place(made.sizes, made.lifetimes(), len(made.steps)))
+
+
+def draft(graph: Graph) -> Draft:
+    """The steps of a network.
+
+    Raises:
+        Unsupported: If the graph has an operation without a kernel.
+    """
     lowering = _Lowering(graph)
     for node in graph.nodes:
         lowering.add(node)
@@ -99,10 +104,8 @@ class _Lowering:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.values: list[_Value] = []
-        self.steps: list[list[int]] = []
-        """With numbers of tensors in the place of addresses."""
+        self.steps: list[Step] = []
         self.shifts: list[int] = []
-        """For each step how far behind its tensor's beginning it writes, for one image."""
         self.sizes: list[int] = []
         self.channels = 0
         self.scratch = 0
@@ -120,54 +123,16 @@ class _Lowering:
             raise Unsupported(type(node.op).__name__)
         self.values.append(handler(self, node, [self.values[i] for i in node.inputs]))
 
-    def finish(self) -> Program:
-        """The program, once all nodes are added."""
+    def finish(self) -> Draft:
+        """The network's steps, once all nodes are added."""
         last = self.values[-1]
         if (last.height, last.width) != (1, 1):
             raise Unsupported("an output that is not a vector")
         logits = self._copy(last)
-        places, arena = self._place()
-        for step, shift in zip(self.steps, self.shifts, strict=True):
-            for column in _TENSORS:
-                step[column] = places[step[column]]
-            step[_TARGET] += shift
-        return Program(
-            steps=np.array(self.steps, np.int64).view(STEP).ravel(),
-            parameters=tuple(self.offsets),
-            arena=arena,
-            scratch=self.scratch,
-            extra=self.extra,
-            channels=max(self.channels, 1),
-            output=places[logits.tensor],
-            classes=logits.channels,
-        )
-
-    def _place(self) -> tuple[list[int], int]:
-        """An address for each tensor; those that are done make room for others of their size."""
-        last_use = [-1] * len(self.sizes)
-        first_use = [len(self.steps)] * len(self.sizes)
-        for number, step in enumerate(self.steps):
-            for tensor in (step[column] for column in _TENSORS):
-                last_use[tensor] = number
-                first_use[tensor] = min(first_use[tensor], number)
-        last_use[self.steps[-1][_TARGET]] = len(self.steps)
-        born, dead = defaultdict(list), defaultdict(list)
-        for tensor in range(len(self.sizes)):
-            born[0 if tensor == 0 else first_use[tensor]].append(tensor)
-            dead[last_use[tensor]].append(tensor)
-        places, end = [0] * len(self.sizes), 0
-        free: defaultdict[int, list[int]] = defaultdict(list)
-        for number in range(len(self.steps)):
-            for tensor in born[number]:
-                size = self.sizes[tensor]
-                if free[size]:
-                    places[tensor] = free[size].pop()
-                else:
-                    places[tensor] = end
-                    end += size
-            for tensor in dead[number]:
-                free[self.sizes[tensor]].append(places[tensor])
-        return places, end
+        return Draft(
+            self.steps, self.shifts, self.sizes, self.channels, self.scratch, self.extra,
+            self.offsets, logits.tensor, logits.channels,
+        )  # fmt: skip
 
     def _new(self, channels: int, height: int = 1, width: int = 1) -> _Value:
         self.sizes.append(channels * height * width)
@@ -188,16 +153,16 @@ class _Lowering:
         out_affine: int = 0,
         shift: int = 0,
     ) -> None:
-        """Append a step, in the order of `FIELDS`, with tensors for places."""
+        """Append a step, with numbers of tensors for places."""
         other = second or source
         self.shifts.append(shift)
         self.steps.append(
-            [
+            Step(
                 code, source.tensor, source.channels, source.height, source.width, source.skip,
                 source.affine, source.activation, other.tensor, other.affine, other.activation,
                 target.tensor, target.channels, target.height, target.width, statistics,
                 out_affine, kernel, stride, dilation, weight,
-            ]
+            )
         )  # fmt: skip
 
     def _room(self, count: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ghnas.executors.fused.access import pad, read, scale_of, shift_of
 from ghnas.executors.fused.kernels import (
     BLOCK,
     Doubles,
@@ -16,7 +17,6 @@ from ghnas.executors.fused.kernels import (
     depthwise,
     moments,
     multiply,
-    pad_plane,
     pool,
 )
 from ghnas.executors.fused.program import (
@@ -95,58 +95,6 @@ def execute(
 
 
 @compiled
-def _scale(affine: Floats, first: int, channel: int) -> np.float32:
-    return affine[0, first + channel] if first >= 0 else np.float32(1)
-
-
-@compiled
-def _shift(affine: Floats, first: int, channel: int) -> np.float32:
-    return affine[1, first + channel] if first >= 0 else np.float32(0)
-
-
-@compiled
-def _read(
-    step: Any, channel: int, source: int, arena: Floats, affine: Floats, target: Floats
-) -> None:
-    """Fill a target with the activated values of a channel of the step's input."""
-    activate(
-        arena[source : source + len(target)],
-        target,
-        _scale(affine, step.affine, channel),
-        _shift(affine, step.affine, channel),
-        step.activation,
-    )
-
-
-@compiled
-def _pad(
-    step: Any,
-    channel: int,
-    count: int,
-    border: int,
-    fill: np.float32,
-    arena: Floats,
-    affine: Floats,
-    target: Floats,
-) -> None:
-    """Pad a channel of the step's input."""
-    row = step.width * count
-    start = step.source * count + channel * step.height * row
-    pad_plane(
-        arena[start : start + step.height * row],
-        step.height,
-        row,
-        border,
-        border * count,
-        fill,
-        target,
-        _scale(affine, step.affine, channel),
-        _shift(affine, step.affine, channel),
-        step.activation,
-    )
-
-
-@compiled
 def _depthwise(
     step: Any, weights: Floats, count: int, arena: Floats, scratch: Floats, affine: Floats
 ) -> None:
@@ -155,7 +103,7 @@ def _depthwise(
     plane = scratch[: (step.height + 2 * border) * pitch]
     size, taps = step.out_height * step.out_width * count, step.kernel * step.kernel
     for c in range(step.channels):
-        _pad(step, c, count, border, np.float32(0), arena, affine, plane)
+        pad(step, c, count, border, np.float32(0), arena, affine, plane)
         start = step.target * count + c * size
         depthwise(
             plane,
@@ -180,7 +128,7 @@ def _pool(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats)
     fill = np.float32(-np.inf) if maximum else np.float32(0)
     size = step.out_height * step.out_width * count
     for c in range(step.channels):
-        _pad(step, c, count, border, fill, arena, affine, plane)
+        pad(step, c, count, border, fill, arena, affine, plane)
         start = step.target * count + c * size
         out = arena[start : start + size]
         pool(
@@ -190,16 +138,16 @@ def _pool(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats)
         if maximum:
             continue
         for i in range(step.out_height):  # the border is not counted
-            rows = _inside(i, step.stride, step.kernel, border, step.height)
+            rows = inside(i, step.stride, step.kernel, border, step.height)
             for j in range(step.out_width):
-                columns = _inside(j, step.stride, step.kernel, border, step.width)
+                columns = inside(j, step.stride, step.kernel, border, step.width)
                 part = out[(i * step.out_width + j) * count : (i * step.out_width + j + 1) * count]
                 share = np.float32(1) / np.float32(rows * columns)
                 activate(part, part, share, np.float32(0), 0)
 
 
 @compiled
-def _inside(position: int, stride: int, kernel: int, border: int, size: int) -> int:
+def inside(position: int, stride: int, kernel: int, border: int, size: int) -> int:
     """How many taps of a window lie on the image."""
     first = position * stride - border
     return min(first + kernel, size) - max(first, 0)
@@ -242,7 +190,7 @@ def _dense(
             for c in range(terms):
                 source = step.source * count + c * size + start
                 target = rest[c * BLOCK : c * BLOCK + length]
-                _read(step, c, source, arena, affine, target)
+                read(step, c, source, arena, affine, target)
             multiply(rest, rows, length, weight, block)
             _store(step, block, length, start, count, arena, statistics)
     elif step.kernel == 1:
@@ -274,7 +222,7 @@ def _dense_at_strides(
             for j in range(step.out_width):
                 x = (step.source + c * area + line + j * step.stride) * count
                 y = c * row + j * count
-                _read(step, c, x, arena, affine, rest[y : y + count])
+                read(step, c, x, arena, affine, rest[y : y + count])
         for start in range(0, row, BLOCK):
             length = min(BLOCK, row - start)
             multiply(rest, rows + start, length, weight, block)
@@ -300,7 +248,7 @@ def _dense_by_rows(
     area = (step.height + 2 * border) * pitch
     for c in range(step.channels):
         plane = rest[c * area : (c + 1) * area]
-        _pad(step, c, images, border, np.float32(0), arena, affine, plane)
+        pad(step, c, images, border, np.float32(0), arena, affine, plane)
     gathered = rest[step.channels * area :]
     row = step.out_width * images
     for i in range(step.out_height):
@@ -364,7 +312,7 @@ def _copy(step: Any, count: int, arena: Floats, affine: Floats) -> None:
     size = step.height * step.width * count
     for c in range(step.channels):
         source, target = step.source * count + c * size, step.target * count + c * size
-        _read(step, c, source, arena, affine, arena[target : target + size])
+        read(step, c, source, arena, affine, arena[target : target + size])
 
 
 @compiled
@@ -377,12 +325,12 @@ def _add(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats) 
         for start in range(0, size, BLOCK):
             length = min(BLOCK, size - start)
             one, two = scratch[:length], scratch[BLOCK : BLOCK + length]
-            _read(step, c, first + start, arena, affine, one)
+            read(step, c, first + start, arena, affine, one)
             activate(
                 arena[second + start : second + start + length],
                 two,
-                _scale(affine, step.second_affine, c),
-                _shift(affine, step.second_affine, c),
+                scale_of(affine, step.second_affine, c),
+                shift_of(affine, step.second_affine, c),
                 step.second_activation,
             )
             _sum(one, two, arena[target + start : target + start + length])
@@ -405,6 +353,6 @@ def _mean(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats)
         target[:] = 0
         for p in range(positions):
             source = step.source * count + (c * positions + p) * count
-            _read(step, c, source, arena, affine, activated)
+            read(step, c, source, arena, affine, activated)
             _sum(activated, target, target)
         activate(target, target, np.float32(1) / np.float32(positions), np.float32(0), 0)

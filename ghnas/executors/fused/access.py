@@ -1,0 +1,129 @@
+"""How steps read what they are given: scaled, shifted and activated; and their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ghnas.executors.fused.gradient_kernels import combine_lines, through_activation
+from ghnas.executors.fused.kernels import Floats, activate, combine, compiled, pad_plane
+
+
+@compiled
+def scale_of(affine: Floats, first: int, channel: int) -> np.float32:
+    """A channel's scale; without a normalisation (`first` is negative) 1."""
+    return affine[0, first + channel] if first >= 0 else np.float32(1)
+
+
+@compiled
+def shift_of(affine: Floats, first: int, channel: int) -> np.float32:
+    """A channel's shift; without a normalisation 0."""
+    return affine[1, first + channel] if first >= 0 else np.float32(0)
+
+
+@compiled
+def read(
+    step: Any, channel: int, source: int, arena: Floats, affine: Floats, target: Floats
+) -> None:
+    """Fill a target with the activated values of a channel of the step's input."""
+    activate(
+        arena[source : source + len(target)],
+        target,
+        scale_of(affine, step.affine, channel),
+        shift_of(affine, step.affine, channel),
+        step.activation,
+    )
+
+
+@compiled
+def pad(
+    step: Any,
+    channel: int,
+    count: int,
+    border: int,
+    fill: np.float32,
+    arena: Floats,
+    affine: Floats,
+    target: Floats,
+) -> None:
+    """Pad a channel of the step's input."""
+    row = step.width * count
+    start = step.source * count + channel * step.height * row
+    pad_plane(
+        arena[start : start + step.height * row],
+        step.height,
+        row,
+        border,
+        border * count,
+        fill,
+        target,
+        scale_of(affine, step.affine, channel),
+        shift_of(affine, step.affine, channel),
+        step.activation,
+    )
+
+
+@compiled
+def read_gradient(
+    step: Any,
+    channel: int,
+    start: int,
+    count: int,
+    arena: Floats,
+    gradients: Floats,
+    lines: Floats,
+    target: Floats,
+) -> None:
+    """Fill a target with gradients of a channel of the step's output, from a position on.
+
+    Where the output is read by a batch normalisation alone, that one's backward pass is done here:
+    it is linear in the gradient behind it and in the output.
+    """
+    offset = channel * step.out_height * step.out_width * count + start
+    begin = step.gradient * count + offset
+    source = gradients[begin : begin + len(target)]
+    if step.lines < 0:
+        target[:] = source
+        return
+    value = step.target * count + offset
+    combine_lines(
+        source,
+        arena[value : value + len(target)],
+        lines[0, step.lines + channel],
+        lines[1, step.lines + channel],
+        lines[2, step.lines + channel],
+        target,
+    )
+
+
+@compiled
+def contribute(
+    step: Any,
+    channel: int,
+    position: int,
+    count: int,
+    arena: Floats,
+    affine: Floats,
+    gradients: Floats,
+    gradient: Floats,
+) -> None:
+    """Give gradients of what the step read, after its activation, to a channel from a position on.
+
+    The gradient that is given is overwritten.
+    """
+    offset = channel * step.height * step.width * count + position
+    source = step.source * count + offset
+    through_activation(
+        gradient,
+        arena[source : source + len(gradient)],
+        scale_of(affine, step.affine, channel),
+        shift_of(affine, step.affine, channel),
+        step.activation,
+    )
+    begin = step.contribution * count + offset
+    target = gradients[begin : begin + len(gradient)]
+    if step.accumulate:
+        combine(gradient, target, False)
+    else:
+        target[:] = gradient

@@ -1,0 +1,323 @@
+"""Kernels of the backward pass, compiled by numba, for tensors that stand as in `kernels`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ghnas.executors.fused.kernels import (
+    BLOCK,
+    HARDSWISH,
+    RELU,
+    RELU6,
+    Doubles,
+    Floats,
+    Integers,
+    combine,
+    compiled,
+)
+
+
+@compiled
+def through_activation(
+    gradient: Floats, source: Floats, scale: np.float32, shift: np.float32, activation: int
+) -> None:
+    """Multiply a gradient by the activation's derivative at scale * source + shift, in place."""
+    none = np.float32(0)
+    if activation == RELU:
+        for i in range(len(gradient)):
+            gradient[i] = gradient[i] if source[i] * scale + shift > none else none
+    elif activation == RELU6:
+        for i in range(len(gradient)):
+            value = source[i] * scale + shift
+            kept = gradient[i] if value > none else none
+            gradient[i] = kept if value < np.float32(6) else none
+    elif activation == HARDSWISH:
+        for i in range(len(gradient)):
+            value = source[i] * scale + shift
+            slope = value * np.float32(1 / 3) + np.float32(0.5)
+            slope = none if value < np.float32(-3) else slope
+            slope = np.float32(1) if value > np.float32(3) else slope
+            gradient[i] *= slope
+
+
+@compiled
+def combine_lines(
+    gradient: Floats,
+    value: Floats,
+    of_gradient: np.float32,
+    of_value: np.float32,
+    constant: np.float32,
+    target: Floats,
+) -> None:
+    """target = of_gradient * gradient + of_value * value + constant."""
+    for i in range(len(target)):
+        target[i] = of_gradient * gradient[i] + of_value * value[i] + constant
+
+
+@compiled
+def scaled(source: Floats, factor: np.float32, target: Floats) -> None:
+    """target = factor * source."""
+    for i in range(len(target)):
+        target[i] = factor * source[i]
+
+
+@compiled
+def total(x: Floats) -> float:
+    """Sum of all values, in single precision within blocks."""
+    result = 0.0
+    for start in range(0, len(x), BLOCK):
+        part, block = x[start : start + BLOCK], np.float32(0)
+        for i in range(len(part)):
+            block += part[i]
+        result += block
+    return result
+
+
+@compiled
+def product_with_difference(gradient: Floats, value: Floats, mean: np.float32) -> float:
+    """Sum of gradient * (value - mean), in single precision within blocks."""
+    result = 0.0
+    for start in range(0, len(gradient), BLOCK):
+        one, other = gradient[start : start + BLOCK], value[start : start + BLOCK]
+        block = np.float32(0)
+        for i in range(len(one)):
+            block += one[i] * (other[i] - mean)
+        result += block
+    return result
+
+
+@compiled
+def _products_2x4(
+    y0: Floats, y1: Floats, x0: Floats, x1: Floats, x2: Floats, x3: Floats, sums: Floats
+) -> None:
+    none = np.float32(0)
+    s00, s01, s02, s03, s10, s11, s12, s13 = none, none, none, none, none, none, none, none
+    for i in range(len(y0)):
+        s00 += y0[i] * x0[i]
+        s01 += y0[i] * x1[i]
+        s02 += y0[i] * x2[i]
+        s03 += y0[i] * x3[i]
+        s10 += y1[i] * x0[i]
+        s11 += y1[i] * x1[i]
+        s12 += y1[i] * x2[i]
+        s13 += y1[i] * x3[i]
+    sums[0, 0] += s00
+    sums[0, 1] += s01
+    sums[0, 2] += s02
+    sums[0, 3] += s03
+    sums[1, 0] += s10
+    sums[1, 1] += s11
+    sums[1, 2] += s12
+    sums[1, 3] += s13
+
+
+@compiled
+def multiply_transposed(
+    y: Floats, y_rows: Integers, x: Floats, x_rows: Integers, size: int, sums: Floats
+) -> None:
+    """Add the products of all rows of one operand with all rows of another.
+
+    Args:
+        y: Holds the first operand's rows.
+        y_rows: Where each of them begins, a multiple of two of them.
+        x: Holds the second operand's rows.
+        x_rows: Where each of them begins, a multiple of four of them.
+        size: Their length.
+        sums: (rows of y, rows of x).
+    """
+    for o in range(0, len(y_rows), 2):
+        y0 = y[y_rows[o] : y_rows[o] + size]
+        y1 = y[y_rows[o + 1] : y_rows[o + 1] + size]
+        for i in range(0, len(x_rows), 4):
+            x0 = x[x_rows[i] : x_rows[i] + size]
+            x1 = x[x_rows[i + 1] : x_rows[i + 1] + size]
+            x2 = x[x_rows[i + 2] : x_rows[i + 2] + size]
+            x3 = x[x_rows[i + 3] : x_rows[i + 3] + size]
+            _products_2x4(y0, y1, x0, x1, x2, x3, sums[o : o + 2, i : i + 4])
+
+
+@compiled
+def _products_of_3(y: Floats, x: Floats, step: int, sums: Doubles) -> None:
+    a, b = x[step:], x[2 * step :]
+    s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
+    for i in range(len(y)):
+        s0 += y[i] * x[i]
+        s1 += y[i] * a[i]
+        s2 += y[i] * b[i]
+    sums[0] += s0
+    sums[1] += s1
+    sums[2] += s2
+
+
+@compiled
+def _products_of_5(y: Floats, x: Floats, step: int, sums: Doubles) -> None:
+    a, b, c, d = x[step:], x[2 * step :], x[3 * step :], x[4 * step :]
+    s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
+    s3, s4 = np.float32(0), np.float32(0)
+    for i in range(len(y)):
+        s0 += y[i] * x[i]
+        s1 += y[i] * a[i]
+        s2 += y[i] * b[i]
+        s3 += y[i] * c[i]
+        s4 += y[i] * d[i]
+    sums[0] += s0
+    sums[1] += s1
+    sums[2] += s2
+    sums[3] += s3
+    sums[4] += s4
+
+
+@compiled
+def _product(y: Floats, x: Floats) -> np.float32:
+    result = np.float32(0)
+    for i in range(len(y)):
+        result += y[i] * x[i]
+    return result
+
+
+@compiled
+def depthwise_weights(
+    plane: Floats,
+    pitch: int,
+    images: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    height: int,
+    width: int,
+    gradient: Floats,
+    sums: Doubles,
+) -> None:
+    """Add the gradient of a depthwise convolution's taps, for one padded channel.
+
+    Args:
+        plane: The channel of the input, from `pad_plane`.
+        pitch: Values of a padded row.
+        gradient: Of the output, height * width * images values.
+        sums: kernel * kernel of them.
+
+    Others as in `kernels.depthwise`.
+    """
+    step, row = dilation * images, width * images
+    segments, length = (1, row) if stride == 1 else (width, images)
+    for i in range(height):
+        for j in range(segments):
+            y = gradient[i * row + j * length : i * row + (j + 1) * length]
+            corner = i * stride * pitch + j * stride * images
+            for r in range(kernel):
+                line = plane[corner + r * dilation * pitch :]
+                taps = sums[r * kernel : (r + 1) * kernel]
+                if kernel == 3:
+                    _products_of_3(y, line, step, taps)
+                elif kernel == 5:
+                    _products_of_5(y, line, step, taps)
+                else:
+                    for s in range(kernel):
+                        taps[s] += _product(y, line[s * step :])
+
+
+@compiled
+def add_scaled(source: Floats, factor: np.float32, target: Floats) -> None:
+    """target += factor * source."""
+    for i in range(len(target)):
+        target[i] += factor * source[i]
+
+
+@compiled
+def spread_depthwise(
+    gradient: Floats,
+    pitch: int,
+    images: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    weight: Floats,
+    height: int,
+    width: int,
+    plane: Floats,
+) -> None:
+    """Add what a depthwise convolution's input gets of its output's gradient to a padded plane.
+
+    Arguments as in `kernels.depthwise`; `plane` is written.
+    """
+    for i in range(height):
+        for j in range(width):
+            y = gradient[(i * width + j) * images : (i * width + j + 1) * images]
+            for r in range(kernel):
+                line = (i * stride + r * dilation) * pitch
+                for s in range(kernel):
+                    begin = line + (j * stride + s * dilation) * images
+                    target = plane[begin : begin + images]
+                    add_scaled(y, weight[r * kernel + s], target)
+
+
+@compiled
+def _to_maximum(gradient: Floats, source: Floats, maximum: Floats, target: Floats) -> None:
+    """Move the gradient to the target wherever the source is the maximum."""
+    none = np.float32(0)
+    for i in range(len(gradient)):
+        value, here = gradient[i], source[i] == maximum[i]
+        target[i] += value if here else none
+        gradient[i] = none if here else value
+
+
+@compiled
+def spread_pool(
+    plane: Floats,
+    pitch: int,
+    images: int,
+    kernel: int,
+    stride: int,
+    maximum: bool,
+    height: int,
+    width: int,
+    gradient: Floats,
+    room: Floats,
+    target: Floats,
+) -> None:
+    """Add what a pool's input gets of its output's gradient to a padded plane.
+
+    A maximum's gradient goes to its first position, columns before rows; PyTorch's order is rows
+    before columns, which differs where two of a window's values are equal.
+
+    Args:
+        plane: The channel of the input, from `pad_plane`, for a maximum.
+        gradient: Of the output, height * width * images values.
+        room: Four padded rows.
+        target: The plane that is written.
+
+    Others as in `kernels.pool`.
+    """
+    line, slopes = room[:pitch], room[pitch : 2 * pitch]
+    rest, best = room[2 * pitch : 3 * pitch], room[3 * pitch : 4 * pitch]
+    row = width * images
+    segments, length = (1, row) if stride == 1 else (width, images)
+    for i in range(height):
+        first = i * stride * pitch
+        slopes[:] = np.float32(0)
+        if maximum:
+            line[:] = plane[first : first + pitch]
+            for r in range(1, kernel):
+                combine(plane[first + r * pitch :], line, True)
+        for j in range(segments):
+            y = gradient[i * row + j * length : i * row + (j + 1) * length]
+            corner = j * stride * images
+            if maximum:
+                left, top = rest[:length], best[:length]
+                left[:] = y
+                top[:] = line[corner : corner + length]
+                for s in range(1, kernel):
+                    combine(line[corner + s * images :], top, True)
+                for s in range(kernel):
+                    at = corner + s * images
+                    _to_maximum(left, line[at:], top, slopes[at:])
+            else:
+                for s in range(kernel):
+                    at = corner + s * images
+                    combine(y, slopes[at : at + length], False)
+        for r in range(kernel):
+            begin = first + r * pitch
+            if maximum:
+                _to_maximum(slopes, plane[begin:], line, target[begin:])
+            else:
+                combine(slopes, target[begin : begin + pitch], False)
