@@ -17,6 +17,7 @@ import torch
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.data import ImageData, Split, evaluation_batches, load_data, random_batches
+from ghnas.executors.trainable import trainable
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, evaluate_one
@@ -78,18 +79,19 @@ def train_and_test(task: Training) -> tuple[float, float]:
 def _train(task: Training) -> tuple[list[tuple[int, float]], dict[str, torch.Tensor]]:
     """SGD with Nesterov momentum and a cosine rate; the curve and the final parameters."""
     torch.set_num_threads(1)
-    data, network = embedded(), Network(task.graph).to(memory_format=torch.channels_last)
+    data, network = embedded(), Network(task.graph)
     generator = torch.Generator().manual_seed(task.seed)
     load_parameters(network, task.predicted or kaiming(task.graph, generator))
     batches = random_batches(
         data.train, 64, seed=1000 + task.seed, device=CPU, mean=data.mean, std=data.std, shift=1
     )
     checks = _checks(data.validation.take(task.images))
+    trained = trainable(network)
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     curve = []
-    training = SGDTraining(network.parameters(), task.steps, SGDSettings(task.rate))
+    training = SGDTraining(trained.parameters, task.steps, SGDSettings(task.rate))
     for step, batch in zip(range(1, task.steps + 1), batches, strict=False):
-        training.step(network, *batch)
+        training.step(trained.loss, *batch)
         if step == task.steps or (task.check_every and step % task.check_every == 0):
             curve.append((step, evaluate_one(task.graph, parameters, checks).accuracy))
     return curve, parameters

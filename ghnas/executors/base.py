@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
@@ -52,6 +53,12 @@ class Executor(Protocol):
             The mean over the images in nats, (networks,), and logits (networks, B, classes)
             without gradients.
         """
+
+
+def losses_of(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What `Executor.losses` returns, from logits (networks, B, classes) with gradients."""
+    flat = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
+    return flat.view(len(logits), -1).mean(dim=1), logits.detach()
 
 
 class FlatParameters(Mapping[str, Tensor]):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph, Specification
 from ghnas.architectures.ops import Op
-from ghnas.executors.base import Parameters
+from ghnas.executors.base import Parameters, losses_of
 
 Member = tuple[int, int]
 """(index of the graph, index of the node in it)."""
@@ -40,6 +40,16 @@ class GroupedExecutor(threading.local):  # each thread has a plan of its own
         if list(map(id, graphs)) != list(map(id, self._graphs)):
             self._graphs, self._plan = tuple(graphs), plan(graphs)
         return self._plan.run(weights, images)
+
+    def losses(
+        self,
+        graphs: Sequence[Graph],
+        weights: Sequence[Parameters],
+        images: Tensor,
+        labels: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See `ghnas.executors.base.Executor`."""
+        return losses_of(self.run(graphs, weights, images), labels)
 
 
 @dataclass(frozen=True)

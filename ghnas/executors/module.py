@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import forward
-from ghnas.executors.base import Parameters
+from ghnas.executors.base import Parameters, losses_of
 
 
 class ModuleExecutor:
@@ -19,3 +19,13 @@ class ModuleExecutor:
         """See `ghnas.executors.base.Executor`."""
         pairs = zip(graphs, weights, strict=True)
         return torch.stack([forward(graph, own, images) for graph, own in pairs])
+
+    def losses(
+        self,
+        graphs: Sequence[Graph],
+        weights: Sequence[Parameters],
+        images: Tensor,
+        labels: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See `ghnas.executors.base.Executor`."""
+        return losses_of(self.run(graphs, weights, images), labels)

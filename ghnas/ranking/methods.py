@@ -16,7 +16,7 @@ from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
 from ghnas.data import ImageData
 from ghnas.executors.base import Executor, Parameters
-from ghnas.executors.fused import FusedExecutor, compile_kernels
+from ghnas.executors.fused import FusedExecutor, compile_gradients
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, reference_candidates
 from ghnas.scoring.evaluation import Batch, Components, Score, evaluate
@@ -147,7 +147,7 @@ def score_all(
         report(done, total)
         tasks = list(_chunks(missing))
         if any(map(needs_ghn, job.methods)):
-            compile_kernels()  # once, before the processes start
+            compile_gradients()  # once, before the processes start
         count = min(job.workers, len(tasks))
         with Workers(count, partial, _score_chunk, job, FusedExecutor(), gradients=True) as workers:
             for rows in workers.as_completed(tasks):

@@ -18,7 +18,9 @@ from torch import Tensor
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
 from ghnas.data import ImageData, Split, random_batches
-from ghnas.scoring.evaluation import Batch, evaluate_one
+from ghnas.executors.fused import compile_gradients
+from ghnas.executors.trainable import executor_for, trainable
+from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.training.saved import save
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracy
 from ghnas.utils.devices import cores
@@ -177,6 +179,7 @@ def train_networks(
         UserError: If a kept state is damaged, or a process was ended from outside.
     """
     count = min(len(tasks), cores()) if material.device.type == "cpu" else 1
+    compile_gradients()  # once, before the processes start
     with Workers(count, partial, _train_epoch, tasks, material, gradients=True) as workers:
         for index in range(len(tasks)):
             workers.submit(index)
@@ -208,8 +211,9 @@ class _Training:
         load_parameters(self.network, self.task.parameters)
         self.network.to(device).to(memory_format=torch.channels_last)
         self.per_epoch = max(len(data.train) // settings.batch_size, 1)
+        self.trainable = trainable(self.network)
         self.training = SGDTraining(
-            self.network.parameters(),
+            self.trainable.parameters,
             settings.epochs * self.per_epoch,
             SGDSettings(settings.learning_rate, settings.weight_decay),
         )
@@ -228,10 +232,9 @@ class _Training:
     def epoch(self) -> None:
         """Train for one epoch and keep the state."""
         began, done, loss = time.monotonic(), len(self.history), 0.0
-        self.network.train()
         for step in range(done * self.per_epoch, (done + 1) * self.per_epoch):
             self._check(step)
-            loss += self.training.step(self.network, *next(self.batches))
+            loss += self.training.step(self.trainable.loss, *next(self.batches))
         self.history.append(
             {
                 "epoch": done + 1,
@@ -257,12 +260,14 @@ class _Training:
         if wanted is None or self.steps_saved is not None or step % CHECK_EVERY:
             return
         parameters = {key: value.detach().cpu() for key, value in self.network.named_parameters()}
-        score = evaluate_one(self.task.graph, parameters, self.material.checks)
+        (score,) = evaluate(
+            executor_for("cpu"), [self.task.graph], [parameters], self.material.checks
+        )
         if score.accuracy >= wanted:
             self.steps_saved = step
 
     def _accuracy(self, split: Split) -> float:
-        return measure_accuracy(self.network, split, self.material.data, self.material.device)
+        return measure_accuracy(self.trainable, split, self.material.data, self.material.device)
 
     def _restore(self) -> None:
         if self.state is None or not self.state.exists():

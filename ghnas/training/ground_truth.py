@@ -14,6 +14,7 @@ import numpy as np
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.data import ImageData, Split
+from ghnas.executors.fused import compile_gradients
 from ghnas.spaces import Space
 from ghnas.training.sgd import SGDSettings, measure_accuracy, train_from_scratch
 from ghnas.utils.errors import UserError
@@ -145,6 +146,7 @@ def make_ground_truth(
         done, total = len(wanted) - len(missing), len(wanted)
         report(GroundTruthProgress(done, total, 0.0, float("nan")))
         count = min(job.workers, len(missing))
+        compile_gradients()  # once, before the processes start
         with Workers(count, partial, _train_one, job, gradients=True) as workers:
             for row in workers.as_completed(missing):
                 file.append([row])

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR
 
 from ghnas.architectures.graph import Graph
-from ghnas.architectures.network import Network, initialised
+from ghnas.architectures.network import initialised
 from ghnas.data import ImageData, Split, evaluation_batches, random_batches
 from ghnas.data.batches import Batch
+from ghnas.executors.trainable import TrainableNetwork, trainable
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 100
+"""Images that are evaluated together; with running statistics nothing depends on it."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Images (B, C, H, W) and labels (B,) -> a mean loss in nats, with gradients."""
 
 
 @dataclass(frozen=True)
@@ -75,33 +79,31 @@ class SGDTraining:
         """Of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> float:
+    def step(self, loss: Loss, images: Tensor, labels: Tensor) -> float:
         """One update; a loss that is not finite changes nothing.
 
         Args:
-            network: Gives logits (B, classes) from the parameters that are trained.
+            loss: Of the parameters that are trained, on images and labels, in nats.
             images: (B, C, H, W), normalised.
             labels: (B,).
 
         Returns:
-            The cross-entropy in nats, before the update.
+            The loss before the update.
         """
-        loss = F.cross_entropy(network(images), labels)
-        value = float(loss.detach())
+        found = loss(images, labels)
+        value = float(found.detach())
         if math.isfinite(value):
             self.optimizer.zero_grad()
-            loss.backward()
+            found.backward()
             nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
             self.optimizer.step()
             self.schedule.step()
         return value
 
-    def steps(
-        self, network: Callable[[Tensor], Tensor], batches: Iterable[Batch]
-    ) -> Iterator[float]:
+    def steps(self, loss: Loss, batches: Iterable[Batch]) -> Iterator[float]:
         """A step for each batch; yields the losses."""
         for images, labels in batches:
-            yield self.step(network, images, labels)
+            yield self.step(loss, images, labels)
 
     def state_dict(self) -> dict[str, Any]:
         """What a training needs to go on, beside the parameters."""
@@ -121,7 +123,7 @@ def train_from_scratch(
     batch_size: int = 64,
     shift: int = 1,
     settings: SGDSettings = SGDSettings(),
-) -> Network:
+) -> TrainableNetwork:
     """A network trained on a CPU from Kaiming initialisation.
 
     Args:
@@ -134,27 +136,26 @@ def train_from_scratch(
         settings: How to train.
 
     Returns:
-        The network in training mode.
+        The network.
     """
-    network = initialised(graph, seed)
+    network = trainable(initialised(graph, seed))
     batches = random_batches(
         data.train, batch_size, seed=seed, device="cpu", mean=data.mean, std=data.std,
         mirror=data.mirror, shift=shift,
     )  # fmt: skip
-    training = SGDTraining(network.parameters(), steps, settings)
+    training = SGDTraining(network.parameters, steps, settings)
     for _, (images, labels) in zip(range(steps), batches, strict=False):
-        training.step(network, images, labels)
+        training.step(network.loss, images, labels)
     return network
 
 
-@torch.no_grad()
 def measure_accuracy(
-    network: nn.Module, split: Split, data: ImageData, device: torch.device | str = "cpu"
+    network: TrainableNetwork, split: Split, data: ImageData, device: torch.device | str = "cpu"
 ) -> float:
     """Accuracy with running statistics: how the network will be used.
 
     Args:
-        network: On the device; it is left in evaluation mode.
+        network: On the device.
         split: The images.
         data: Its mean and std normalise them.
         device: Where to compute.
@@ -162,9 +163,8 @@ def measure_accuracy(
     Returns:
         In [0, 1].
     """
-    network.eval()
     batches = evaluation_batches(
         split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
     )
-    right = sum(int((network(x).argmax(1) == y).sum()) for x, y in batches)
+    right = sum(int((network.logits(x).argmax(1) == y).sum()) for x, y in batches)
     return right / len(split)

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
-from ghnas.architectures.network import forward
-from ghnas.scoring.evaluation import Batch, Score, evaluate_one
+from ghnas.executors.base import FlatParameters
+from ghnas.executors.trainable import executor_for
+from ghnas.scoring.evaluation import Batch, Score, evaluate
 from ghnas.training.sgd import SGDSettings, SGDTraining
 
 SETTINGS = SGDSettings(weight_decay=0.0, warm_up=5)
@@ -69,18 +69,17 @@ def train_briefly(
     Returns:
         Losses and score; a network whose loss is not finite trains no further.
     """
-    weights = {name: _leaf(value) for name, value in parameters.items()}
+    executor, weights = executor_for("cpu"), FlatParameters.copied(graph, parameters)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        losses, _ = executor.losses([graph], [weights], images, labels)
+        return losses[0]
+
     losses = [math.inf] * len(batches)
-    training = SGDTraining(weights.values(), len(batches), settings)
-    steps = training.steps(lambda images: forward(graph, weights, images), batches)
-    for step, loss in enumerate(steps):
-        if not math.isfinite(loss):
+    training = SGDTraining([weights.flat], len(batches), settings)
+    for step, value in enumerate(training.steps(loss, batches)):
+        if not math.isfinite(value):
             break
-        losses[step] = loss
-    trained = {name: value.detach() for name, value in weights.items()}
-    return ShortTraining(tuple(losses), evaluate_one(graph, trained, checks))
-
-
-def _leaf(value: Tensor) -> Tensor:
-    layout = torch.channels_last if value.dim() == 4 else torch.contiguous_format
-    return value.detach().clone(memory_format=layout).requires_grad_()
+        losses[step] = value
+    (score,) = evaluate(executor, [graph], [weights], checks)
+    return ShortTraining(tuple(losses), score)

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from ghnas.architectures.graph import Graph
-from ghnas.architectures.network import Network, kaiming, load_parameters
+from ghnas.architectures.network import Network, initialised, kaiming, load_parameters
+from ghnas.executors.trainable import trainable
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Score, evaluate_one
 from ghnas.spaces import load_space
-from ghnas.training.sgd import SGDSettings, SGDTraining
+from ghnas.training.sgd import Loss, SGDSettings, SGDTraining
 from ghnas.training.short import ShortTraining, train_briefly
 from ghnas.utils.processes import Workers
 
@@ -88,13 +89,18 @@ def test_summed_losses() -> None:
     assert ShortTraining((), Score(0.5, 1.0)).summed_loss() == math.inf
 
 
+def product_loss(weight: torch.Tensor) -> Loss:
+    """Cross-entropy of a single matrix product."""
+    return lambda images, labels: torch.nn.functional.cross_entropy(images @ weight, labels)
+
+
 def rates(settings: SGDSettings, steps: int) -> list[float]:
     weight = torch.ones(2, 2, requires_grad=True)
     training = SGDTraining([weight], steps, settings)
     found = []
     for _ in range(steps):
         found.append(training.learning_rate)
-        training.step(lambda images: images @ weight, torch.ones(3, 2), torch.tensor([0, 1, 0]))
+        training.step(product_loss(weight), torch.ones(3, 2), torch.tensor([0, 1, 0]))
     return found
 
 
@@ -121,7 +127,7 @@ def test_a_step_is_nesterov_sgd_with_clipped_gradients() -> None:
         gradient = gradient * min(1, 0.01 / (gradient.norm() + 1e-6)) + 0.1 * expected
         velocity = 0.9 * velocity + gradient
         rate = 0.5 * 0.5 * (1 + math.cos(math.pi * step / 4))
-        assert training.step(lambda x: x @ weight, images, labels) == pytest.approx(loss.item())
+        assert training.step(product_loss(weight), images, labels) == pytest.approx(loss.item())
         expected = expected - rate * (gradient + 0.9 * velocity)
         torch.testing.assert_close(weight.detach(), expected)
 
@@ -129,16 +135,14 @@ def test_a_step_is_nesterov_sgd_with_clipped_gradients() -> None:
 def test_a_training_goes_on_exactly() -> None:
     (graph,) = graphs(1)
     settings, data = SGDSettings(warm_up=3), batches(6)
-    networks = [Network(graph) for _ in range(2)]
-    for network in networks:
-        load_parameters(network, initial(graph))
-    whole = SGDTraining(networks[0].parameters(), 6, settings)
-    losses = list(whole.steps(networks[0], data))
-    first = SGDTraining(networks[1].parameters(), 6, settings)
-    begun = list(first.steps(networks[1], data[:2]))
-    again = SGDTraining(networks[1].parameters(), 6, settings)
+    networks = [trainable(initialised(graph, seed=1)) for _ in range(2)]
+    whole = SGDTraining(networks[0].parameters, 6, settings)
+    losses = list(whole.steps(networks[0].loss, data))
+    first = SGDTraining(networks[1].parameters, 6, settings)
+    begun = list(first.steps(networks[1].loss, data[:2]))
+    again = SGDTraining(networks[1].parameters, 6, settings)
     again.load_state_dict(first.state_dict())
-    assert begun + list(again.steps(networks[1], data[2:])) == losses
+    assert begun + list(again.steps(networks[1].loss, data[2:])) == losses
 
 
 @pytest.mark.parametrize("predicted", [True, False])

@@ -28,6 +28,7 @@ from ghnas.engine.search import check_one_objective
 from ghnas.engine.storage import writing
 from ghnas.engine.trials import Trial, TrialFormat, rank_trials
 from ghnas.executors.base import Parameters
+from ghnas.executors.fused import compile_gradients
 from ghnas.scoring.composite import FLOOR
 from ghnas.scoring.evaluation import Batch
 from ghnas.spaces import Space, parse_space
@@ -174,6 +175,7 @@ def train_all(
         UserError: If a process was ended from outside.
     """
     count = min(job.workers, len(graphs)) if job.device.type == "cpu" else 1
+    compile_gradients()  # once, before the processes start
     with Workers(count, partial, _train_one, job, gradients=True) as workers:
         yield from workers.as_completed(graphs.items())
 

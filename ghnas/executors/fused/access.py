@@ -127,3 +127,22 @@ def contribute(
         combine(gradient, target, False)
     else:
         target[:] = gradient
+
+
+@compiled
+def contribute_plane(
+    step: Any,
+    channel: int,
+    count: int,
+    border: int,
+    arena: Floats,
+    affine: Floats,
+    gradients: Floats,
+    plane: Floats,
+) -> None:
+    """Contribute the inner part of a padded plane of gradients."""
+    row, pitch = step.width * count, (step.width + 2 * border) * count
+    for i in range(step.height):
+        begin = (i + border) * pitch + border * count
+        line = plane[begin : begin + row]
+        contribute(step, channel, i * row, count, arena, affine, gradients, line)

@@ -303,6 +303,13 @@ def _norms(made: Draft, graph: Graph) -> tuple[Norm, ...]:
     }
     steps = [step for step in made.steps if step.code == NORMALISE]
     return tuple(
-        Norm(names[step.weight], step.statistics, step.channels, step.height * step.width)
+        Norm(
+            names[step.weight],
+            step.weight,
+            step.statistics,
+            step.out_affine,
+            step.channels,
+            step.height * step.width,
+        )
         for step in steps
     )

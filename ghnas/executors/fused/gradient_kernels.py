@@ -62,27 +62,27 @@ def scaled(source: Floats, factor: np.float32, target: Floats) -> None:
 
 
 @compiled
-def total(x: Floats) -> float:
+def total(x: Floats) -> np.float64:
     """Sum of all values, in single precision within blocks."""
-    result = 0.0
+    result = np.float64(0)
     for start in range(0, len(x), BLOCK):
         part, block = x[start : start + BLOCK], np.float32(0)
         for i in range(len(part)):
             block += part[i]
-        result += block
+        result += np.float64(block)
     return result
 
 
 @compiled
-def product_with_difference(gradient: Floats, value: Floats, mean: np.float32) -> float:
+def product_with_difference(gradient: Floats, value: Floats, mean: np.float32) -> np.float64:
     """Sum of gradient * (value - mean), in single precision within blocks."""
-    result = 0.0
+    result = np.float64(0)
     for start in range(0, len(gradient), BLOCK):
         one, other = gradient[start : start + BLOCK], value[start : start + BLOCK]
         block = np.float32(0)
         for i in range(len(one)):
             block += one[i] * (other[i] - mean)
-        result += block
+        result += np.float64(block)
     return result
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ghnas.executors.fused.access import contribute, pad, read, read_gradient
+from ghnas.executors.fused.access import contribute, contribute_plane, pad, read_gradient
+from ghnas.executors.fused.dense_gradients import dense_gradient
 from ghnas.executors.fused.gradient_kernels import (
     depthwise_weights,
-    multiply_transposed,
     product_with_difference,
     scaled,
     spread_depthwise,
@@ -20,10 +20,8 @@ from ghnas.executors.fused.kernels import (
     BLOCK,
     Doubles,
     Floats,
-    combine,
     compiled,
     correlate,
-    multiply,
 )
 from ghnas.executors.fused.program import (
     AVG_POOL_GRADIENT,
@@ -35,7 +33,6 @@ from ghnas.executors.fused.program import (
     MEAN_GRADIENT,
     NORMALISE_GRADIENT,
     PASS_GRADIENT,
-    rounded,
 )
 from ghnas.executors.fused.steps import EPSILON, inside
 
@@ -71,7 +68,7 @@ def differentiate(
         step = steps[index]
         code = step.code
         if code == DENSE_GRADIENT:
-            _dense(step, weights, count, arena, gradients, scratch, affine, lines, slopes)
+            dense_gradient(step, weights, count, arena, gradients, scratch, affine, lines, slopes)
         elif code == DEPTHWISE_GRADIENT:
             _depthwise(step, weights, count, arena, gradients, scratch, affine, lines, slopes)
         elif code in (MAX_POOL_GRADIENT, AVG_POOL_GRADIENT):
@@ -188,26 +185,7 @@ def _pool(
             plane, pitch, count, step.kernel, step.stride, maximum,
             step.out_height, step.out_width, gradient, room, target,
         )  # fmt: skip
-        _contribute_plane(step, c, count, border, arena, affine, gradients, target)
-
-
-@compiled
-def _contribute_plane(
-    step: Any,
-    channel: int,
-    count: int,
-    border: int,
-    arena: Floats,
-    affine: Floats,
-    gradients: Floats,
-    plane: Floats,
-) -> None:
-    """Contribute the inner part of a padded plane of gradients."""
-    row, pitch = step.width * count, (step.width + 2 * border) * count
-    for i in range(step.height):
-        begin = (i + border) * pitch + border * count
-        line = plane[begin : begin + row]
-        contribute(step, channel, i * row, count, arena, affine, gradients, line)
+        contribute_plane(step, c, count, border, arena, affine, gradients, target)
 
 
 @compiled
@@ -250,7 +228,7 @@ def _depthwise(
                 gradient, pitch, count, kernel, stride, dilation, weight,
                 step.out_height, step.out_width, other,
             )  # fmt: skip
-            _contribute_plane(step, c, count, border, arena, affine, gradients, other)
+            contribute_plane(step, c, count, border, arena, affine, gradients, other)
             continue
         for i in range(step.height):
             begin = (i + border) * pitch + border * count
@@ -259,223 +237,3 @@ def _depthwise(
             rows = other[i * pitch :]
             correlate(rows, dilation * pitch, dilation * count, kernel, flipped, line)
             contribute(step, c, i * row, count, arena, affine, gradients, line)
-
-
-@compiled
-def _dense(
-    step: Any,
-    weights: Floats,
-    count: int,
-    arena: Floats,
-    gradients: Floats,
-    scratch: Floats,
-    affine: Floats,
-    lines: Floats,
-    slopes: Floats,
-) -> None:
-    """Convolution of all channels with all, or a matrix product."""
-    terms, outputs = step.channels * step.kernel * step.kernel, step.out_channels
-    weight = np.zeros((rounded(terms), rounded(outputs)), np.float32)
-    for o in range(outputs):
-        weight[:terms, o] = weights[step.weight + o * terms : step.weight + (o + 1) * terms]
-    sums = np.zeros((rounded(outputs), rounded(terms)), np.float32)
-    if step.kernel == 1 and step.stride == 1 and step.skip == 0:
-        _dense_plain(step, weight, count, arena, gradients, scratch, affine, lines, sums)
-    elif step.kernel == 1:
-        _dense_at_strides(step, weight, count, arena, gradients, scratch, affine, lines, sums)
-    else:
-        _dense_by_rows(step, weight, count, arena, gradients, scratch, affine, lines, sums)
-    for o in range(outputs):
-        begin = step.weight + o * terms
-        combine(sums[o, :terms], slopes[begin : begin + terms], False)
-
-
-@compiled
-def _rows(count: int, used: int, length: int) -> Any:
-    """Where rows of a length begin; those that only fill up are the first one again."""
-    result = np.arange(count) * length
-    result[used:] = 0
-    return result
-
-
-@compiled
-def _dense_plain(
-    step: Any,
-    weight: Floats,
-    count: int,
-    arena: Floats,
-    gradients: Floats,
-    scratch: Floats,
-    affine: Floats,
-    lines: Floats,
-    sums: Floats,
-) -> None:
-    """A 1x1 convolution, a block of positions at a time."""
-    terms, outputs = weight.shape
-    y, rest = scratch[: outputs * BLOCK], scratch[outputs * BLOCK :]
-    x, back = rest[: terms * BLOCK], rest[terms * BLOCK :]
-    size = step.height * step.width * count
-    y_rows, x_rows = _rows(outputs, step.out_channels, BLOCK), _rows(terms, step.channels, BLOCK)
-    for start in range(0, size, BLOCK):
-        length = min(BLOCK, size - start)
-        for o in range(step.out_channels):
-            target = y[o * BLOCK : o * BLOCK + length]
-            read_gradient(step, o, start, count, arena, gradients, lines, target)
-        for c in range(step.channels):
-            source = step.source * count + c * size + start
-            read(step, c, source, arena, affine, x[c * BLOCK : c * BLOCK + length])
-        multiply_transposed(y, y_rows, x, x_rows, length, sums)
-        if step.contribution < 0:
-            continue
-        multiply(y, y_rows, length, weight, back)
-        for c in range(step.channels):
-            line = back[c * length : (c + 1) * length]
-            contribute(step, c, start, count, arena, affine, gradients, line)
-
-
-@compiled
-def _dense_at_strides(
-    step: Any,
-    weight: Floats,
-    count: int,
-    arena: Floats,
-    gradients: Floats,
-    scratch: Floats,
-    affine: Floats,
-    lines: Floats,
-    sums: Floats,
-) -> None:
-    """A 1x1 convolution of the positions that are read, some columns at a time."""
-    terms, outputs = weight.shape
-    columns = max(BLOCK // count, 1)
-    room = columns * count
-    y, rest = scratch[: outputs * room], scratch[outputs * room :]
-    x, back = rest[: terms * room], rest[terms * room :]
-    y_rows, x_rows = _rows(outputs, step.out_channels, room), _rows(terms, step.channels, room)
-    area = step.height * step.width
-    for i in range(step.out_height):
-        above = (i * step.stride + step.skip) * step.width + step.skip
-        for first in range(0, step.out_width, columns):
-            taken = min(columns, step.out_width - first)
-            length = taken * count
-            for o in range(step.out_channels):
-                target, start = y[o * room : o * room + length], i * step.out_width + first
-                read_gradient(step, o, start * count, count, arena, gradients, lines, target)
-            for c in range(step.channels):
-                for j in range(taken):
-                    position = above + (first + j) * step.stride
-                    source = (step.source + c * area + position) * count
-                    at = c * room + j * count
-                    read(step, c, source, arena, affine, x[at : at + count])
-            multiply_transposed(y, y_rows, x, x_rows, length, sums)
-            if step.contribution < 0:
-                continue
-            multiply(y, y_rows, length, weight, back)
-            for c in range(step.channels):
-                for j in range(taken):
-                    position = (above + (first + j) * step.stride) * count
-                    part = back[c * length + j * count : c * length + (j + 1) * count]
-                    contribute(step, c, position, count, arena, affine, gradients, part)
-
-
-@compiled
-def _dense_by_rows(
-    step: Any,
-    weight: Floats,
-    count: int,
-    arena: Floats,
-    gradients: Floats,
-    scratch: Floats,
-    affine: Floats,
-    lines: Floats,
-    sums: Floats,
-) -> None:
-    """A larger window: some columns of a row at a time, from padded channels to padded channels."""
-    terms, outputs = weight.shape
-    kernel, border = step.kernel, step.dilation * (step.kernel - 1) // 2
-    pitch = (step.width + 2 * border) * count
-    area = (step.height + 2 * border) * pitch
-    columns = max(BLOCK // count, 1)
-    room = columns * count
-    planes, rest = scratch[: step.channels * area], scratch[step.channels * area :]
-    targets, rest = rest[: step.channels * area], rest[step.channels * area :]
-    y, rest = rest[: outputs * room], rest[outputs * room :]
-    x, back = rest[: terms * room], rest[terms * room :]
-    y_rows = _rows(outputs, step.out_channels, room)
-    x_rows = _rows(terms, step.channels * kernel * kernel, room)
-    wanted = step.contribution >= 0
-    for c in range(step.channels):
-        plane = planes[c * area : (c + 1) * area]
-        pad(step, c, count, border, np.float32(0), arena, affine, plane)
-    targets[:] = np.float32(0)
-    for i in range(step.out_height):
-        for first in range(0, step.out_width, columns):
-            taken = min(columns, step.out_width - first)
-            length = taken * count
-            for o in range(step.out_channels):
-                target, start = y[o * room : o * room + length], i * step.out_width + first
-                read_gradient(step, o, start * count, count, arena, gradients, lines, target)
-            _gather(step, i, first, taken, count, planes, area, pitch, x, room)
-            multiply_transposed(y, y_rows, x, x_rows, length, sums)
-            if wanted:
-                multiply(y, y_rows, length, weight, back)
-                _scatter(step, i, first, taken, count, back, targets, area, pitch)
-    if wanted:
-        for c in range(step.channels):
-            plane = targets[c * area : (c + 1) * area]
-            _contribute_plane(step, c, count, border, arena, affine, gradients, plane)
-
-
-@compiled
-def _gather(
-    step: Any,
-    row: int,
-    first: int,
-    taken: int,
-    count: int,
-    planes: Floats,
-    area: int,
-    pitch: int,
-    x: Floats,
-    room: int,
-) -> None:
-    """Copy what some outputs of a row read, a row for each channel and tap."""
-    kernel, stride, dilation = step.kernel, step.stride, step.dilation
-    segments, length = (1, taken * count) if stride == 1 else (taken, count)
-    for c in range(step.channels):
-        for a in range(kernel):
-            line = c * area + (row * stride + a * dilation) * pitch
-            for b in range(kernel):
-                to = ((c * kernel + a) * kernel + b) * room
-                for j in range(segments):
-                    begin = line + ((first + j) * stride + b * dilation) * count
-                    at = to + j * length
-                    x[at : at + length] = planes[begin : begin + length]
-
-
-@compiled
-def _scatter(
-    step: Any,
-    row: int,
-    first: int,
-    taken: int,
-    count: int,
-    back: Floats,
-    targets: Floats,
-    area: int,
-    pitch: int,
-) -> None:
-    """Add gradients of what some outputs of a row read to where they read it."""
-    kernel, stride, dilation = step.kernel, step.stride, step.dilation
-    size = taken * count
-    segments, length = (1, size) if stride == 1 else (taken, count)
-    for c in range(step.channels):
-        for a in range(kernel):
-            line = c * area + (row * stride + a * dilation) * pitch
-            for b in range(kernel):
-                source = ((c * kernel + a) * kernel + b) * size
-                for j in range(segments):
-                    begin = line + ((first + j) * stride + b * dilation) * count
-                    at = source + j * length
-                    part = targets[begin : begin + length]
-                    combine(back[at : at + length], part, False)

@@ -48,7 +48,7 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
     def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
         """See `ghnas.executors.base.Executor`; no gradients are kept."""
         self._programs = _prepared(graphs, self._programs, lower)
-        pixels, logits = _pixels(images), []
+        pixels, logits = pixels_of(images), []
         for graph, own in zip(graphs, weights, strict=True):
             _, program = self._programs[id(graph)]
             logits.append(
@@ -67,7 +67,7 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
     ) -> tuple[Tensor, Tensor]:
         """See `ghnas.executors.base.Executor`; gradients are computed at once."""
         self._training = _prepared(graphs, self._training, lower_training)
-        pixels, results = _pixels(images), []
+        pixels, results = pixels_of(images), []
         for graph, own in zip(graphs, weights, strict=True):
             _, program = self._training[id(graph)]
             if program is None:
@@ -75,10 +75,7 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
                 results.append((F.cross_entropy(logits, labels), logits.detach()))
             else:
                 flat = _flat(own, program.forward)
-                pair: tuple[Tensor, Tensor] = _Loss.apply(
-                    flat, self._memory, program, pixels, labels
-                )
-                results.append(pair)
+                results.append(loss_and_logits(flat, self._memory, program, pixels, labels))
         losses, outputs = zip(*results, strict=True)
         return torch.stack(losses), torch.stack(outputs)
 
@@ -110,6 +107,22 @@ class _Loss(torch.autograd.Function):
         return slopes * gradients[0], None, None, None, None
 
 
+def loss_and_logits(
+    flat: Tensor, memory: Memory, program: TrainingProgram, pixels: Floats, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy of a network in nats, with gradients, and logits (B, classes).
+
+    Args:
+        flat: Its parameters.
+        memory: Where to compute.
+        program: The network's.
+        pixels: From `pixels_of`.
+        labels: (B,).
+    """
+    pair: tuple[Tensor, Tensor] = _Loss.apply(flat, memory, program, pixels, labels)
+    return pair
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The mean cross-entropy in nats, and its gradient with respect to the logits (B, classes)."""
     with torch.enable_grad():
@@ -128,12 +141,28 @@ class Memory:
         self.statistics = np.empty((2, 0), np.float64)
         """Sums and sums of squares of the channels that the last run normalised."""
 
-    def run(self, program: Program, weights: Floats, pixels: Floats, count: int) -> Tensor:
-        """Logits (count, classes) for images that stand as (C, H, W, count), flat."""
+    def run(
+        self,
+        program: Program,
+        weights: Floats,
+        pixels: Floats,
+        count: int,
+        affine: Floats | None = None,
+    ) -> Tensor:
+        """Logits (count, classes) of one network.
+
+        Args:
+            program: The network's.
+            weights: Its parameters, flat.
+            pixels: From `pixels_of`.
+            count: How many images these are.
+            affine: (2, channels): scales and shifts that the program does not compute.
+        """
         self._arena = _at_least(self._arena, program.arena * count)
         self._scratch = _at_least(self._scratch, program.scratch * count + program.extra)
-        self._affine = np.empty((2, program.channels), np.float32)
-        self.statistics = np.zeros((2, program.channels), np.float64)
+        rows = (2, program.channels)
+        self._affine = np.empty(rows, np.float32) if affine is None else affine
+        self.statistics = np.zeros(rows, np.float64)
         execute(
             program.steps, weights, pixels, count, self._arena, self._scratch, self._affine,
             self.statistics,
@@ -172,7 +201,8 @@ def compile_kernels() -> None:
 
 @cache
 def compile_gradients() -> None:
-    """The same for those of the backward pass."""
+    """The same, and those of the backward pass."""
+    compile_kernels()
     _compile("differentiate")
 
 
@@ -225,8 +255,8 @@ def _prepared(
     return {id(graph): known.get(id(graph)) or (graph, prepare(graph)) for graph in graphs}
 
 
-def _pixels(images: Tensor) -> Floats:
-    """(B, C, H, W) -> (C, H, W, B), flat."""
+def pixels_of(images: Tensor) -> Floats:
+    """Images (B, C, H, W) as programs read them: (C, H, W, B), flat."""
     return cast(Floats, images.permute(1, 2, 3, 0).contiguous().numpy().ravel())
 
 

@@ -125,13 +125,17 @@ class Norm:
 
     Args:
         name: The node's.
+        weight: Place of its weights; its biases follow.
         statistics: The first of its channels' sums.
+        affine: The first of its scales and shifts.
         channels: How many there are.
         positions: Of an image, that the sums are over.
     """
 
     name: str
+    weight: int
     statistics: int
+    affine: int
     channels: int
     positions: int
 

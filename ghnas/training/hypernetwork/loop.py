@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.optim.swa_utils import AveragedModel
@@ -275,14 +274,12 @@ def compute_gradients(
         Mean loss in nats and accuracy, (2,).
     """
     stacks = ghn(meta.features.to(images.device))
-    logits = meta.logits(meta.features.by_graph(stacks, len(meta.graphs)), images)
-    targets = labels.repeat(len(logits))
-    loss = F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
-    share = 1 / (settings.meta_batch * len(labels))
+    weights = meta.features.by_graph(stacks, len(meta.graphs))
+    losses, logits = meta.losses(weights, images, labels)
     ghn.zero_grad()
-    (loss * share).backward()
-    correct = (logits.detach().argmax(dim=2) == labels).sum()
-    result = torch.stack([loss.detach(), correct]) * share
+    (losses.sum() / settings.meta_batch).backward()
+    correct = (logits.argmax(dim=2) == labels).sum() / len(labels)
+    result = torch.stack([losses.detach().sum(), correct]) / settings.meta_batch
     if dist.is_initialized():
         _add_up(ghn, result)
     return result

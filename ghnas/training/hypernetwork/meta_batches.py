@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
-from ghnas.executors.base import Parameters
+from ghnas.executors.base import Parameters, losses_of
 from ghnas.executors.grouped import Plan, plan
-from ghnas.executors.module import ModuleExecutor
+from ghnas.executors.trainable import executor_for
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import read_graphs
@@ -34,11 +34,22 @@ class MetaBatch:
     features: FeatureBatch
     plan: Plan | None
 
-    def logits(self, weights: Sequence[Parameters], images: Tensor) -> Tensor:
-        """Run all networks on the same images (B, C, H, W): (networks, B, classes)."""
+    def losses(
+        self, weights: Sequence[Parameters], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of each network in nats, with gradients, and logits.
+
+        Args:
+            weights: Of each network.
+            images: (B, C, H, W), the same for all.
+            labels: (B,).
+
+        Returns:
+            (networks,) and (networks, B, classes).
+        """
         if self.plan is None:
-            return ModuleExecutor().run(self.graphs, weights, images)
-        return self.plan.run(weights, images)
+            return executor_for("cpu").losses(self.graphs, weights, images, labels)
+        return losses_of(self.plan.run(weights, images), labels)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 import torch.multiprocessing
 
-from ghnas.executors.fused import compile_kernels
+from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNInfo
 from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, train_rank
@@ -55,7 +55,7 @@ def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> Non
     Raises:
         UserError: As `train`.
     """
-    compile_kernels()  # once, before the processes start
+    compile_gradients()  # once, before the processes start
     context = torch.multiprocessing.get_context("spawn")
     messages = context.SimpleQueue()
     job = replace(job, data=job.data.without_test())
