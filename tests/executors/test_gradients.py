@@ -222,7 +222,7 @@ def trained(
 ) -> list[float]:
     """The losses of a training."""
     own = PlainNetwork(network) if plain else FusedNetwork(network)
-    training = SGDTraining(own.parameters, steps, SGDSettings(learning_rate=0.005))
+    training = SGDTraining(own.parameters, steps, SGDSettings(learning_rate=0.001))
     return [training.step(own.loss, images, labels) for _ in range(steps)]
 
 
