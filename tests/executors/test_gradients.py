@@ -21,6 +21,7 @@ from ghnas.architectures.ops import (
     Bias,
     Concat,
     Conv,
+    Extend,
     GlobalAveragePool,
     Input,
     Linear,
@@ -110,19 +111,24 @@ def assert_equal_to_pytorch(graph: Graph, count: int = 6) -> None:
     assert_close(found, expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(SKELETONS)), data=st.data())
 def test_all_executors_agree(seed: int, name: str, data: st.DataObject) -> None:
+    """With two of three weights: rarely, an input of a rectifier is zero but for rounding."""
     size = data.draw(st.integers(*SIZES[name]), "size")
     graphs = [sampled(name, seed + i, size) for i in range(2)]
-    weights: list[Parameters] = [uneven(graph, seed) for graph in graphs]
-    images, labels = batch(graphs[0], 8, seed)
-    loss, expected = gradients(ModuleExecutor(), graphs, weights, images, labels)
-    for executor in (FusedExecutor(), GroupedExecutor()):
-        losses, found = gradients(executor, graphs, weights, images, labels)
-        torch.testing.assert_close(losses, loss, rtol=1e-4, atol=1e-4)
-        for one, other in zip(found, expected, strict=True):
-            assert_close(one, other, relative=2e-2)  # a rectifier may switch by rounding
+    errors: dict[str, list[float]] = {"fused": [], "grouped": []}
+    for own in range(3):
+        weights: list[Parameters] = [uneven(graph, own) for graph in graphs]
+        images, labels = batch(graphs[0], 8, own)
+        loss, expected = gradients(ModuleExecutor(), graphs, weights, images, labels)
+        for key, executor in (("fused", FusedExecutor()), ("grouped", GroupedExecutor())):
+            losses, found = gradients(executor, graphs, weights, images, labels)
+            torch.testing.assert_close(losses, loss, rtol=1e-4, atol=1e-4)
+            pairs = zip(found, expected, strict=True)
+            errors[key].append(max(float((a - b).norm() / b.norm()) for a, b in pairs))
+    for values in errors.values():
+        assert sorted(values)[1] < 1e-4
 
 
 def classifier(graph: GraphBuilder, x: int) -> Graph:
@@ -196,6 +202,16 @@ def test_values_with_many_readers() -> None:
     assert_equal_to_pytorch(classifier(graph, ends))
 
 
+def test_a_last_row_that_is_read_twice() -> None:
+    graph = GraphBuilder()
+    x = graph.add(Conv(4, 1), graph.add(Input(3, 7, 5)), name="a")
+    x = graph.add(Activation(), graph.add(BatchNorm(), x, name="an"))
+    wide = graph.add(Extend(), x)
+    shifted = graph.add(Conv(4, 1, 2), graph.add(Shift(), wide), name="b")
+    x = graph.add(Concat(), shifted, graph.add(MaxPool(3, 2), wide))
+    assert_equal_to_pytorch(classifier(graph, graph.add(BatchNorm(), x, name="last")))
+
+
 def test_a_norm_of_the_images() -> None:
     graph = GraphBuilder()
     image = graph.add(Input(3, 8, 8))
@@ -236,7 +252,7 @@ def test_a_training_is_that_of_pytorch(name: str) -> None:
     assert found == pytest.approx(trained(plain, True, 20, images, labels), rel=1e-3)
     assert found[-1] < found[0]
     for (key, value), other in zip(fused.named_buffers(), plain.buffers(), strict=True):
-        assert_close(value, other, relative=1e-2), key
+        torch.testing.assert_close(value, other, rtol=1e-2, atol=1e-4, msg=key)
     fused.eval()
     with torch.no_grad():
         expected = fused(images)
@@ -270,6 +286,6 @@ def test_operations_of_every_class_are_covered() -> None:
 
     covered: set[type[Op]] = {
         Activation, AvgPool, BatchNorm, Bias, Concat, Conv, GlobalAveragePool, Input, Linear,
-        MaxPool, Shift, Sum, Zeros,
+        Extend, MaxPool, Shift, Sum, Zeros,
     }  # fmt: skip
     assert set(_HANDLERS) == covered

@@ -30,6 +30,8 @@ from ghnas.executors.fused.program import (
     DENSE_GRADIENT,
     DEPTHWISE,
     DEPTHWISE_GRADIENT,
+    EXTEND,
+    EXTEND_GRADIENT,
     GRADIENT_STEP,
     MAX_POOL,
     MAX_POOL_GRADIENT,
@@ -52,6 +54,7 @@ _CODES = {
     MAX_POOL: MAX_POOL_GRADIENT,
     AVG_POOL: AVG_POOL_GRADIENT,
     MEAN: MEAN_GRADIENT,
+    EXTEND: EXTEND_GRADIENT,
 }
 _READ_LINES = (DENSE, DEPTHWISE)
 """Steps whose backward pass does that of the batch normalisation behind them as it reads."""
@@ -272,6 +275,8 @@ class _Differentiation:
             room = 2 * plane + size + step.width
         elif step.code == MEAN:
             room = 1
+        elif step.code == EXTEND:
+            room = size
         else:
             room = 2 * plane + size + 4 * row
         self.scratch = max(self.scratch, room)

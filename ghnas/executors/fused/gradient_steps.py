@@ -20,6 +20,7 @@ from ghnas.executors.fused.kernels import (
     BLOCK,
     Doubles,
     Floats,
+    combine,
     compiled,
     correlate,
 )
@@ -29,6 +30,7 @@ from ghnas.executors.fused.program import (
     CLEAR_GRADIENT,
     DENSE_GRADIENT,
     DEPTHWISE_GRADIENT,
+    EXTEND_GRADIENT,
     MAX_POOL_GRADIENT,
     MEAN_GRADIENT,
     NORMALISE_GRADIENT,
@@ -84,6 +86,8 @@ def differentiate(
                 slopes[step.weight + c] += total(gradients[start : start + size])
         elif code == MEAN_GRADIENT:
             _mean(step, count, arena, gradients, scratch, affine)
+        elif code == EXTEND_GRADIENT:
+            _extend(step, count, arena, gradients, scratch, affine, lines)
         elif code == CLEAR_GRADIENT:
             size = step.channels * step.height * step.width * count
             begin = step.contribution * count
@@ -150,6 +154,30 @@ def _mean(
         for p in range(positions):
             scaled(gradients[begin : begin + count], np.float32(1 / positions), part)
             contribute(step, c, p * count, count, arena, affine, gradients, part)
+
+
+@compiled
+def _extend(
+    step: Any,
+    count: int,
+    arena: Floats,
+    gradients: Floats,
+    scratch: Floats,
+    affine: Floats,
+    lines: Floats,
+) -> None:
+    """What was read twice gets both gradients."""
+    row, wide = step.width * count, (step.width + 1) * count
+    size = (step.height + 1) * wide
+    whole = scratch[:size]
+    for c in range(step.channels):
+        read_gradient(step, c, 0, count, arena, gradients, lines, whole)
+        last = (step.height - 1) * wide
+        combine(whole[last + wide :], whole[last : last + wide], False)
+        for i in range(step.height):
+            line = whole[i * wide : (i + 1) * wide]
+            combine(line[row:], line[row - count : row], False)
+            contribute(step, c, i * row, count, arena, affine, gradients, line[:row])
 
 
 @compiled

@@ -19,6 +19,7 @@ from ghnas.architectures.ops import (
     Bias,
     Concat,
     Conv,
+    Extend,
     GlobalAveragePool,
     Input,
     Linear,
@@ -36,6 +37,7 @@ from ghnas.executors.fused.program import (
     COPY,
     DENSE,
     DEPTHWISE,
+    EXTEND,
     FILL,
     MAX_POOL,
     MEAN,
@@ -276,6 +278,11 @@ class _Lowering:
     def _shift(self, node: Node, inputs: list[_Value]) -> _Value:
         return replace(self._unskipped(inputs[0]), skip=1)
 
+    def _extend(self, node: Node, inputs: list[_Value]) -> _Value:
+        value, target = self._unskipped(inputs[0]), self._new(*node.shape)
+        self._emit(EXTEND, value, target)
+        return target
+
     def _pool(self, node: Node, inputs: list[_Value]) -> _Value:
         op, value = cast(MaxPool | AvgPool, node.op), self._unskipped(inputs[0])
         target = self._new(*node.shape)
@@ -332,6 +339,7 @@ _HANDLERS: dict[type, Callable[[_Lowering, Node, list[_Value]], _Value]] = {
     MaxPool: _Lowering._pool,
     AvgPool: _Lowering._pool,
     Shift: _Lowering._shift,
+    Extend: _Lowering._extend,
     Sum: _Lowering._sum,
     Concat: _Lowering._concat,
     Zeros: _Lowering._zeros,

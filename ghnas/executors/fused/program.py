@@ -21,7 +21,8 @@ from ghnas.executors.fused.kernels import compiled
     ADD,
     MEAN,
     FILL,
-) = range(11)
+    EXTEND,
+) = range(12)
 
 
 class Step(NamedTuple):
@@ -71,7 +72,8 @@ STEP = np.dtype([(name, np.int64) for name in Step._fields])
     BIAS_GRADIENT,
     PASS_GRADIENT,
     MEAN_GRADIENT,
-) = range(9)
+    EXTEND_GRADIENT,
+) = range(10)
 
 
 class GradientStep(NamedTuple):

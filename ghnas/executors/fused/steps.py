@@ -26,6 +26,7 @@ from ghnas.executors.fused.program import (
     COPY,
     DENSE,
     DEPTHWISE,
+    EXTEND,
     FILL,
     MAX_POOL,
     MEAN,
@@ -89,6 +90,8 @@ def execute(
             _add(step, count, arena, scratch, affine)
         elif code == MEAN:
             _mean(step, count, arena, scratch, affine)
+        elif code == EXTEND:
+            _extend(step, count, arena, affine)
         elif code == FILL:
             size = step.out_channels * step.out_height * step.out_width * count
             arena[step.target * count : step.target * count + size] = 0
@@ -356,3 +359,15 @@ def _mean(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats)
             read(step, c, source, arena, affine, activated)
             _sum(activated, target, target)
         activate(target, target, np.float32(1) / np.float32(positions), np.float32(0), 0)
+
+
+@compiled
+def _extend(step: Any, count: int, arena: Floats, affine: Floats) -> None:
+    """Repeat the last row and the last column."""
+    row, wide = step.width * count, (step.width + 1) * count
+    for c in range(step.channels):
+        for i in range(step.height + 1):
+            source = step.source * count + (c * step.height + min(i, step.height - 1)) * row
+            target = step.target * count + (c * step.out_height + i) * wide
+            read(step, c, source, arena, affine, arena[target : target + row])
+            arena[target + row : target + wide] = arena[target + row - count : target + row]
