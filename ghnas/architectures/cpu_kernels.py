@@ -74,7 +74,7 @@ def _on_sub_images(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 def _as_product(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     """A depthwise convolution of small images as one matrix product for each channel."""
     batch, channels, height, width = x.shape
-    taps = _taps(height, width, weight.shape[2], stride, dilation)
+    taps = _taps(height, width, weight.shape[2], stride, dilation).to(weight.dtype)
     rows, columns = -(-height // stride), -(-width // stride)
     matrices = (weight.view(channels, -1) @ taps).view(channels, height * width, -1)
     pixels = x.permute(1, 0, 2, 3).reshape(channels, batch, -1)

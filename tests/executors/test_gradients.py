@@ -111,24 +111,27 @@ def assert_equal_to_pytorch(graph: Graph, count: int = 6) -> None:
     assert_close(found, expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(SKELETONS)), data=st.data())
 def test_all_executors_agree(seed: int, name: str, data: st.DataObject) -> None:
-    """With two of three weights: rarely, an input of a rectifier is zero but for rounding."""
-    size = data.draw(st.integers(*SIZES[name]), "size")
-    graphs = [sampled(name, seed + i, size) for i in range(2)]
-    errors: dict[str, list[float]] = {"fused": [], "grouped": []}
-    for own in range(3):
-        weights: list[Parameters] = [uneven(graph, own) for graph in graphs]
-        images, labels = batch(graphs[0], 8, own)
-        loss, expected = gradients(ModuleExecutor(), graphs, weights, images, labels)
-        for key, executor in (("fused", FusedExecutor()), ("grouped", GroupedExecutor())):
-            losses, found = gradients(executor, graphs, weights, images, labels)
-            torch.testing.assert_close(losses, loss, rtol=1e-4, atol=1e-4)
-            pairs = zip(found, expected, strict=True)
-            errors[key].append(max(float((a - b).norm() / b.norm()) for a, b in pairs))
+    """With three of five weights: at times a rectifier's input is zero but for rounding.
+
+    The reference is of double precision. Some of DeepNets-1M's networks are so deep, and without
+    normalisation, that single precision keeps two or three digits of their gradients.
+    """
+    graph = sampled(name, seed, data.draw(st.integers(*SIZES[name]), "size"))
+    errors: dict[str, list[float]] = {"fused": [], "grouped": [], "module": []}
+    executors = (FusedExecutor(), GroupedExecutor(), ModuleExecutor())
+    for own in range(5):
+        weights, (images, labels) = uneven(graph, own), batch(graph, 8, own)
+        exact = {key: value.double() for key, value in weights.items()}
+        loss, (expected,) = gradients(ModuleExecutor(), [graph], [exact], images.double(), labels)
+        for key, executor in zip(errors, executors, strict=True):
+            losses, (found,) = gradients(executor, [graph], [weights], images, labels)
+            torch.testing.assert_close(losses.double(), loss, rtol=1e-3, atol=1e-3)
+            errors[key].append(float((found - expected).norm() / expected.norm()))
     for values in errors.values():
-        assert sorted(values)[1] < 1e-4
+        assert sorted(values)[2] < (5e-2 if name == "deepnets1m" else 1e-4)
 
 
 def classifier(graph: GraphBuilder, x: int) -> Graph:
