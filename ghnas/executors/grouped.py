@@ -194,13 +194,14 @@ def _plan(graphs: Sequence[Graph], groups: Sequence[tuple[Specification, list[Me
 
 def _runs(sources: Sequence[tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:
     """Join neighbours of one step into (step, start, length)."""
-    runs: list[list[int]] = []
+    runs: list[tuple[int, int, int]] = []
     for step, position in sources:
-        if runs and runs[-1][0] == step and runs[-1][1] + runs[-1][2] == position:
-            runs[-1][2] += 1
+        last, start, length = runs[-1] if runs else (-1, 0, 0)
+        if last == step and start + length == position:
+            runs[-1] = (step, start, length + 1)
         else:
-            runs.append([step, position, 1])
-    return tuple((a, b, c) for a, b, c in runs)
+            runs.append((step, position, 1))
+    return tuple(runs)
 
 
 def _joined(tensors: list[Tensor], dim: int) -> Tensor:

@@ -96,12 +96,8 @@ class Building:
             order.remove(last)
             order.append(last)
         position = {index: n for n, index in enumerate(order)}
-        return Graph(
-            tuple(
-                Node(node.spec, tuple(position[i] for i in node.inputs), node.name, node.cell)
-                for node in (self.nodes[index] for index in order)
-            )
-        )
+        nodes = (self.nodes[index] for index in order)
+        return Graph(tuple(n._replace(inputs=tuple(position[i] for i in n.inputs)) for n in nodes))
 
     def add(
         self,
@@ -163,11 +159,10 @@ class Building:
 
     def pool(self, kind: str, primitive: str, kernel: Any, sources: Sources) -> Sources:
         """A pooling window."""
-        size = tuple(kernel) if isinstance(kernel, (tuple, list)) else (kernel, kernel)
-        feature = (1, 1, size[0], size[-1])
-        return self.add(kind, primitive, sources, feature=feature)
+        size = kernel if isinstance(kernel, (tuple, list)) else (kernel, kernel)
+        return self.add(kind, primitive, sources, feature=(1, 1, size[0], size[-1]))
 
-    def global_average(self, sources: Sources) -> Sources:
+    def mean(self, sources: Sources) -> Sources:
         """The mean over all positions."""
         return self.add("mean", "glob_avg", sources)
 

@@ -33,9 +33,8 @@ ModuleReader = Callable[[Building, Any, str, Sources], Sources]
 
 
 def _convolution(building: Building, module: nn.Module, name: str, sources: Sources) -> Sources:
-    primitive = _conv_primitive(
-        cast(int, getattr(module, "groups", 1)), getattr(module, "dilation", 1)
-    )
+    groups = cast(int, getattr(module, "groups", 1))  # nn.Linear has none
+    primitive = _conv_primitive(groups, getattr(module, "dilation", 1))
     weight, bias = (_own(building, module, name, key) for key in ("weight", "bias"))
     return building.matrix(type(module).__name__, primitive, weight, bias, sources)
 
@@ -54,24 +53,15 @@ def _own(building: Building, module: nn.Module, name: str, key: str) -> str | No
     return building.names[f"{name}.{key}" if name else key]
 
 
-def _norm_module(primitive: str) -> ModuleReader:
-    def read(building: Building, module: nn.Module, name: str, sources: Sources) -> Sources:
-        own = [_own(building, module, name, key) for key in ("weight", "bias")]
-        names = [item for item in own if item]
-        return building.norm(type(module).__name__, primitive, names, sources)
-
-    return read
+def _norm_module(building: Building, module: nn.Module, name: str, sources: Sources) -> Sources:
+    primitive = "ln" if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) else "bn"
+    own = (_own(building, module, name, key) for key in ("weight", "bias"))
+    return building.norm(type(module).__name__, primitive, list(filter(None, own)), sources)
 
 
-def _pool_module(primitive: str) -> ModuleReader:
-    def read(building: Building, module: Any, name: str, sources: Sources) -> Sources:
-        return building.pool(type(module).__name__, primitive, module.kernel_size, sources)
-
-    return read
-
-
-def _global_module(building: Building, module: nn.Module, name: str, sources: Sources) -> Sources:
-    return building.global_average(sources)
+def _pool_module(building: Building, module: Any, name: str, sources: Sources) -> Sources:
+    primitive = "max_pool" if isinstance(module, nn.modules.pooling._MaxPoolNd) else "avg_pool"
+    return building.pool(type(module).__name__, primitive, module.kernel_size, sources)
 
 
 def _attention(
@@ -108,13 +98,13 @@ def _chained(
 MODULES: dict[type, ModuleReader] = {
     nn.modules.conv._ConvNd: _convolution,
     nn.Linear: _convolution,
-    nn.modules.batchnorm._NormBase: _norm_module("bn"),
-    nn.GroupNorm: _norm_module("bn"),
-    nn.LayerNorm: _norm_module("ln"),
-    nn.RMSNorm: _norm_module("ln"),
-    nn.modules.pooling._MaxPoolNd: _pool_module("max_pool"),
-    nn.modules.pooling._AvgPoolNd: _pool_module("avg_pool"),
-    nn.modules.pooling._AdaptiveAvgPoolNd: _global_module,
+    nn.modules.batchnorm._NormBase: _norm_module,
+    nn.GroupNorm: _norm_module,
+    nn.LayerNorm: _norm_module,
+    nn.RMSNorm: _norm_module,
+    nn.modules.pooling._MaxPoolNd: _pool_module,
+    nn.modules.pooling._AvgPoolNd: _pool_module,
+    nn.modules.pooling._AdaptiveAvgPoolNd: lambda graph, _, __, sources: graph.mean(sources),
     nn.MultiheadAttention: _attention,
 }
 
@@ -160,19 +150,18 @@ def _norm_function(building: Building, node: fx.Node, inputs: Sequence[Value]) -
 
 def _pool_function(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
     kind = canonical(node)
-    kernel = _argument(node, 1, "kernel_size")
-    return building.pool(kind, kind[:8], kernel, union(inputs))
+    return building.pool(kind, kind[:8], _argument(node, 1, "kernel_size"), union(inputs))
 
 
-def _global_function(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
-    return building.global_average(union(inputs))
+def _global_average(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
+    return building.mean(union(inputs))
 
 
 def _mean(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
     # as published: a mean that drops its dimensions is not a node
     sources = union(inputs)
     keeps = _argument(node, 2, "keepdim", False) is True
-    return building.global_average(sources) if keeps else sources
+    return building.mean(sources) if keeps else sources
 
 
 def _sum(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
@@ -208,10 +197,6 @@ def _product(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sour
     for name in vectors:  # a learned scale
         sources = building.parameters("mul", "ln", [name], sources)
     return union([Value(sources), *(Value(building.source(name)) for name in matrices)])
-
-
-def _concat(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
-    return building.joined("cat", "concat", inputs)
 
 
 def _window_attention(building: Building, node: fx.Node, inputs: Sequence[Value]) -> Sources:
@@ -258,13 +243,15 @@ _GLOBAL_FUNCTIONS = "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 FUNCTIONS: dict[str, FunctionReader] = {
     "add": _sum,
     "mul": _product,
-    "cat": _concat,
+    "cat": lambda building, _, inputs: building.joined("cat", "concat", inputs),
     "mean": _mean,
     "shifted_window_attention": _window_attention,
     **dict.fromkeys(_MATRIX_FUNCTIONS.split(), _matrix_function),
     **dict.fromkeys(_NORM_FUNCTIONS.split(), _norm_function),
     **dict.fromkeys(_POOL_FUNCTIONS.split(), _pool_function),
-    **dict.fromkeys(_GLOBAL_FUNCTIONS.split(), _global_function),
+    **dict.fromkeys(
+        _GLOBAL_FUNCTIONS.split(), lambda building, _, inputs: building.mean(union(inputs))
+    ),
 }
 """Functions that become nodes."""
 

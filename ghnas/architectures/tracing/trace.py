@@ -159,6 +159,9 @@ class _Tracer(fx.Tracer):
         return type(m).forward.__module__.startswith("torch.nn")
 
 
+_KNOWN = FUNCTIONS.keys() | SIZES | PASSED_THROUGH
+
+
 def _read(followed: fx.GraphModule, building: Building) -> Value:
     """Make the nodes and return what is known of the output."""
     values: dict[fx.Node, Value] = {}
@@ -173,36 +176,20 @@ def _read(followed: fx.GraphModule, building: Building) -> Value:
             if node.target in building.names:
                 values[node] = Value((), building.names[node.target])
         elif node.op == "call_module":
-            values[node] = _read_module(followed, node, values, building)
+            module = followed.get_submodule(node.target)
+            read = next((MODULES[kind] for kind in type(module).__mro__ if kind in MODULES), chain)
+            sources = union(values[item] for item in node.all_input_nodes)
+            values[node] = Value(read(building, module, node.target, sources))
         elif node.op == "output":
             inputs = node.all_input_nodes
             output = values[inputs[0]] if inputs else NOTHING
         else:
             values[node] = _read_function(node, values, building)
-            if not _is_known(node):
+            if canonical(node) not in _KNOWN and not isinstance(node.target, type):
                 unknown[canonical(node)] = None
     for name in unknown:
         warnings.warn(f"operation {name!r} is not known: it is passed through", stacklevel=3)
     return output
-
-
-def _is_known(node: fx.Node) -> bool:
-    name = canonical(node)
-    known = name in FUNCTIONS or name in SIZES or name in PASSED_THROUGH
-    return known or isinstance(node.target, type)
-
-
-def _read_module(
-    followed: fx.GraphModule,
-    node: fx.Node,
-    values: Mapping[fx.Node, Value],
-    building: Building,
-) -> Value:
-    name = str(node.target)
-    module = followed.get_submodule(name)
-    sources = union(values[item] for item in node.all_input_nodes)
-    read = next((MODULES[kind] for kind in type(module).__mro__ if kind in MODULES), chain)
-    return Value(read(building, module, name, sources))
 
 
 def _read_function(node: fx.Node, values: Mapping[fx.Node, Value], building: Building) -> Value:
