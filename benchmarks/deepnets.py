@@ -107,8 +107,9 @@ def _split(name: str, count: int, paths: int) -> tuple[str, ...]:
     space, rng = load_space("deepnets1m").with_skeleton(split=name), random.Random(name)
     graphs = [space.sample(rng).for_images((3, 32, 32), 10).graph for _ in range(count)]
     features = graph_features(graphs)
-    nodes = np.array([len(item.primitive) for item in features])
-    degrees = np.array([2 * (item.distance == 1).sum() / len(item.primitive) for item in features])
+    nodes = np.array([item.data.num_nodes for item in features])
+    edges = np.array([int((item.data.path_length == 1).sum()) for item in features])
+    degrees = 2 * edges / nodes
     lengths = np.array([_mean_path(item) for item in features[:paths]])
     return (
         name,
@@ -121,7 +122,9 @@ def _split(name: str, count: int, paths: int) -> tuple[str, ...]:
 
 
 def _mean_path(item: GraphFeatures) -> float:
-    lengths = shortest_path(csr_array(item.distance == 1), directed=False, unweighted=True)
+    edges, count = item.data.path_index[:, item.data.path_length == 1].numpy(), item.data.num_nodes
+    table = csr_array((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(count, count))
+    lengths = shortest_path(table, directed=False, unweighted=True)
     return float(lengths[~np.eye(len(lengths), dtype=bool)].mean())
 
 

@@ -200,19 +200,14 @@ def check_ghn(ghn: GHN, space: Space, data: ImageData, train: str | None = None)
             ", ".join(f"{key} {skeleton[key]}" for key in differs)
             for skeleton in (info.skeleton, space.skeleton)
         )
-        warnings.warn(
-            f"the hypernetwork was trained for {trained}, these networks have {used}: "
-            "the predicted weights may fit less well",
-            GHNMismatchWarning,
-            stacklevel=2,
-        )
+        _warn(f"was trained for {trained}, these networks have {used}")
     if info.fingerprint and info.fingerprint != data.fingerprint:
-        warnings.warn(
-            f"the hypernetwork was trained on other images named {data.name!r}: "
-            "the predicted weights may fit less well",
-            GHNMismatchWarning,
-            stacklevel=2,
-        )
+        _warn(f"was trained on other images named {data.name!r}")
+
+
+def _warn(mismatch: str) -> None:
+    text = f"the hypernetwork {mismatch}: the predicted weights may fit less well"
+    warnings.warn(text, GHNMismatchWarning, stacklevel=3)
 
 
 def _same_setting(info: GHNInfo, space: Space, key: str) -> bool:

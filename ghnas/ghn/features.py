@@ -6,7 +6,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -49,20 +48,15 @@ class GraphFeatures:
 
     Args:
         graph: The architecture.
-        primitive: (n,) node types.
-        shape: (n, 4) parameter shapes: out, in, height, width; 0 where there is none.
-        distance: uint8 (n, n): length of the shortest path [to, from], 0 where there is none.
-        level: (n,) longest path from a source.
-        height: (n,) longest path to a sink.
+        data: For torch_geometric: `primitive` (n,) node types; `shape` (n, 4) parameter shapes,
+            out, in, height, width, 0 where there is none; `path_index` (2, p: from, to) pairs with
+            a path, `path_length` (p,) of the shortest; `level` (n,) longest path from a source;
+            `height` (n,) longest path to a sink.
         kept_head: Whether the classifier is left out of what is predicted.
     """
 
     graph: Graph
-    primitive: np.ndarray
-    shape: np.ndarray
-    distance: np.ndarray
-    level: np.ndarray
-    height: np.ndarray
+    data: Data
     kept_head: bool = False
 
     def slots(self) -> Iterator[tuple[str, Shape, str, int]]:
@@ -74,20 +68,6 @@ class GraphFeatures:
                 for name, shape in node.parameters:
                     role = heads.get(position) or _role(node.spec.primitive, name)
                     yield role, shape, name, position
-
-    @cached_property
-    def data(self) -> Data:
-        """For torch_geometric, with `path_index` (2, p: from, to) and `path_length` (p,)."""
-        targets, sources = np.nonzero(self.distance != 0)
-        return Data(
-            primitive=torch.from_numpy(self.primitive),
-            shape=torch.from_numpy(self.shape),
-            path_index=torch.from_numpy(np.stack([sources, targets])),
-            path_length=torch.from_numpy(self.distance[targets, sources]),
-            level=torch.from_numpy(self.level),
-            height=torch.from_numpy(self.height),
-            num_nodes=len(self.primitive),
-        )
 
 
 def graph_features(
@@ -117,15 +97,18 @@ def _read(graph: Graph, distance: np.ndarray, kept_head: int | None) -> GraphFea
         for position in _heads(graph):
             shapes[position] = (kept_head, *shapes[position][1:])
     above, below = levels(count, view.edges)
-    return GraphFeatures(
-        graph=graph,
-        primitive=np.array([_CODES[spec.primitive] for spec in specs]),
-        shape=np.fromiter(chain.from_iterable(shapes), np.int64, 4 * count).reshape(count, 4),
-        distance=distance,
-        level=above,
-        height=below,
-        kept_head=kept_head is not None,
+    targets, sources = np.nonzero(distance != 0)
+    shape = np.fromiter(chain.from_iterable(shapes), np.int64, 4 * count).reshape(count, 4)
+    data = Data(
+        primitive=torch.tensor([_CODES[spec.primitive] for spec in specs]),
+        shape=torch.from_numpy(shape),
+        path_index=torch.from_numpy(np.stack([sources, targets])),
+        path_length=torch.from_numpy(distance[targets, sources]),
+        level=torch.from_numpy(above),
+        height=torch.from_numpy(below),
+        num_nodes=count,
     )
+    return GraphFeatures(graph, data, kept_head is not None)
 
 
 def _heads(graph: Graph) -> dict[int, str]:

@@ -87,13 +87,9 @@ def generate(
     Raises:
         UserError: If the folder holds other architectures.
     """
+    skeleton = dict(space.skeleton)
     manifest = ArchitectureManifest(
-        format=FORMAT,
-        space=text,
-        skeleton=dict(space.skeleton),
-        seed=seed,
-        count=count,
-        shard=SHARD,
+        format=FORMAT, space=text, skeleton=skeleton, seed=seed, count=count, shard=SHARD
     )
     _claim(folder, manifest)
     sizes = [min(SHARD, count - start) for start in range(0, count, SHARD)]
@@ -101,7 +97,7 @@ def generate(
     done = sum(sizes) - sum(sizes[number] for number in missing)
     report(done, count)
     tasks = [(folder, seed, number, sizes[number]) for number in missing]
-    with Workers(min(workers, len(tasks)), _shard_writer, text, dict(space.skeleton)) as pool:
+    with Workers(min(workers, len(tasks)), _shard_writer, text, skeleton) as pool:
         for written in pool.as_completed(tasks):
             done += written
             report(done, count)
@@ -110,19 +106,14 @@ def generate(
 def _claim(folder: Path, manifest: ArchitectureManifest) -> None:
     path = folder / "manifest.json"
     if path.exists():
-        known = read_manifest(folder)
-        if known != manifest:
-            differs = next(
-                key
-                for key in ArchitectureManifest.model_fields
-                if getattr(known, key) != getattr(manifest, key)
-            )
+        known, wanted = read_manifest(folder).model_dump(), manifest.model_dump()
+        if differs := [key for key in wanted if known[key] != wanted[key]]:
             raise UserError(
-                f"{folder} holds architectures with another {differs}: choose another folder, "
+                f"{folder} holds architectures with another {differs[0]}: choose another folder, "
                 "or delete this one"
             )
-        return
-    write_atomically(path, manifest.model_dump_json(indent=2))
+    else:
+        write_atomically(path, manifest.model_dump_json(indent=2))
 
 
 def read_manifest(folder: Path) -> ArchitectureManifest:

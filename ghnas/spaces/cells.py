@@ -218,14 +218,14 @@ class CellSpace(Space):
             add_block(graph, block, Place(source, channels, 1, f"{name}.preprocess{number}"))
             for number, (block, source) in enumerate(zip(blocks, previous, strict=True))
         ]
-        cell = self.file.cell
+        operations, is_none = self.file.cell.operations, self.file.cell.is_none
         for node in range(0, len(edges), 2):
             connected = []
             for number, (operation, source) in enumerate(edges[node : node + 2], node):
-                if not cell.is_none(operation):
+                if not is_none(operation):
                     step = stride if source < 2 else 1
                     place = Place(states[source], channels, step, f"{name}._ops.{number}")
-                    connected.append(cell.operations[operation].add(graph, place))
+                    connected.append(operations[operation].add(graph, place))
             if connected:
                 states.append(graph.add(Sum(), *connected))
             else:

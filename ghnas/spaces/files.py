@@ -96,17 +96,21 @@ class CellSettings(StrictModel):
 
     @model_validator(mode="after")
     def _connects(self) -> Self:
-        if all(settings.block == "zeros" for settings in self.operations.values()):
+        if len(self._none) == len(self.operations):
             raise ValueError("operations must have one besides 'zeros', which connects nothing")
         return self
 
     def is_none(self, operation: str) -> bool:
         """Whether an operation is no connection."""
-        return self.operations[operation].block == "zeros"
+        return operation in self._none
+
+    @cached_property
+    def _none(self) -> frozenset[str]:
+        return frozenset(name for name, item in self.operations.items() if item.block == "zeros")
 
     def connected(self, edges: Iterable[Iterable[tuple[str, int]]]) -> list[list[int]]:
         """For each node the sources that it is connected to, from its (operation, source) pairs."""
-        return [[i for op, i in pairs if not self.is_none(op)] for pairs in edges]
+        return [[i for op, i in pairs if op not in self._none] for pairs in edges]
 
 
 def _check_setting(key: str, value: Any) -> None:

@@ -51,7 +51,7 @@ class Stage(BlockSettings):
     width: Options[Width]
     stride: Stride = 1
 
-    @property
+    @cached_property
     def options(self) -> dict[str, list[Any]]:
         """The values of depth, width and every setting of the block; the first is the default."""
         settings = {key: _options(value) for key, value in self.settings.items()}

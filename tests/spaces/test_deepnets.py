@@ -178,10 +178,10 @@ def test_what_is_read_is_what_was_drawn(tmp_path: Path) -> None:
     for index, graph, item in zip([0, 17, 39], graphs, graph_features(graphs), strict=True):
         assert found[index].for_images(IMAGE, 10).graph.hash == graph.hash
         assert found.column("parameters")[index] == graph.parameter_count
-        assert found.column("nodes")[index] == len(item.primitive)
-        assert found.column("virtual_edges")[index] == (item.distance > 1).sum()
-        assert found.column("edges")[index] == (item.distance == 1).sum()
-        assert found.column("depth")[index] == item.level.max()
+        assert found.column("nodes")[index] == item.data.num_nodes
+        assert found.column("virtual_edges")[index] == (item.data.path_length > 1).sum()
+        assert found.column("edges")[index] == (item.data.path_length == 1).sum()
+        assert found.column("depth")[index] == item.data.level.max()
     with pytest.raises(IndexError):
         _ = found[40]
 
