@@ -1,7 +1,7 @@
 """A search without its scoring: what a candidate costs beside, and whether that grows.
 
 The scorer answers at once with a number made from the graph's hash, so that what is measured is
-proposing, building, hashing, racing's bookkeeping, recording and the strategy itself.
+asking, building, hashing, racing's bookkeeping, recording and the sampler itself.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,7 @@ import pytest
 
 import ghnas
 
+ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(
     item.name
     for item in pkgutil.walk_packages(ghnas.__path__, "ghnas.")
@@ -71,3 +75,78 @@ def test_public_names_have_an_example(name: str) -> None:
     value = getattr(ghnas, name)
     module = importlib.import_module(value.__module__)
     assert any(item.examples for item in doctest.DocTestFinder().find(value, name, module))
+
+
+def runnable(page: str) -> str:
+    """The Python of a page, all blocks one after the other."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
+def test_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As written, with fewer candidates and fewer training images."""
+    from ghnas.data import sources
+
+    load = sources.load_data
+    monkeypatch.setattr(ghnas, "load_data", lambda spec: load(spec, train_limit=64))
+    monkeypatch.chdir(tmp_path)
+    code, count = re.subn(r"\bbudget=\d+", "budget=6", runnable(page))
+    assert count
+    exec(compile(code, page, "exec"), {"__name__": "page"})
+
+
+def test_the_page_of_the_library_names_every_public_name() -> None:
+    page = (ROOT / "docs" / "library.md").read_text()
+    assert not [name for name in ghnas.__all__ if f"ghnas.{name}" not in page]
+
+
+def tree() -> Iterator[Path]:
+    """The files and folders in the tree of CONTRIBUTING.md."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    block = page.partition("## Where things live")[2].split("```")[1]
+    above: list[str] = []
+    for line in block.strip().splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        above = [*above[:depth], line.split()[0]]
+        yield ROOT.joinpath(*above)
+
+
+def test_the_tree_is_as_built() -> None:
+    assert not [path for path in tree() if not path.exists()]
+    packages = {path.parent for path in (ROOT / "ghnas").rglob("*.py")}
+    assert packages <= set(tree()), "a package that the tree leaves out"
+
+
+def test_the_tree_is_in_the_order_of_the_layers() -> None:
+    contract, _ = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = [name for layer in contract["layers"] for name in layer.split(" | ")]
+    assert layers == [
+        path.name for path in tree() if path.is_dir() and path.parent == ROOT / "ghnas"
+    ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/library.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    folders = "ghnas|tests|search_spaces|benchmarks|results|docs"
+    named = set(re.findall(rf"`((?:{folders})/[\w/.-]*)`", text))
+    linked = set(re.findall(r"\]\(([^)#:]+)[^):]*\)", text))
+    missing = {name for name in named if not (ROOT / name).exists()}
+    missing |= {link for link in linked if not ((ROOT / page).parent / link).exists()}
+    assert not missing
+
+
+def test_commands_and_options_of_the_readme_exist() -> None:
+    from typer.main import get_command
+
+    from ghnas.cli.app import app
+
+    commands = get_command(app).commands
+    for line in re.findall(
+        r"(?:^|`|&& |: +)ghnas ([a-z][^`\n#]*)", (ROOT / "README.md").read_text(), re.M
+    ):
+        words = shlex.split(line)
+        known = {option for item in commands[words[0]].params for option in item.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line
