@@ -34,7 +34,7 @@ class TrainableNetwork(Protocol):
         """Logits (B, classes) with running statistics, without gradients."""
 
 
-class PlainNetwork:
+class PlainNetwork(TrainableNetwork):
     """Trains a network with PyTorch's own operations, on any device."""
 
     def __init__(self, network: Network) -> None:
@@ -42,7 +42,7 @@ class PlainNetwork:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """See `TrainableNetwork`, as the two that follow."""
+        """All parameters, in the order of the graph."""
         return list(self.network.parameters())
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
