@@ -262,6 +262,61 @@ def _to_maximum(gradient: Floats, source: Floats, maximum: Floats, target: Float
 
 
 @compiled
+def _to_first_of_3(
+    gradient: Floats, a: Floats, b: Floats, c: Floats, to_a: Floats, to_b: Floats, to_c: Floats
+) -> None:
+    """Add the gradient of the maximum of three to the first of them that is the maximum.
+
+    The targets must not overlap, or it is not done a vector at a time.
+    """
+    none = np.float32(0)
+    for i in range(len(gradient)):
+        value = gradient[i]
+        is_a = a[i] >= b[i] and a[i] >= c[i]
+        is_c = c[i] > a[i] and c[i] > b[i]
+        to_a[i] += value if is_a else none
+        to_b[i] += none if is_a or is_c else value
+        to_c[i] += value if is_c else none
+
+
+@compiled
+def _spread_maximum_of_3(
+    plane: Floats,
+    pitch: int,
+    images: int,
+    stride: int,
+    height: int,
+    width: int,
+    gradient: Floats,
+    room: Floats,
+    target: Floats,
+) -> None:
+    """`spread_pool` of a maximum over a window of three."""
+    line, slopes = room[:pitch], room[pitch : 2 * pitch]
+    for i in range(height):
+        first = i * stride * pitch
+        above, level = plane[first:], plane[first + pitch :]
+        below = plane[first + 2 * pitch :]
+        line[:] = above[:pitch]
+        combine(level, line, True)
+        combine(below, line, True)
+        slopes[:] = np.float32(0)
+        for j in range(width):
+            at, start = j * stride * images, (i * width + j) * images
+            _to_first_of_3(
+                gradient[start : start + images],
+                line[at:],
+                line[at + images :],
+                line[at + 2 * images :],
+                slopes[at:],
+                slopes[at + images :],
+                slopes[at + 2 * images :],
+            )
+        to = target[first:]
+        _to_first_of_3(slopes, above, level, below, to, to[pitch:], to[2 * pitch :])
+
+
+@compiled
 def spread_pool(
     plane: Floats,
     pitch: int,
@@ -288,6 +343,9 @@ def spread_pool(
 
     Others as in `kernels.pool`.
     """
+    if maximum and kernel == 3:
+        _spread_maximum_of_3(plane, pitch, images, stride, height, width, gradient, room, target)
+        return
     line, slopes = room[:pitch], room[pitch : 2 * pitch]
     rest, best = room[2 * pitch : 3 * pitch], room[3 * pitch : 4 * pitch]
     row = width * images
