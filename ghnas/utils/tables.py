@@ -18,7 +18,8 @@ Row = dict[str, str]
 class RowFile:
     """Rows under a fixed header, and beside them, as JSON, the settings that they were made with.
 
-    Use it with `with`: no other process can write to it meanwhile.
+    Use it with `with`: the file is made where it is not there, and no other process can write to
+    it meanwhile.
 
     Args:
         path: The CSV file; `truth.csv` keeps its settings in `truth.csv.json`.
@@ -33,20 +34,27 @@ class RowFile:
     def __init__(self, path: Path, columns: Sequence[str], settings: Mapping[str, Any]) -> None:
         self.path, self.columns = path, tuple(columns)
         self.rows: list[Row] = []
-        wanted = json.loads(json.dumps(settings))
+        self._settings = json.loads(json.dumps(settings))
         if path.exists():
-            self._check(read_settings(path), wanted)
-        else:
-            write_atomically(settings_path(path), json.dumps(wanted, indent=1))
-            write_atomically(path, ",".join(self.columns) + "\n")
+            self._check(read_settings(path))
 
     def __enter__(self) -> Self:
-        self._lock = settings_path(self.path).open("rb")
-        if not try_lock(self._lock.fileno()):
+        beside = settings_path(self.path)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = beside.open("ab")
+        try:
+            if not try_lock(self._lock.fileno()):
+                raise UserError(f"another process writes to {self.path}: wait until it has ended")
+            if self.path.exists():
+                self._check(read_settings(self.path))
+                self._mend()
+            else:  # in place: a file put in its place would not be the one that is locked
+                beside.write_text(json.dumps(self._settings, indent=1))
+                write_atomically(self.path, ",".join(self.columns) + "\n")
+            self.rows = read_rows(self.path, self.columns)
+        except BaseException:
             self._lock.close()
-            raise UserError(f"another process writes to {self.path}: wait until it has ended")
-        self._mend()
-        self.rows = read_rows(self.path, self.columns)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +83,8 @@ class RowFile:
         csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
-    def _check(self, found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> None:
+    def _check(self, found: Mapping[str, Any] | None) -> None:
+        wanted = self._settings
         if found is None:
             raise UserError(
                 f"{self.path} is there without its {settings_path(self.path).name}: "
