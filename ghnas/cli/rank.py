@@ -147,6 +147,9 @@ def rank(
     train = train_command(space, data)
     predictor = fitting(out, predictor, optional, chosen, images, train)
     info = predictor.info if predictor else None
+    own = images.mean, images.std
+    if info:  # all methods see the images as the hypernetwork knows them, as in a search
+        images = images.normalised_with(info.mean, info.std)
     names = [name for name in names if predictor or not needs_ghn(name)]
     for_proxies = _for_proxies(chosen, proxy_cells, proxy_channels)
     output = output or Path(f"rank-{chosen.name}-{images.name}")
@@ -164,7 +167,7 @@ def rank(
         ghn_name=_describe(info, chosen, score_images) if info else "",
         checks=evaluation_batches(
             images.validation.take(score_images), SCORE_BATCH, device="cpu",
-            mean=(info and info.mean) or images.mean, std=(info and info.std) or images.std,
+            mean=images.mean, std=images.std,
         ),
         batch=next(training(proxy_images)),
         steps=list(islice(augmented(BATCH), max(map(steps_of, names)))),
@@ -180,6 +183,8 @@ def rank(
         "image_size": images.image_shape[-1],
         "proxy_images": proxy_images,
     }
+    if (images.mean, images.std) != own:
+        settings["normalised_with"] = [images.mean, images.std]
     say(out, f"scoring {len(known.architectures):,} architectures by {', '.join(names)}")
     began = time.monotonic()
     try:
@@ -190,7 +195,7 @@ def rank(
     took = time.monotonic() - began
     say(out, "computing correlations and their intervals")
     comparison = compare(known, names, scored)
-    notes = _notes(comparison, settings, split, seed, job.ghn_name)
+    notes = _notes(comparison, settings, split, seed, job)
     content = {"output": str(output), "split": split, "seed": seed, "hypernetwork": job.ghn_name}
     content |= {**settings, **as_dict(comparison)}
     write_comparison(output, comparison, [*notes, _made_by(took, job.workers)])
@@ -267,10 +272,16 @@ def _load(
     skeleton = info.skeleton if info and info.space == name else {}
     if trained.get("space") == name:
         skeleton = trained["skeleton"]
-    image_size = image_size or trained.get("image_size")
+    reason = "as asked for"
+    if image_size is None and trained.get("image_size"):
+        image_size, reason = trained["image_size"], f"as in the trainings of {truth}"
     if image_size is None and info and info.image_shape:
-        image_size = info.image_shape[-1]
+        image_size, reason = info.image_shape[-1], "as the hypernetwork was trained"
     images = load_images(out, data, image_size)
+    if image_size is None:
+        reason = "the data's own size, as neither --image-size nor a hypernetwork says another"
+    height, width = images.image_shape[1:]
+    say(out, f"scoring and training at {height}x{width} pixels: {reason}")
     if trained.get("data_fingerprint") not in (None, images.fingerprint):
         say(out, f"note: the trainings in {truth} were on other images than {data}")
     return load_skeleton(space, cells, channels, skeleton), images
@@ -283,9 +294,13 @@ def _for_proxies(space: Space, cells: int | None, channels: int | None) -> Space
 
 
 def _notes(
-    comparison: Comparison, settings: dict[str, Any], split: str, seed: int, ghn_name: str
+    comparison: Comparison, settings: dict[str, Any], split: str, seed: int, job: ScoreJob
 ) -> list[str]:
     """Sentences on how the figures were made."""
+    from ghnas.engine.stages.short_list import BATCH
+    from ghnas.ranking.methods import steps_of
+
+    ghn_name, skeleton = job.ghn_name, dict(job.space.skeleton)
     truth, size = comparison.truth, settings["image_size"]
     notes = [
         f"{len(truth.architectures):,} architectures of {settings['space']}, part {split}, seed "
@@ -294,6 +309,8 @@ def _notes(
         f"proxies: {_size(settings['proxy_skeleton'])}; {settings['proxy_images']} training "
         f"images, Kaiming initialisation, seed {seed}",
     ]
+    if any(steps_of(ranking.method) for ranking in comparison.rankings):
+        notes.append(f"short trainings: {_size(skeleton)}; {size}x{size}; {BATCH} images a step")
     if ghn_name:
         notes.append(f"hypernetwork: {ghn_name}")
     notes += [

@@ -206,10 +206,11 @@ def _score_chunk(
         if method in PROXIES:
             proxy_graphs = _graphs(job, job.proxy_space, names)
             scores[method] = [_with_proxy(job, method, graph) for graph in proxy_graphs]
-        elif not needs_ghn(method):
-            initial = [kaiming(g, torch.Generator().manual_seed(job.seed)) for g in graphs]
-            pairs = zip(graphs, initial, strict=True)
-            scores[method] = [_trained(job, method, g, parameters, 0.0) for g, parameters in pairs]
+    own = [method for method in methods if steps_of(method) and not needs_ghn(method)]
+    if own:
+        initial = [kaiming(g, torch.Generator().manual_seed(job.seed)) for g in graphs]
+        trained = [_trained(job, own, g, w, 0.0) for g, w in zip(graphs, initial, strict=True)]
+        scores |= {method: [of[method] for of in trained] for method in own}
     return [
         {
             "architecture": name,
@@ -246,9 +247,8 @@ def _with_predicted(
     result: dict[str, list[Scored]] = {method: [] for method in methods}
     for graph, parameters in zip(graphs, predicted, strict=True):
         scores = _at_once(job, executor, graph, parameters, methods, shared)
+        scores |= _trained(job, [m for m in methods if steps_of(m)], graph, parameters, shared)
         for method in methods:
-            if method not in scores:
-                scores[method] = _trained(job, method, graph, parameters, shared)
             result[method].append(scores[method])
     return result
 
@@ -282,17 +282,23 @@ def _at_once(
 
 
 def _trained(
-    job: ScoreJob, method: str, graph: Graph, parameters: Parameters, shared: float
-) -> Scored:
-    """A short training: the accuracy after it, or minus the mean loss of its second half."""
+    job: ScoreJob, methods: Sequence[str], graph: Graph, parameters: Parameters, shared: float
+) -> dict[str, Scored]:
+    """Short trainings, one for all methods of as many steps: the accuracy after it, and minus the
+    mean loss of its second half."""
     if not reaches_output(graph):
-        return Scored(LOWEST, shared)
-    began = time.process_time()
-    batches = job.steps[: steps_of(method)]
-    checks = job.checks if "steps" in method else job.checks[:1]
-    trained = train_briefly(graph, parameters, batches, checks)
-    score = trained.score.accuracy if "steps" in method else -trained.summed_loss()
-    return Scored(score, shared + time.process_time() - began)
+        return dict.fromkeys(methods, Scored(LOWEST, shared))
+    result = {}
+    for steps in dict.fromkeys(map(steps_of, methods)):
+        alike = [method for method in methods if steps_of(method) == steps]
+        began = time.process_time()
+        checks = job.checks if any("steps" in method for method in alike) else job.checks[:1]
+        trained = train_briefly(graph, parameters, job.steps[:steps], checks)
+        seconds = shared + time.process_time() - began
+        for method in alike:
+            score = trained.score.accuracy if "steps" in method else -trained.summed_loss()
+            result[method] = Scored(score, seconds)
+    return result
 
 
 def reference_architectures(space: Space) -> list[str]:
