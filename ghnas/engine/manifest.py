@@ -161,7 +161,7 @@ def read_manifest(path: Path) -> Manifest:
         age, advice = (
             ("a newer", "update ghnas")
             if found > FORMAT_VERSION
-            else ("an older", "start a new search, or read it with ghnas 0.1.0")
+            else ("an older", "start a new search, or read it with the ghnas that wrote it")
         )
         raise UserError(
             f"{path.parent}: written by {age} ghnas (run format {found}, this one reads "

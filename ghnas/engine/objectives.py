@@ -6,6 +6,7 @@ weights that a hypernetwork predicts.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -218,6 +219,7 @@ class ZeroShot(Objective):
         self.workers = workers
         self._scorer: Scorer | None = None
         self._reference: Reference | None = None
+        self._reference_space: tuple[str, str] | None = None
         self._stages: tuple[Stage, ...] = ()
 
     def __call__(self, architecture: Architecture) -> float:
@@ -268,10 +270,13 @@ class ZeroShot(Objective):
 
     def prepare(self, space: Space, report: Report) -> None:
         """Start the processes, and score random architectures of the space if the composite score
-        is an objective."""
+        is an objective. Nothing of an earlier search is left."""
         scorer = self.scorer  # processes are started before there are threads
-        if "composite" in self.names and self._reference is None:
+        self._stages = ()
+        wanted = space.text, json.dumps(dict(space.skeleton))
+        if "composite" in self.names and self._reference_space != wanted:
             self._reference = reference_for(space, scorer, space.image_shape, report)
+            self._reference_space = wanted
 
     def evaluate(
         self,

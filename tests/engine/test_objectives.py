@@ -256,6 +256,35 @@ def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(
     assert ranking(run) == ranking(whole)
 
 
+def test_an_objective_keeps_nothing_of_an_earlier_search(
+    tmp_path: Path, ghn: GHN, data: ImageData
+) -> None:
+    """Neither what its race learned nor what its scores are compared with."""
+    settings = {"budget": 1000, "batch_size": 100}
+    objective = known(ghn, data, KnownScorer(), 10)
+    runs = []
+    for seed, chosen in ((1, objective), (0, objective), (0, known(ghn, data, KnownScorer(), 10))):
+        runs.append(run_of(tmp_path / f"{len(runs)}", chosen, seed=seed, **settings))
+        go_on(runs[-1], chosen)
+    assert entries(runs[1]) == entries(runs[2])
+    assert any(trial.images for trial in runs[1].read())
+
+
+def test_composite_scores_are_those_of_the_space(ghn: GHN, data: ImageData) -> None:
+    small = load_space("nasbench201").with_skeleton(channels=4, cells=1)
+    large = small.with_skeleton(channels=8)
+
+    def values(objective: ZeroShot) -> list[float]:
+        return [trial.values[0] for trial in search(small, objective, budget=6).ranked()]
+
+    def fresh() -> ZeroShot:
+        return ZeroShot(ghn, data, objectives=("composite",), workers=1, device="cpu")
+
+    used = fresh()
+    search(large, used, budget=2)
+    assert values(used) == values(fresh())
+
+
 def test_a_score_that_is_not_a_number_is_zero(tmp_path: Path, ghn: GHN, data: ImageData) -> None:
     class Broken(KnownScorer):
         def score(self, graphs: Any, wanted: Any = None, race: Any = None) -> list[Score | None]:

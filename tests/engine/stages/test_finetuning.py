@@ -19,6 +19,7 @@ from ghnas.engine.runs import select
 from ghnas.engine.search import new_manifest, search_run
 from ghnas.engine.stages import inputs
 from ghnas.engine.stages.finetuning import EpochReport, FinetuneSettings, finetune
+from ghnas.engine.stages.short_list import short_list_job
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
@@ -108,6 +109,18 @@ def test_images_are_normalised_as_in_the_search(run: Run, data: ImageData) -> No
     kept = json.loads((result.path / "architecture.json").read_text())
     assert (tuple(kept["mean"]), tuple(kept["std"])) == (info.mean, info.std)
     assert info.mean != moved.mean
+
+
+def test_short_trainings_see_images_as_the_search_does(run: Run, data: ImageData) -> None:
+    """What is undone with the hypernetwork's mean and std are pixels, in whole 255ths."""
+    ghn = load_ghn(Path(run.manifest.sources.ghn or ""))
+    moved = replace(data, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
+    job = short_list_job(run, ZeroShot(ghn, moved, workers=1, device="cpu"), steps=2)
+    mean, std = (torch.tensor(item).view(3, 1, 1) for item in (ghn.info.mean, ghn.info.std))
+    for images, _ in (*job.batches, *job.checks):
+        pixels = 255 * (images * std + mean)
+        torch.testing.assert_close(pixels, pixels.round(), atol=1e-3, rtol=0)
+        assert 0 <= pixels.min().round() < pixels.max().round() <= 255
 
 
 def ignore(progress: EpochReport) -> None:
