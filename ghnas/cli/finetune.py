@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
+from ghnas.cli.options import number, positive
 from ghnas.cli.terminal import Meter, console, meter, print_json, say
 
 if TYPE_CHECKING:
@@ -25,12 +26,10 @@ def finetune(
         str, typer.Argument(metavar="WHICH", help="top-N, front, trial-N or a genotype in quotes.")
     ] = "top-5",
     run: options.RunName = None,
-    epochs: Annotated[int, options.number_option("--epochs", "Passes over the images.")] = 5,
-    batch_size: Annotated[
-        int, options.number_option("--batch-size", "Images in a step.", least=2)
-    ] = 64,
+    epochs: Annotated[int, number("--epochs", "Passes over the images.")] = 5,
+    batch_size: options.BatchSize = 64,
     learning_rate: Annotated[
-        float, options.learning_rate_option("Of SGD, at the first step.")
+        float, positive("--learning-rate", "Of SGD, at the first step.")
     ] = 0.1,
     baseline: Annotated[
         bool,
@@ -68,13 +67,10 @@ def finetune(
     out = console(json)
     names = ", ".join(item.name for item in chosen)
     say(out, f"fine-tuning {names} of {found.name}, {place.type}")
-    try:
-        with meter(out, "epochs") as shown:
-            progress = _Progress(out, shown, epochs * len(chosen) * (2 if baseline else 1))
-            finished = run_finetuning(found, chosen, settings, place, progress.report)
-    except KeyboardInterrupt:
-        say(out, "\ninterrupted; finished epochs are kept: run the same command to go on")
-        raise
+    kept = "; finished epochs are kept: run the same command to go on"
+    with meter(out, "epochs", kept) as shown:
+        progress = _Progress(out, shown, epochs * len(chosen) * (2 if baseline else 1))
+        finished = run_finetuning(found, chosen, settings, place, progress.report)
     if json:
         print_json([_as_dict(found, item) for item in finished])
     else:
