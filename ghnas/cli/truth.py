@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,7 +15,6 @@ from ghnas.cli.terminal import console, meter, print_json, say
 
 if TYPE_CHECKING:
     from ghnas.training.ground_truth import GroundTruthSummary
-    from ghnas.utils.statistics import Estimate
 
 EXAMPLE = (
     "Example: ghnas truth --space darts --data ./my-images --count 20 --seeds 2 --steps 500, "
@@ -110,7 +109,7 @@ def _describe(seconds: float, accuracy: float) -> str:
 def _print(
     out: Console, summary: GroundTruthSummary, column: str, output: Path, space: str, data: str
 ) -> None:
-    from ghnas.reports.tables import format_percent, table
+    from ghnas.reports.tables import format_estimate, format_percent, table
 
     measured = "test" if column == "test_accuracy" else "validation"
     rows: list[tuple[str, str]] = [
@@ -121,7 +120,7 @@ def _print(
     if summary.seeds > 1:
         rows += [
             ("standard deviation between seeds", format_percent(summary.between_seeds)),
-            ("Spearman of one seed with another", describe_estimate(summary.ceiling)),
+            ("Spearman of one seed with another", format_estimate(summary.ceiling)),
             ("the most that a score can reach", f"{summary.ceiling_of_mean:.2f}"),
         ]
     out.print(
@@ -134,15 +133,3 @@ def _print(
     )
     say(out, f"wrote {output}")
     say(out, f"next: ghnas rank --truth {output} --space {space} --data {data}")
-
-
-def describe_estimate(estimate: Estimate, digits: int = 2, scale: float = 1.0) -> str:
-    """As `0.87 (0.75 to 0.93)`, or a dash where it is not defined."""
-    values: list[Any] = [
-        f"{scale * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high)
-    ]
-    if estimate.value != estimate.value:
-        return "-"
-    return (
-        values[0] if estimate.low != estimate.low else f"{values[0]} ({values[1]} to {values[2]})"
-    )
