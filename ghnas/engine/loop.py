@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.constraints import NO_LIMITS, Limits, descend, require_feasible
+from ghnas.engine.constraints import Limits, descend, require_feasible
+from ghnas.engine.manifest import Manifest
 from ghnas.engine.objectives import Objective, Outcome
 from ghnas.engine.progress import Meter, Report, deferred_interrupt
 from ghnas.engine.samplers import Sampler
@@ -33,29 +34,6 @@ ROUNDS = 10
 """How often a sampler is asked for candidates that keep within the limits."""
 NOVEL_ROUNDS = 4
 """How often it is asked for architectures that the search does not have yet."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to search, and how long.
-
-    Args:
-        space: For the objective's images.
-        objective: What to optimise.
-        sampler: A fresh one.
-        budget: Candidates in all.
-        batch_size: Candidates that are asked for together.
-        seed: Equal seeds give equal searches.
-        limits: On parameters and FLOPs.
-    """
-
-    space: Space
-    objective: Objective
-    sampler: Sampler
-    budget: int
-    batch_size: int
-    seed: int = 0
-    limits: Limits = NO_LIMITS
 
 
 class Book(Protocol):
@@ -111,7 +89,10 @@ class Loop:
     """A search that can be interrupted at any time.
 
     Args:
-        plan: What to search.
+        manifest: What was asked: the budget, the batches, the seed and the limits.
+        space: For the objective's images.
+        objective: What to optimise.
+        sampler: A fresh one.
         book: Where trials are kept; those that it has are not evaluated again.
         report: Called before the first batch and after each.
 
@@ -120,14 +101,24 @@ class Loop:
             was recorded by then is kept.
     """
 
-    def __init__(self, plan: Plan, book: Book, report: Report) -> None:
-        self.plan, self.book = plan, book
+    def __init__(
+        self,
+        manifest: Manifest,
+        space: Space,
+        objective: Objective,
+        sampler: Sampler,
+        book: Book,
+        report: Report,
+    ) -> None:
+        self.plan, self.space, self.objective = manifest, space, objective
+        self.sampler, self.book = sampler, book
+        self.limits = Limits(manifest.max_parameters, manifest.max_flops)
         self.trials = book.read()
         self.seen: set[str] = set()
         """Hashes of the architectures of all batches that were asked for."""
         self.first: dict[str, Trial] = {}
         """The first trial of each architecture, by hash."""
-        self.meter = Meter(report, plan.budget, plan.objective)
+        self.meter = Meter(report, manifest.budget, objective)
         self.before = time.perf_counter()
         """When the last batch was evaluated."""
 
@@ -143,10 +134,10 @@ class Loop:
         self.meter.show()
         if len(self.trials) >= plan.budget:
             return
-        if plan.limits:
-            require_feasible(plan.space, plan.limits, random.Random(f"{plan.seed}:limits"))
+        if self.limits:
+            require_feasible(self.space, self.limits, random.Random(f"{plan.seed}:limits"))
         starts = self._tell_recorded()
-        if plan.objective.in_background:
+        if self.objective.in_background:
             with deferred_interrupt(self.meter.finish) as interrupted:
                 self._evaluate_in_background(starts, interrupted)
         else:
@@ -155,7 +146,7 @@ class Loop:
     def _tell_recorded(self) -> list[int]:
         """Tell the sampler what is recorded; returns where the batches start that are not."""
         budget, size, done = self.plan.budget, self.plan.batch_size, len(self.trials)
-        if not self.plan.sampler.repeatable:
+        if not self.sampler.repeatable:
             self._finish(self.trials)
             self.seen.update(self.first)
             return list(range(done, budget, size))
@@ -174,7 +165,7 @@ class Loop:
         While a batch is evaluated, the one before it is recorded and, if the sampler does not
         learn, the next one is asked for and waits behind it.
         """
-        waiting = 0 if self.plan.sampler.learns else 1
+        waiting = 0 if self.sampler.learns else 1
         pending: deque[_Evaluation] = deque()
         beside = ThreadPoolExecutor(2)
         try:
@@ -186,7 +177,7 @@ class Loop:
                 candidates = [batch.members[i] for i in batch.fresh]
                 earlier = self.trials[: max(start - self.plan.batch_size, 0)]
                 outcomes = beside.submit(
-                    self.plan.objective.evaluate,
+                    self.objective.evaluate,
                     candidates,
                     wanted,
                     earlier,
@@ -198,7 +189,7 @@ class Loop:
             while pending:
                 self._record(pending.popleft())
         except BaseException:
-            self.plan.objective.close()  # or the process would wait for a batch that nobody wants
+            self.objective.close()  # or the process would wait for a batch that nobody wants
             raise
         finally:
             beside.shutdown(wait=False, cancel_futures=True)
@@ -214,7 +205,7 @@ class Loop:
             for place in range(len(self.trials) - start, len(batch.members)):
                 began, outcome = time.perf_counter(), None
                 if place in batch.fresh:
-                    (outcome,) = self.plan.objective.evaluate(
+                    (outcome,) = self.objective.evaluate(
                         [batch.members[place]], [0], self.trials, start / self.plan.budget
                     )
                 seconds = time.perf_counter() - began
@@ -247,14 +238,14 @@ class Loop:
         """Tell the sampler of a batch that is evaluated as a whole."""
         for trial in trials:
             self.first.setdefault(trial.hash, trial)
-        self.plan.sampler.tell([trial.scored for trial in trials if trial.values])
+        self.sampler.tell([trial.scored for trial in trials if trial.values])
 
     def _ask(self, start: int) -> _Batch:
         plan = self.plan
         count = min(plan.batch_size, plan.budget - start)
         rng = random.Random(f"{plan.seed}:{start // plan.batch_size}")
-        members = ask_within(plan.sampler, plan.space, plan.limits, self.seen, count, rng)
-        if plan.sampler.repeatable:
+        members = ask_within(self.sampler, self.space, self.limits, self.seen, count, rng)
+        if self.sampler.repeatable:
             self._check(start, members)
         hashes = [item.hash[:HASH_LENGTH] for item in members]
         fresh = [
@@ -288,15 +279,7 @@ class Loop:
             return _duplicate(trial, self.first[key])
         assert outcome is not None, "the objective left out an architecture that was wanted"
         self.meter.scored += 1
-        trial = replace(
-            trial,
-            values=outcome.values,
-            seconds=seconds,
-            accuracy=outcome.accuracy,
-            images=outcome.images,
-            early=outcome.early,
-            error=outcome.error,
-        )
+        trial = replace(trial, seconds=seconds, **vars(outcome))
         self.first[key] = trial
         return trial
 

@@ -14,10 +14,10 @@ from optuna.storages import BaseStorage
 
 from ghnas.engine.manifest import Manifest, read_manifest
 from ghnas.engine.storage import (
-    TrialWriter,
+    add_trials,
+    append_trials,
     create_study,
     open_storage,
-    open_writer,
     repair_journal,
     writing,
 )
@@ -69,7 +69,7 @@ class Run:
         space = space.with_skeleton(**manifest.skeleton)
         return space.for_images(manifest.image_shape, len(manifest.classes))
 
-    @property
+    @cached_property
     def form(self) -> TrialFormat:
         """How trials stand in the study."""
         return TrialFormat(self.space, self.manifest.objectives)
@@ -135,8 +135,9 @@ class Run:
         return self.form.trials(self.study())
 
     @cached_property
-    def _writer(self) -> TrialWriter:
-        return open_writer(self.study(), self.study_path, self.manifest.storage)
+    def _database(self) -> optuna.Study:
+        """The study of a run in a database, opened once."""
+        return self.study()
 
     def write(self, trials: Sequence[Trial]) -> None:
         """Append trials; they are on the disk when this returns.
@@ -144,8 +145,11 @@ class Run:
         Raises:
             UserError: If the disk is full, or the folder or the database not writable.
         """
-        form = self.form
-        self._writer.write([form.frozen(trial) for trial in trials])
+        frozen = [self.form.frozen(trial) for trial in trials]
+        if self.manifest.storage is None:
+            append_trials(self.study_path, frozen, len(self.manifest.objectives))
+        else:
+            add_trials(self._database, frozen, self.manifest.storage)
 
     @property
     def complete(self) -> bool:
