@@ -68,23 +68,6 @@ class _Batch:
     fresh: Sequence[int]
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """A batch that is being evaluated in the background.
-
-    Args:
-        batch: What was asked for.
-        known: Trials that there are of it already.
-        wanted: How many of the others are evaluated.
-        outcomes: For each of the batch's fresh architectures.
-    """
-
-    batch: _Batch
-    known: Sequence[Trial]
-    wanted: int
-    outcomes: Future[list[Outcome | None]]
-
-
 class Loop:
     """A search that can be interrupted at any time.
 
@@ -118,6 +101,8 @@ class Loop:
         """Hashes of the architectures of all batches that were asked for."""
         self.first: dict[str, Trial] = {}
         """The first trial of each architecture, by hash."""
+        for trial in self.trials:
+            self.first.setdefault(trial.hash, trial)
         self.meter = Meter(report, manifest.budget, objective)
         self.before = time.perf_counter()
         """When the last batch was evaluated."""
@@ -146,16 +131,16 @@ class Loop:
     def _tell_recorded(self) -> list[int]:
         """Tell the sampler what is recorded; returns where the batches start that are not."""
         budget, size, done = self.plan.budget, self.plan.batch_size, len(self.trials)
-        if not self.sampler.repeatable:
-            self._finish(self.trials)
-            self.seen.update(self.first)
-            return list(range(done, budget, size))
         starts = list(range(0, budget, size))
-        recorded = [start for start in starts if min(start + size, budget) <= done]
-        for start in recorded:
-            self._finish(self.trials[start : start + size])
-        self.seen.update(self.first)
-        return starts[len(recorded) :]
+        whole = [start for start in starts if min(start + size, budget) <= done]
+        told, left = len(whole) * size, starts[len(whole) :]
+        batches = [self.trials[start : start + size] for start in whole]
+        if not self.sampler.repeatable:
+            batches, told, left = [self.trials], done, list(range(done, budget, size))
+        for batch in batches:
+            self._tell(batch)
+        self.seen.update(trial.hash for trial in self.trials[:told])
+        return left
 
     def _evaluate_in_background(
         self, starts: Sequence[int], interrupted: Callable[[], bool]
@@ -166,14 +151,14 @@ class Loop:
         learn, the next one is asked for and waits behind it.
         """
         waiting = 0 if self.sampler.learns else 1
-        pending: deque[_Evaluation] = deque()
+        pending: deque[tuple[_Batch, Future[list[Outcome | None]]]] = deque()
         beside = ThreadPoolExecutor(2)
         try:
             for start in starts:
                 if interrupted():
                     break
-                batch, known = self._ask(start), self.trials[start:]
-                wanted = [place for place, i in enumerate(batch.fresh) if i >= len(known)]
+                batch, done = self._ask(start), len(self.trials)
+                wanted = [place for place, i in enumerate(batch.fresh) if start + i >= done]
                 candidates = [batch.members[i] for i in batch.fresh]
                 earlier = self.trials[: max(start - self.plan.batch_size, 0)]
                 outcomes = beside.submit(
@@ -183,11 +168,11 @@ class Loop:
                     earlier,
                     len(earlier) / self.plan.budget,
                 )
-                pending.append(_Evaluation(batch, known, len(wanted), outcomes))
+                pending.append((batch, outcomes))
                 if len(pending) > waiting:
-                    self._record(pending.popleft())
+                    self._record(*pending.popleft())
             while pending:
-                self._record(pending.popleft())
+                self._record(*pending.popleft())
         except BaseException:
             self.objective.close()  # or the process would wait for a batch that nobody wants
             raise
@@ -200,8 +185,6 @@ class Loop:
         """Evaluate, record and tell what is left, candidate by candidate."""
         for start in starts:
             batch = self._ask(start)
-            for trial in self.trials[start:]:
-                self.first.setdefault(trial.hash, trial)
             for place in range(len(self.trials) - start, len(batch.members)):
                 began, outcome = time.perf_counter(), None
                 if place in batch.fresh:
@@ -210,21 +193,18 @@ class Loop:
                     )
                 seconds = time.perf_counter() - began
                 self._write([self._trial(batch, place, outcome, seconds)])
-            self._finish(self.trials[start : start + len(batch.members)])
+            self._tell(self.trials[start : start + len(batch.members)])
 
-    def _record(self, evaluation: _Evaluation) -> None:
+    def _record(self, batch: _Batch, outcomes: Future[list[Outcome | None]]) -> None:
         """Wait for a batch, record it, and tell it."""
-        batch, known = evaluation.batch, evaluation.known
-        outcomes = dict(zip(batch.fresh, evaluation.outcomes.result(), strict=True))
-        now = time.perf_counter()
-        seconds = (now - self.before) / max(evaluation.wanted, 1)
+        found = dict(zip(batch.fresh, outcomes.result(), strict=True))
+        now, known = time.perf_counter(), len(self.trials) - batch.start
+        wanted = sum(outcome is not None for outcome in found.values())
+        seconds = (now - self.before) / max(wanted, 1)
         self.before = now
-        for trial in known:
-            self.first.setdefault(trial.hash, trial)
-        places = range(len(known), len(batch.members))
-        new = [self._trial(batch, place, outcomes.get(place), seconds) for place in places]
-        self._write(new)
-        self._finish(self.trials[batch.start : batch.start + len(batch.members)])
+        places = range(known, len(batch.members))
+        self._write([self._trial(batch, place, found.get(place), seconds) for place in places])
+        self._tell(self.trials[batch.start : batch.start + len(batch.members)])
 
     def _write(self, new: Sequence[Trial]) -> None:
         self.book.write(new)
@@ -234,10 +214,8 @@ class Loop:
         self.book.note_progress(self.meter.done, self.meter.best)
         self.meter.show()
 
-    def _finish(self, trials: Sequence[Trial]) -> None:
+    def _tell(self, trials: Sequence[Trial]) -> None:
         """Tell the sampler of a batch that is evaluated as a whole."""
-        for trial in trials:
-            self.first.setdefault(trial.hash, trial)
         self.sampler.tell([trial.scored for trial in trials if trial.values])
 
     def _ask(self, start: int) -> _Batch:

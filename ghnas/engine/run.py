@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from ghnas.engine.storage import (
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import try_lock, unlock, write_atomically
+from ghnas.utils.files import locked, write_atomically
 
 MANIFEST = "manifest.json"
 JOURNAL = "study.log"
@@ -208,21 +207,13 @@ class Run:
             UserError: If another process is at it, or the folder is not writable.
         """
         doing = {"search": "searched", "finetune": "fine-tuned"}[stage]
-        with writing(self.path):
-            handle = os.open(self.path / f"{stage}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not try_lock(handle):
-                raise UserError(
-                    f"run {self.name} is being {doing} by another process: wait until it has ended"
-                )
+        taken = f"run {self.name} is being {doing} by another process: wait until it has ended"
+        with contextlib.ExitStack() as stack:
+            with writing(self.path):
+                stack.enter_context(locked(self.path / f"{stage}.lock", taken))
             if self.manifest.storage is None and self.study_path.is_file():
                 repair_journal(self.study_path)
-            try:
-                yield
-            finally:
-                unlock(handle)
-        finally:
-            os.close(handle)  # the kernel releases the lock, also when the process is killed
+            yield
 
     def note_progress(self, done: int, best: float | None) -> None:
         """Keep the figures that `list_runs` shows, so that it need not read every study."""

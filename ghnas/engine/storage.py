@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from optuna.trial import FrozenTrial
 
 from ghnas.engine.trials import Direction
 from ghnas.utils.errors import UserError
+from ghnas.utils.files import cut_torn_line
 
 LOCK_GRACE = 5
 """Seconds without a write after which Optuna breaks a journal's lock, whose owner was killed; a
@@ -182,22 +182,6 @@ def repair_journal(journal: Path) -> None:
     with writing(journal):
         lock.acquire()
         try:
-            _cut_torn_line(journal)
+            cut_torn_line(journal)
         finally:
             lock.release()
-
-
-def _cut_torn_line(journal: Path) -> None:
-    with journal.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = size
-        while end > 0:
-            start = max(end - 65_536, 0)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import try_lock, write_atomically
+from ghnas.utils.files import cut_torn_line, locked, write_atomically
 
 Row = dict[str, str]
 
@@ -41,16 +41,15 @@ class RowFile:
             write_atomically(path, ",".join(self.columns) + "\n")
 
     def __enter__(self) -> Self:
-        self._lock = settings_path(self.path).open("rb")
-        if not try_lock(self._lock.fileno()):
-            self._lock.close()
-            raise UserError(f"another process writes to {self.path}: wait until it has ended")
-        self._mend()
+        taken = f"another process writes to {self.path}: wait until it has ended"
+        self._lock = locked(settings_path(self.path), taken)
+        self._lock.__enter__()
+        cut_torn_line(self.path)
         self.rows = read_rows(self.path, self.columns)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._lock.__exit__(None, None, None)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows behind those there, all in one piece.
@@ -87,13 +86,6 @@ class RowFile:
                     f"{self.path} was made with {key} {found.get(key)}, not {wanted.get(key)}: "
                     "give the same settings to go on, or another file to start anew"
                 )
-
-    def _mend(self) -> None:
-        """Drop a last line that was not written to its end."""
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            write_atomically(self.path, whole)
 
 
 def settings_path(path: Path) -> Path:
