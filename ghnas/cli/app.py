@@ -12,17 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import (
-    dashboard,
-    finetune,
-    generate,
-    inspect,
-    predict,
-    rank,
-    search,
-    train,
-    truth,
-)
+from ghnas.cli import finetune, predict, rank, runs, search, spaces, train, truth
 from ghnas.utils.errors import UserError, UserNote
 
 BAD_INPUT = 2
@@ -38,16 +28,16 @@ app = typer.Typer(
 )
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("finetune", epilog=finetune.EXAMPLE)(finetune.finetune)
-app.command("dashboard", epilog=dashboard.EXAMPLE)(dashboard.dashboard)
+app.command("dashboard", epilog=runs.DASHBOARD_EXAMPLE)(runs.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
 app.command("rank", epilog=rank.EXAMPLE)(rank.rank)
 app.command("predict", epilog=predict.PREDICT_EXAMPLE)(predict.predict)
 app.command("convert", epilog=predict.CONVERT_EXAMPLE)(predict.convert)
-app.command("generate", epilog=generate.EXAMPLE)(generate.generate)
-app.command("spaces", epilog=inspect.SPACES_EXAMPLE)(inspect.spaces)
-app.command("show", epilog=inspect.SHOW_EXAMPLE)(inspect.show)
-app.command("runs", epilog=inspect.RUNS_EXAMPLE)(inspect.runs)
+app.command("generate", epilog=spaces.GENERATE_EXAMPLE)(spaces.generate)
+app.command("spaces", epilog=spaces.SPACES_EXAMPLE)(spaces.spaces)
+app.command("show", epilog=runs.SHOW_EXAMPLE)(runs.show)
+app.command("runs", epilog=runs.RUNS_EXAMPLE)(runs.runs)
 
 
 def _print_version(wanted: bool) -> None:
@@ -84,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     try:
-        return _exit_code(_run(arguments))
+        result = _run(arguments)
+        return result if isinstance(result, int) else 0
     except UserError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -129,10 +120,6 @@ def _show_warning(
 
 # typer brings its own copy of click or uses the installed one: take the class from either
 _USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
-
-
-def _exit_code(result: Any) -> int:
-    return result if isinstance(result, int) else 0
 
 
 def _fail(message: str, code: int = BAD_INPUT) -> int:

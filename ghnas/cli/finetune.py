@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,8 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.terminal import Meter, console, meter, print_json, say
+from ghnas.cli.options import number, positive
+from ghnas.cli.terminal import console, meter, print_json, say
 
 if TYPE_CHECKING:
     from ghnas.engine.run import Run
@@ -25,12 +25,10 @@ def finetune(
         str, typer.Argument(metavar="WHICH", help="top-N, front, trial-N or a genotype in quotes.")
     ] = "top-5",
     run: options.RunName = None,
-    epochs: Annotated[int, options.number_option("--epochs", "Passes over the images.")] = 5,
-    batch_size: Annotated[
-        int, options.number_option("--batch-size", "Images in a step.", least=2)
-    ] = 64,
+    epochs: Annotated[int, number("--epochs", "Passes over the images.")] = 5,
+    batch_size: options.BatchSize = 64,
     learning_rate: Annotated[
-        float, options.learning_rate_option("Of SGD, at the first step.")
+        float, positive("--learning-rate", "Of SGD, at the first step.")
     ] = 0.1,
     baseline: Annotated[
         bool,
@@ -68,40 +66,23 @@ def finetune(
     out = console(json)
     names = ", ".join(item.name for item in chosen)
     say(out, f"fine-tuning {names} of {found.name}, {place.type}")
-    try:
-        with meter(out, "epochs") as shown:
-            progress = _Progress(out, shown, epochs * len(chosen) * (2 if baseline else 1))
-            finished = run_finetuning(found, chosen, settings, place, progress.report)
-    except KeyboardInterrupt:
-        say(out, "\ninterrupted; finished epochs are kept: run the same command to go on")
-        raise
+    kept = "; finished epochs are kept: run the same command to go on"
+    with meter(out, "epochs", kept) as shown:
+
+        def report(epoch: EpochReport) -> None:
+            shown.line(
+                f"{epoch.name:<10}  {epoch.start:<7}  epoch {epoch.epoch}/{epoch.epochs}  "
+                f"loss {epoch.loss:.3f}  validation {100 * epoch.accuracy:.1f} %  "
+                f"{epoch.seconds:.1f} s"
+            )
+            if out.is_terminal:  # a bar below the lines
+                shown.update(epoch.done, epoch.total)
+
+        finished = run_finetuning(found, chosen, settings, place, report)
     if json:
         print_json([_as_dict(found, item) for item in finished])
     else:
         _print_results(out, finished)
-
-
-class _Progress:
-    """A line for each epoch, and on a terminal a bar below."""
-
-    def __init__(self, out: Console, shown: Meter, total: int) -> None:
-        self._out, self._shown = out, shown
-        self._began, self._epochs = time.monotonic(), 0
-        self._update(0, total, None)
-
-    def report(self, progress: EpochReport) -> None:
-        self._epochs += 1
-        self._shown.line(
-            f"{progress.name:<10}  {progress.start:<7}  epoch {progress.epoch}/{progress.epochs}  "
-            f"loss {progress.loss:.3f}  validation {100 * progress.accuracy:.1f} %  "
-            f"{progress.seconds:.1f} s"
-        )
-        rate = self._epochs / max(time.monotonic() - self._began, 1e-9)
-        self._update(progress.done, progress.total, rate)
-
-    def _update(self, done: int, total: int, rate: float | None) -> None:
-        if self._out.is_terminal:
-            self._shown.update(done, total, rate=rate)
 
 
 def _print_results(out: Console, finished: Sequence[FinetuneResult]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ghnas.cli import options
+from ghnas.cli.options import number, positive, text
 from ghnas.cli.terminal import console, print_json, say
 from ghnas.utils.errors import UserError
 
@@ -26,10 +27,10 @@ def predict(
     ],
     ghn: Annotated[
         Path,
-        typer.Option(
+        text(
             "--ghn",
-            metavar="NAME|FILE",
-            help="The hypernetwork: .safetensors or .pt, or the name of one that ships.",
+            "NAME|FILE",
+            "The hypernetwork: .safetensors or .pt, or the name of one that ships.",
         ),
     ],
     output: Annotated[
@@ -43,25 +44,20 @@ def predict(
         ),
     ] = None,
     classes: Annotated[
-        int | None,
-        options.number_option("--classes", "Replace the head by one of so many classes."),
+        int | None, number("--classes", "Replace the head by one of so many classes.")
     ] = None,
     keep_head: Annotated[
         bool, typer.Option("--keep-head", help="Leave the classifier out of what is predicted.")
     ] = False,
     noise: Annotated[
         float | None,
-        typer.Option(
+        positive(
             "--noise",
-            metavar="X",
-            parser=options.positive_number("--noise"),
-            help="For fine-tuning: add noise of this strength (3e-5 is a good one) and make "
-            "deep layers orthogonal.",
+            "For fine-tuning: add noise of this strength (3e-5 is a good one) and make deep "
+            "layers orthogonal.",
         ),
     ] = None,
-    image_size: Annotated[
-        int, options.number_option("--image-size", "Pixels of the images each way.")
-    ] = 224,
+    image_size: Annotated[int, number("--image-size", "Pixels of the images each way.")] = 224,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:

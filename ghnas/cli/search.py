@@ -12,21 +12,22 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.terminal import Meter, Pace, console, meter, print_json, say
+from ghnas.cli.options import number, text
+from ghnas.cli.terminal import Meter, console, meter, print_json, say
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-    from ghnas.engine.manifest import Manifest
+    from ghnas.engine.manifest import Manifest, ShortList
     from ghnas.engine.objectives import ZeroShot
     from ghnas.engine.progress import SearchProgress
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
 BUDGET, SCORE_IMAGES, KEEP, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 100, 10, 100, 20
-
-
+READY_MADE = ("embedded", "digitscapes", "cifar10")
+"""Data sets that are no folder."""
 SIZES = ("cells", "channels")
 """Settings of a skeleton that say how large a network is."""
 
@@ -41,18 +42,9 @@ def search(
         typer.Argument(metavar="RUN", help="With --resume: the run to go on with."),
     ] = None,
     space: Annotated[
-        str | None,
-        typer.Option(
-            "--space",
-            metavar="NAME|FILE",
-            help="A search space, or a YAML file.",
-            show_default="darts",
-        ),
+        str | None, text("--space", "NAME|FILE", "A search space, or a YAML file.", "darts")
     ] = None,
-    budget: Annotated[
-        int | None,
-        options.number_option("--budget", "Candidates to score.", show_default=str(BUDGET)),
-    ] = None,
+    budget: Annotated[int | None, number("--budget", "Candidates to score.", str(BUDGET))] = None,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -63,54 +55,36 @@ def search(
             show_default="random",
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="NAME|DIR",
-            help="embedded, cifar10, a folder of images by class, or a folder of parquet files.",
-            show_default="embedded",
-        ),
-    ] = None,
+    data: Annotated[str | None, text("--data", "NAME|DIR", options.IMAGES, "embedded")] = None,
     ghn: options.GHN = None,
     seed: Annotated[
-        int | None,
-        options.number_option("--seed", "Equal seeds give equal runs.", 0, show_default="0"),
+        int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0)
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(
+        text(
             "--objective",
-            metavar="LIST",
-            help="accuracy or composite, alone or with params or flops: accuracy,params.",
-            show_default="what the space's file says",
+            "LIST",
+            "accuracy or composite, alone or with params or flops: accuracy,params.",
+            "what the space's file says",
         ),
     ] = None,
     max_params: Annotated[
-        int | None, options.number_option("--max-params", "Most parameters, such as 40k or 1.5M.")
+        int | None, number("--max-params", "Most parameters, such as 40k or 1.5M.")
     ] = None,
     max_flops: Annotated[
-        int | None,
-        options.number_option("--max-flops", "Most FLOPs (multiply-adds x 2), such as 20M."),
+        int | None, number("--max-flops", "Most FLOPs (multiply-adds x 2), such as 20M.")
     ] = None,
     cells: options.Cells = None,
     channels: options.Channels = None,
     device: options.Device = "auto",
     storage: Annotated[
         str | None,
-        typer.Option(
-            "--storage",
-            metavar="URL",
-            help="Optuna storage, such as sqlite:///nas.db.",
-            show_default="a file in the run",
-        ),
+        text("--storage", "URL", "Optuna storage, such as sqlite:///nas.db.", "a file in the run"),
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     score_images: Annotated[
-        int | None,
-        options.number_option(
-            "--score-images", "Validation images for a score.", show_default=str(SCORE_IMAGES)
-        ),
+        int | None, number("--score-images", "Validation images for a score.", str(SCORE_IMAGES))
     ] = None,
     exact: Annotated[
         bool,
@@ -120,25 +94,22 @@ def search(
     ] = False,
     refine: Annotated[
         int | None,
-        options.number_option(
+        number(
             "--refine",
             "After the search, give the N best a short training and order them by their loss.",
-            show_default="none",
+            "none",
         ),
     ] = None,
     refine_steps: Annotated[
-        int | None,
-        options.number_option(
-            "--refine-steps", "SGD steps of each, of 64 images.", show_default=str(REFINE_STEPS)
-        ),
+        int | None, number("--refine-steps", "SGD steps of each, of 64 images.", str(REFINE_STEPS))
     ] = None,
     refine_cells: Annotated[
         int | None,
-        options.number_option(
+        number(
             "--refine-cells",
             "Depth of the networks that are trained.",
+            "as in the space's file",
             most=200,
-            show_default="as in the space's file",
         ),
     ] = None,
     resume: Annotated[
@@ -147,91 +118,111 @@ def search(
     json: options.Json = False,
 ) -> None:
     """Search a space: sample candidates, predict their weights, score and rank them."""
+    from ghnas.engine.manifest import ShortList
     from ghnas.utils.devices import pick_device
 
-    given = {key: value for key, value in context.params.items() if value not in (None, False)}
+    asked = {key: value for key, value in context.params.items() if value not in (None, False)}
     out = console(json)
     place = pick_device(device)
+    shortened = options.given(count=refine, steps=refine_steps, cells=refine_cells)
     if resume:
-        found, zero_shot = _continue(out, results, run, given, place)
+        found, zero_shot = _continue(out, results, run, asked, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     else:
-        found, zero_shot = _start(out, results, given, place)
+        short_list = ShortList(**shortened) if refine else None
+        found, zero_shot = _start(out, results, asked, short_list, place)
     _search(out, found, zero_shot, results)
-    wanted = found.manifest.short_list
-    if count := refine or (wanted.count if wanted else 0):
-        steps = refine_steps or (wanted.steps if wanted else REFINE_STEPS)
-        depth = refine_cells or (wanted.cells if wanted else None)
-        _train_short_list(out, found, zero_shot, results, count, steps, depth)
+    if refine or found.manifest.short_list:
+        started = found.manifest.short_list or ShortList(count=refine or 0)
+        wanted = started.model_copy(update=shortened)
+        _train_short_list(out, found, zero_shot, wanted, results)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
 
 
-def _start(out: Console, results: Path, given: Given, device: torch.device) -> tuple[Run, ZeroShot]:
+def _start(
+    out: Console,
+    results: Path,
+    asked: Given,
+    short_list: ShortList | None,
+    device: torch.device,
+) -> tuple[Run, ZeroShot]:
     """A new run for what was asked."""
-    from ghnas.cli.loading import data_source, load_skeleton, prepare, skeleton_for
-    from ghnas.engine.manifest import ShortList, Sources
+    from ghnas.engine.manifest import Sources
     from ghnas.engine.objectives import ZeroShot, check_objectives
     from ghnas.engine.samplers import check_sampler
     from ghnas.engine.search import check_one_objective, start_run
+    from ghnas.ghn.checkpoint import load_ghn, refuse_mismatch, train_command, trained_skeleton
+    from ghnas.reports.tables import describe_skeleton
+    from ghnas.spaces import list_spaces
 
-    name, cells, channels = given.get("space", "darts"), given.get("cells"), given.get("channels")
-    space = load_skeleton(name, cells, channels)
-    sampler = given.get("sampler", "random")
-    objectives = check_objectives(given.get("objective", space.objective).split(","))
+    name, sampler = asked.get("space", "darts"), asked.get("sampler", "random")
+    size = {key: asked[key] for key in SIZES if key in asked}
+    space = options.load_skeleton(name, size)
+    objectives = check_objectives(asked.get("objective", space.objective).split(","))
     check_sampler(sampler)  # before anything is loaded
-    short_list = None
-    if "refine" in given:
+    if short_list:
         check_one_objective(objectives)
-        steps = given.get("refine_steps", REFINE_STEPS)
-        short_list = ShortList(count=given["refine"], steps=steps, cells=given.get("refine_cells"))
-    source = data_source(given.get("data", "embedded"))
-    prepared = prepare(out, space, name, source, given.get("ghn"))
-    space = skeleton_for(out, name, cells, channels, prepared.ghn.info)
+    source = _data_source(asked.get("data", "embedded"))
+    ghn = load_ghn(asked.get("ghn") or options.shipped_ghn(out, space.name, name, source))
+    shape = ghn.info.image_shape
+    data = options.load_images(out, source, shape[-1] if shape else None)
+    refuse_mismatch(ghn, space, data, train_command(name, source))
+    if name in list_spaces():  # a file of the user's own says itself what it is
+        trained = trained_skeleton(ghn.info, space).with_skeleton(**size)
+        if trained.skeleton != space.skeleton:
+            known = describe_skeleton(trained.skeleton)
+            say(out, f"networks as the hypernetwork was trained for: {known}")
+        space = trained
     objective = ZeroShot(
-        prepared.ghn,
-        prepared.data,
+        ghn,
+        data,
         objectives=objectives,
-        images=given.get("score_images", SCORE_IMAGES),
-        keep=None if "exact" in given else KEEP,
+        images=asked.get("score_images", SCORE_IMAGES),
+        keep=None if "exact" in asked else KEEP,
         device=device,
     )
     run = start_run(
         results,
         space,
         objective,
-        given.get("budget", BUDGET),
+        asked.get("budget", BUDGET),
         sampler=sampler,
-        seed=given.get("seed", 0),
-        max_parameters=given.get("max_params"),
-        max_flops=given.get("max_flops"),
-        storage=given.get("storage"),
-        sources=Sources(data=source, ghn=prepared.ghn.info.path),
+        seed=asked.get("seed", 0),
+        max_parameters=asked.get("max_params"),
+        max_flops=asked.get("max_flops"),
+        storage=asked.get("storage"),
+        sources=Sources(data=source, ghn=ghn.info.path),
         short_list=short_list,
         space_name=name,
     )
     return run, objective
 
 
+def _data_source(spec: str) -> str:
+    """What a run remembers of `--data`: a folder by its full path, so that it is found again."""
+    folder = Path(spec).expanduser()
+    return str(folder.resolve()) if spec not in READY_MADE and folder.is_dir() else spec
+
+
 def _continue(
-    out: Console, results: Path, name: str | None, given: Given, device: torch.device
+    out: Console, results: Path, name: str | None, asked: Given, device: torch.device
 ) -> tuple[Run, ZeroShot]:
     """An earlier run, with what it was started with."""
     from ghnas.engine.runs import find_run
     from ghnas.engine.stages.inputs import load_inputs, zero_shot
 
     run = find_run(results, name)
-    _check_same(run.name, run.manifest, given)
+    _check_same(run.name, run.manifest, asked)
     with meter(out, "images") as shown:
         ghn, data = load_inputs(run, shown.update)
     return run, zero_shot(run, ghn, data, device)
 
 
-def _check_same(name: str, manifest: Manifest, given: Given) -> None:
+def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
     """Options given beside --resume must be those of the run."""
-    from ghnas.cli.loading import data_source
     from ghnas.engine.objectives import check_objectives
     from ghnas.ghn.checkpoint import list_ghns
 
@@ -252,16 +243,16 @@ def _check_same(name: str, manifest: Manifest, given: Given) -> None:
         "exact": manifest.objective.get("keep") is None,
     }
     meant: dict[str, Callable[[Any], Any]] = {
-        "data": data_source,
+        "data": _data_source,
         "ghn": lambda path: list_ghns().get(str(path), path).resolve(),
         "objective": lambda text: ",".join(check_objectives(text.split(","))),
     }
     for key, value in started.items():
-        asked = meant.get(key, lambda same: same)(given[key]) if key in given else value
-        if asked != value:
+        wanted = meant.get(key, lambda same: same)(asked[key]) if key in asked else value
+        if wanted != value:
             option = "--" + key.replace("_", "-")
             raise UserError(
-                f"run {name} was started with {option} {value}, not {asked}: "
+                f"run {name} was started with {option} {value}, not {wanted}: "
                 f"leave {option} out to go on, or start a new run without --resume"
             )
 
@@ -284,10 +275,7 @@ def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     if "composite" in manifest.objectives:
         say(out, "first, random architectures to compare with")
         with meter(out, "for comparison") as shown:
-            pace = Pace()
-            objective.prepare(
-                run.space, lambda done, total: shown.update(done, total, "", pace.rate(done))
-            )
+            objective.prepare(run.space, shown.update)
     began = time.monotonic()
     try:
         with meter(out, "candidates") as shown:
@@ -295,7 +283,7 @@ def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     except KeyboardInterrupt:
         kept = f"{len(run.study().get_trials(deepcopy=False)):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
-        say(out, f"go on with: ghnas search --resume {run.name}{_results_option(results)}")
+        say(out, _go_on(run.name, results))
         raise
     took = format_seconds(time.monotonic() - began)
     say(out, f"{manifest.budget - before:,} candidates in {took}")
@@ -311,35 +299,25 @@ def _report(shown: Meter, progress: SearchProgress) -> None:
 
 
 def _train_short_list(
-    out: Console,
-    run: Run,
-    objective: ZeroShot,
-    results: Path,
-    count: int,
-    steps: int,
-    cells: int | None,
+    out: Console, run: Run, objective: ZeroShot, wanted: ShortList, results: Path
 ) -> None:
     """Give the best candidates a short training, with a meter."""
     from ghnas.engine.stages.short_list import short_list_job, train_short_list
     from ghnas.reports.tables import describe_skeleton
 
-    job = short_list_job(run, objective, steps, cells)
+    job = short_list_job(run, objective, wanted.steps, wanted.cells)
     skeleton = job.space.skeleton
     size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
-    say(out, f"training the {count} best for {steps} steps each: {size}")
-    try:
-        with meter(out, "trained") as shown:
-            pace = Pace()
-            train_short_list(
-                run, job, count,
-                lambda done, total: shown.update(done, total, "", pace.rate(done)),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        say(out, f"\ninterrupted: what was trained is kept in {run.path}")
-        again = f"{run.name} --refine {count} --refine-steps {steps}"
-        depth = f" --refine-cells {cells}" if cells else ""
-        say(out, f"go on with: ghnas search --resume {again}{depth}{_results_option(results)}")
-        raise
+    say(out, f"training the {wanted.count} best for {wanted.steps} steps each: {size}")
+    depth = f" --refine-cells {wanted.cells}" if wanted.cells else ""
+    again = f"{run.name} --refine {wanted.count} --refine-steps {wanted.steps}{depth}"
+    kept = f": what was trained is kept in {run.path}\n{_go_on(again, results)}"
+    with meter(out, "trained", kept) as shown:
+        train_short_list(run, job, wanted.count, shown.update)
+
+
+def _go_on(run: str, results: Path) -> str:
+    return f"go on with: ghnas search --resume {run}{_results_option(results)}"
 
 
 def _results_option(results: Path) -> str:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
@@ -45,108 +45,103 @@ def say(out: Console, text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
-class Meter(Protocol):
-    """Shows the progress of a piece of work."""
+class Meter:
+    """Shows the progress of a piece of work, and its rate.
+
+    Args:
+        out: Where to show it.
+        clock: Seconds since any moment.
+    """
+
+    def __init__(self, out: Console, clock: Callable[[], float]) -> None:
+        self._out, self._clock = out, clock
+        self._first: tuple[float, int] | None = None
 
     def update(self, done: int, total: int, note: str = "", rate: float | None = None) -> None:
-        """Say that `done` of `total` are finished, lately `rate` of them a second."""
+        """Say that `done` of `total` are finished.
+
+        Args:
+            done: Those of earlier calls of the program included.
+            total: All.
+            note: Behind the figures.
+            rate: Units a second, lately; default: since the first update, which says what an
+                earlier call had done.
+        """
+        now = self._clock()
+        then, before = self._first = self._first or (now, done)
+        if rate is None and done > before and now > then:
+            rate = (done - before) / (now - then)
+        pace = f"{format_rate(rate)} ETA {format_clock((total - done) / rate)}" if rate else ""
+        self._show(now, done, total, pace, note)
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
+        say(self._out, text)
+
+    def _show(self, now: float, done: int, total: int, pace: str, note: str) -> None:
+        raise NotImplementedError
 
 
 @contextmanager
-def meter(out: Console, unit: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Meter]:
+def meter(
+    out: Console, unit: str, interrupted: str = "", clock: Callable[[], float] = time.monotonic
+) -> Iterator[Meter]:
     """A meter for work counted in `unit`.
 
     Args:
         out: Where to show it.
         unit: What is counted, in the plural.
+        interrupted: What to say after Ctrl-C.
         clock: Seconds since any moment.
 
     Yields:
         A bar on a terminal; elsewhere lines, every 10 s or 10 % and at the end.
     """
-    if not out.is_terminal:
-        yield _Lines(out, unit, clock)
-        return
-    bar = _Bar(out, unit)
     try:
-        yield bar
-    finally:
-        bar.progress.stop()
+        if not out.is_terminal:
+            yield _Lines(out, unit, clock)
+            return
+        bar = _Bar(out, unit, clock)
+        try:
+            yield bar
+        finally:
+            bar.progress.stop()
+    except KeyboardInterrupt:
+        if interrupted:
+            say(out, f"\ninterrupted{interrupted}")
+        raise
 
 
-class Pace:
-    """The rate of work that began when this object was made.
-
-    Args:
-        clock: Seconds since any moment.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._first: tuple[float, int] | None = None
-
-    def rate(self, done: int) -> float | None:
-        """Units a second since the first call, which says what an earlier session had done."""
-        now = self._clock()
-        if self._first is None:
-            self._first = (now, done)
-        then, before = self._first
-        return (done - before) / (now - then) if done > before and now > then else None
-
-
-def _describe_pace(left: int, rate: float | None) -> str:
-    return f"{format_rate(rate)} ETA {format_clock(left / rate)}" if rate else ""
-
-
-class _Lines:
+class _Lines(Meter):
     def __init__(self, out: Console, unit: str, clock: Callable[[], float]) -> None:
-        self._out, self._unit, self._clock = out, unit, clock
-        self._last, self._last_done = clock(), 0
+        super().__init__(out, clock)
+        self._unit, self._last, self._last_done = unit, clock(), 0
 
-    def update(self, done: int, total: int, note: str = "", rate: float | None = None) -> None:
-        now = self._clock()
+    def _show(self, now: float, done: int, total: int, pace: str, note: str) -> None:
         share = (done - self._last_done) / max(total, 1)
         due = SHORTEST_SILENCE if share >= SHARE_BETWEEN_LINES else LONGEST_SILENCE
         if now - self._last < due and (done < total or done == self._last_done):
             return
         self._last, self._last_done = now, done
-        parts = (f"{done:,}/{total:,} {self._unit}", _describe_pace(total - done, rate), note)
-        self.line("  ".join(part for part in parts if part))
-
-    def line(self, text: str) -> None:
-        say(self._out, text)
+        self.line("  ".join(filter(None, (f"{done:,}/{total:,} {self._unit}", pace, note))))
 
 
-class _Bar:
-    def __init__(self, out: Console, unit: str) -> None:
+class _Bar(Meter):
+    def __init__(self, out: Console, unit: str, clock: Callable[[], float]) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.progress = Progress(
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[count]} " + unit, markup=False),
-            TextColumn("{task.fields[pace]}", markup=False),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=out,
-            expand=True,
-        )
+        super().__init__(out, clock)
+        fields = ("{task.fields[count]} " + unit, "{task.fields[pace]}", "{task.fields[note]}")
+        columns = [TextColumn(field, markup=False) for field in fields]
+        self.progress = Progress(BarColumn(bar_width=None), *columns, console=out, expand=True)
         self._task = self.progress.add_task("", total=None, count="", pace="", note="")
 
-    def update(self, done: int, total: int, note: str = "", rate: float | None = None) -> None:
+    def _show(self, now: float, done: int, total: int, pace: str, note: str) -> None:
         self.progress.start()  # not before there is something to show
+        count = f"{done:,}/{total:,}"
         self.progress.update(
-            self._task,
-            completed=done,
-            total=total,
-            count=f"{done:,}/{total:,}",
-            pace=_describe_pace(total - done, rate),
-            note=note,
+            self._task, completed=done, total=total, count=count, pace=pace, note=note
         )
-
-    def line(self, text: str) -> None:
-        say(self.progress.console, text)
 
 
 def format_rate(per_second: float) -> str:

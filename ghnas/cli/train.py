@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ghnas.cli import options
+from ghnas.cli.options import number, positive, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say
 from ghnas.utils.errors import UserError
 
@@ -20,71 +19,52 @@ EXAMPLE = (
 
 
 def train(
-    space: options.Space = "darts",
-    data: options.Data = "embedded",
-    preset: Annotated[
-        str, typer.Option("--preset", metavar="ghn2|ghn1|mlp", help="The kind of hypernetwork.")
-    ] = "ghn2",
-    steps: Annotated[int, options.number_option("--steps", "Updates in all.")] = 2000,
-    meta_batch: Annotated[
-        int, options.number_option("--meta-batch", "Architectures in each update.")
-    ] = 8,
-    batch_size: Annotated[
-        int, options.number_option("--batch-size", "Images in each update.", least=2)
-    ] = 64,
+    space: options.SpaceName = "darts",
+    data: options.DataName = "embedded",
+    preset: Annotated[str, text("--preset", "ghn2|ghn1|mlp", "The kind of hypernetwork.")] = "ghn2",
+    steps: Annotated[int, number("--steps", "Updates in all.")] = 2000,
+    meta_batch: Annotated[int, number("--meta-batch", "Architectures in each update.")] = 8,
+    batch_size: Annotated[int, number("--batch-size", "Images in each update.", least=2)] = 64,
     learning_rate: Annotated[
-        float, options.learning_rate_option("Adam's, divided by 10 at 2/3 and at 5/6 of the steps.")
+        float,
+        positive("--learning-rate", "Adam's, divided by 10 at 2/3 and at 5/6 of the steps."),
     ] = 1e-3,
-    hid: Annotated[
-        int, options.number_option("--hid", "Width of the hypernetwork: a multiple of 4.")
-    ] = 32,
+    hid: Annotated[int, number("--hid", "Width of the hypernetwork: a multiple of 4.")] = 32,
     start: Annotated[
         str | None,
-        typer.Option(
+        text(
             "--from",
-            metavar="FILE|shipped",
-            help="Start from another hypernetwork: far fewer steps, also for other images.",
-            show_default="random weights",
+            "FILE|shipped",
+            "Start from another hypernetwork: far fewer steps, also for other images.",
+            "random weights",
         ),
     ] = None,
     architectures: Annotated[
         Path | None,
-        typer.Option(
+        text(
             "--architectures",
-            metavar="DIR",
-            help="Draw from the files of `ghnas generate`; they decide on the space.",
-            show_default="drawn on the fly",
+            "DIR",
+            "Draw from the files of `ghnas generate`; they decide on the space.",
+            "drawn on the fly",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            metavar="FILE",
-            help="The .safetensors file to write.",
-            show_default="SPACE-DATA.safetensors",
-        ),
+        text("--output", "FILE", "The .safetensors file to write.", "SPACE-DATA.safetensors"),
     ] = None,
     cells: options.Cells = None,
     channels: options.Channels = None,
-    image_size: Annotated[
-        int | None,
-        options.number_option("--image-size", "Resize images to so many pixels each way."),
-    ] = None,
+    image_size: options.ImageSize = None,
     evaluate_every: Annotated[
-        int, options.number_option("--evaluate-every", "Steps between evaluations and saves.")
+        int, number("--evaluate-every", "Steps between evaluations and saves.")
     ] = 200,
     average: Annotated[
         int,
-        options.number_option(
-            "--average", "Write the mean of the weights at the last so many evaluations."
-        ),
+        number("--average", "Write the mean of the weights at the last so many evaluations."),
     ] = 1,
     workers: Annotated[
         int | None,
-        options.number_option(
-            "--workers", "Processes to train with.", least=0, show_default="one for each core"
-        ),
+        number("--workers", "Processes to train with.", "one for each core", least=0),
     ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -95,7 +75,6 @@ def train(
     Shows loss, zero-shot accuracy on held-out architectures, rate and remaining time. Run the
     same command again to go on after an interruption.
     """
-    from ghnas.cli.loading import load_images, load_skeleton
     from ghnas.data.sources import EMBEDDED
     from ghnas.ghn.checkpoint import find_ghn
     from ghnas.ghn.config import PRESETS, GHNConfig
@@ -113,13 +92,13 @@ def train(
     place = pick_device(device)
     files = None
     if architectures is None:
-        chosen = load_skeleton(space, cells, channels)
+        chosen = options.load_skeleton(space, cells=cells, channels=channels)
     else:
         from ghnas.spaces.archive import Architectures
 
         files = Architectures(architectures)
         chosen = files.space
-    images = load_images(out, data, image_size)
+    images = options.load_images(out, data, image_size)
     output = output or Path(f"{chosen.name}-{images.name}.safetensors")
     settings = TrainSettings(
         steps=steps,
@@ -135,12 +114,10 @@ def train(
     origin = find_ghn(chosen.name, EMBEDDED) if start == "shipped" else start and Path(start)
     job = Job(chosen, images, config, settings, output, place, origin or None, files)
     say(out, f"training {preset} for {chosen.name} on {images.name}, {place.type}, into {output}")
+    kept = "; the last evaluated state is kept: run the same command to go on"
     try:
-        with meter(out, "steps") as shown:
+        with meter(out, "steps", kept) as shown:
             info = run_training(job, lambda progress: _report(shown, progress))
-    except KeyboardInterrupt:
-        say(out, "\ninterrupted; the last evaluated state is kept: run the same command to go on")
-        raise
     except OSError as error:
         error.filename = error.filename or str(output)
         raise

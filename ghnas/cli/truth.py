@@ -4,66 +4,47 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.terminal import Pace, console, meter, print_json, say
+from ghnas.cli.options import number, positive, text
+from ghnas.cli.terminal import console, meter, print_json, say
 
 if TYPE_CHECKING:
     from ghnas.training.ground_truth import GroundTruthSummary
-    from ghnas.utils.statistics import Estimate
 
 EXAMPLE = (
     "Example: ghnas truth --space darts --data ./my-images --count 20 --seeds 2 --steps 500, "
     "then ghnas rank --truth truth-darts-my-images.csv --data ./my-images"
 )
-ImageSize = Annotated[
-    int | None,
-    options.number_option("--image-size", "Resize images to so many pixels each way."),
-]
-Workers = Annotated[
-    int | None,
-    options.number_option("--workers", "Processes.", show_default="one for each core"),
-]
 
 
 def truth(
-    space: options.Space = "darts",
-    data: options.Data = "embedded",
+    space: options.SpaceName = "darts",
+    data: options.DataName = "embedded",
     count: Annotated[
-        int, options.number_option("--count", "Random architectures, no two the same.", least=2)
+        int, number("--count", "Random architectures, no two the same.", least=2)
     ] = 20,
-    seeds: Annotated[
-        int, options.number_option("--seeds", "Trainings of each; 2 or more show the noise.")
-    ] = 2,
-    steps: Annotated[int, options.number_option("--steps", "SGD steps of each training.")] = 500,
+    seeds: Annotated[int, number("--seeds", "Trainings of each; 2 or more show the noise.")] = 2,
+    steps: Annotated[int, number("--steps", "SGD steps of each training.")] = 500,
     learning_rate: Annotated[
-        float, options.learning_rate_option("At the first step; it falls to zero as a cosine.")
+        float, positive("--learning-rate", "At the first step; it falls to zero as a cosine.")
     ] = 0.1,
-    batch_size: Annotated[
-        int, options.number_option("--batch-size", "Images in a step.", least=2)
-    ] = 64,
+    batch_size: options.BatchSize = 64,
     cells: options.Cells = None,
     channels: options.Channels = None,
-    image_size: ImageSize = None,
+    image_size: options.ImageSize = None,
     test: Annotated[
         bool, typer.Option("--test", help="Measure on the test images too, for final figures.")
     ] = False,
-    seed: Annotated[
-        int, options.number_option("--seed", "Which architectures are drawn.", least=0)
-    ] = 0,
-    workers: Workers = None,
+    seed: Annotated[int, number("--seed", "Which architectures are drawn.", least=0)] = 0,
+    workers: options.Workers = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            metavar="FILE",
-            help="The CSV file to write.",
-            show_default="truth-SPACE-DATA.csv",
-        ),
+        text("--output", "FILE", "The CSV file to write.", "truth-SPACE-DATA.csv"),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -73,7 +54,6 @@ def truth(
     that. `ghnas rank --truth` compares rankings with what is written here. Run the same command
     again to go on after an interruption; a larger --count or --seeds adds to the file.
     """
-    from ghnas.cli.loading import load_images, load_skeleton
     from ghnas.training.ground_truth import (
         GroundTruthJob,
         accuracies_by_seed,
@@ -85,8 +65,8 @@ def truth(
     from ghnas.utils.devices import cores
 
     out = console(json)
-    chosen = load_skeleton(space, cells, channels)
-    images = load_images(out, data, image_size)
+    chosen = options.load_skeleton(space, cells=cells, channels=channels)
+    images = options.load_images(out, data, image_size)
     names = draw_architectures(chosen, images.image_shape, images.num_classes, count, seed)
     output = output or Path(f"truth-{chosen.name}-{images.name}.csv")
     job = GroundTruthJob(
@@ -107,18 +87,11 @@ def truth(
         f"training {count} architectures of {chosen.name} from {seeds} seeds on {images.name} "
         f"at {images.image_shape[-1]}x{images.image_shape[-1]}, {steps} steps each, into {output}",
     )
-    try:
-        with meter(out, "trainings") as shown:
-            pace = Pace()
-            rows = make_ground_truth(
-                job,
-                lambda p: shown.update(
-                    p.done, p.total, _describe(p.seconds, p.accuracy), pace.rate(p.done)
-                ),
-            )
-    except KeyboardInterrupt:
-        say(out, f"\ninterrupted; finished trainings are in {output}: run the same command again")
-        raise
+    kept = f"; finished trainings are in {output}: run the same command again"
+    with meter(out, "trainings", kept) as shown:
+        rows = make_ground_truth(
+            job, lambda p: shown.update(p.done, p.total, _describe(p.seconds, p.accuracy))
+        )
     column = "test_accuracy" if test else "validation_accuracy"
     summary = summarise_ground_truth(accuracies_by_seed(rows, column)[1])
     _print(out, summary, column, output, space, data)
@@ -136,7 +109,7 @@ def _describe(seconds: float, accuracy: float) -> str:
 def _print(
     out: Console, summary: GroundTruthSummary, column: str, output: Path, space: str, data: str
 ) -> None:
-    from ghnas.reports.tables import format_percent, table
+    from ghnas.reports.tables import format_estimate, format_percent, table
 
     measured = "test" if column == "test_accuracy" else "validation"
     rows: list[tuple[str, str]] = [
@@ -147,7 +120,7 @@ def _print(
     if summary.seeds > 1:
         rows += [
             ("standard deviation between seeds", format_percent(summary.between_seeds)),
-            ("Spearman of one seed with another", describe_estimate(summary.ceiling)),
+            ("Spearman of one seed with another", format_estimate(summary.ceiling)),
             ("the most that a score can reach", f"{summary.ceiling_of_mean:.2f}"),
         ]
     out.print(
@@ -160,15 +133,3 @@ def _print(
     )
     say(out, f"wrote {output}")
     say(out, f"next: ghnas rank --truth {output} --space {space} --data {data}")
-
-
-def describe_estimate(estimate: Estimate, digits: int = 2, scale: float = 1.0) -> str:
-    """As `0.87 (0.75 to 0.93)`, or a dash where it is not defined."""
-    values: list[Any] = [
-        f"{scale * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high)
-    ]
-    if estimate.value != estimate.value:
-        return "-"
-    return (
-        values[0] if estimate.low != estimate.low else f"{values[0]} ({values[1]} to {values[2]})"
-    )

@@ -42,9 +42,6 @@ class Limits:
         return self.excess(architecture) <= 1.0
 
 
-NO_LIMITS = Limits()
-
-
 def descend(
     space: Space, limits: Limits, architecture: Architecture, rng: random.Random
 ) -> Architecture:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.constraints import NO_LIMITS, Limits, descend, require_feasible
+from ghnas.engine.constraints import Limits, descend, require_feasible
+from ghnas.engine.manifest import Manifest
 from ghnas.engine.objectives import Objective, Outcome
 from ghnas.engine.progress import Meter, Report, deferred_interrupt
 from ghnas.engine.samplers import Sampler
@@ -33,29 +34,6 @@ ROUNDS = 10
 """How often a sampler is asked for candidates that keep within the limits."""
 NOVEL_ROUNDS = 4
 """How often it is asked for architectures that the search does not have yet."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to search, and how long.
-
-    Args:
-        space: For the objective's images.
-        objective: What to optimise.
-        sampler: A fresh one.
-        budget: Candidates in all.
-        batch_size: Candidates that are asked for together.
-        seed: Equal seeds give equal searches.
-        limits: On parameters and FLOPs.
-    """
-
-    space: Space
-    objective: Objective
-    sampler: Sampler
-    budget: int
-    batch_size: int
-    seed: int = 0
-    limits: Limits = NO_LIMITS
 
 
 class Book(Protocol):
@@ -90,28 +68,14 @@ class _Batch:
     fresh: Sequence[int]
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """A batch that is being evaluated in the background.
-
-    Args:
-        batch: What was asked for.
-        known: Trials that there are of it already.
-        wanted: How many of the others are evaluated.
-        outcomes: For each of the batch's fresh architectures.
-    """
-
-    batch: _Batch
-    known: Sequence[Trial]
-    wanted: int
-    outcomes: Future[list[Outcome | None]]
-
-
 class Loop:
     """A search that can be interrupted at any time.
 
     Args:
-        plan: What to search.
+        manifest: What was asked: the budget, the batches, the seed and the limits.
+        space: For the objective's images.
+        objective: What to optimise.
+        sampler: A fresh one.
         book: Where trials are kept; those that it has are not evaluated again.
         report: Called before the first batch and after each.
 
@@ -120,14 +84,26 @@ class Loop:
             was recorded by then is kept.
     """
 
-    def __init__(self, plan: Plan, book: Book, report: Report) -> None:
-        self.plan, self.book = plan, book
+    def __init__(
+        self,
+        manifest: Manifest,
+        space: Space,
+        objective: Objective,
+        sampler: Sampler,
+        book: Book,
+        report: Report,
+    ) -> None:
+        self.plan, self.space, self.objective = manifest, space, objective
+        self.sampler, self.book = sampler, book
+        self.limits = Limits(manifest.max_parameters, manifest.max_flops)
         self.trials = book.read()
         self.seen: set[str] = set()
         """Hashes of the architectures of all batches that were asked for."""
         self.first: dict[str, Trial] = {}
         """The first trial of each architecture, by hash."""
-        self.meter = Meter(report, plan.budget, plan.objective)
+        for trial in self.trials:
+            self.first.setdefault(trial.hash, trial)
+        self.meter = Meter(report, manifest.budget, objective)
         self.before = time.perf_counter()
         """When the last batch was evaluated."""
 
@@ -143,10 +119,10 @@ class Loop:
         self.meter.show()
         if len(self.trials) >= plan.budget:
             return
-        if plan.limits:
-            require_feasible(plan.space, plan.limits, random.Random(f"{plan.seed}:limits"))
+        if self.limits:
+            require_feasible(self.space, self.limits, random.Random(f"{plan.seed}:limits"))
         starts = self._tell_recorded()
-        if plan.objective.in_background:
+        if self.objective.in_background:
             with deferred_interrupt(self.meter.finish) as interrupted:
                 self._evaluate_in_background(starts, interrupted)
         else:
@@ -155,16 +131,16 @@ class Loop:
     def _tell_recorded(self) -> list[int]:
         """Tell the sampler what is recorded; returns where the batches start that are not."""
         budget, size, done = self.plan.budget, self.plan.batch_size, len(self.trials)
-        if not self.plan.sampler.repeatable:
-            self._finish(self.trials)
-            self.seen.update(self.first)
-            return list(range(done, budget, size))
         starts = list(range(0, budget, size))
-        recorded = [start for start in starts if min(start + size, budget) <= done]
-        for start in recorded:
-            self._finish(self.trials[start : start + size])
-        self.seen.update(self.first)
-        return starts[len(recorded) :]
+        whole = [start for start in starts if min(start + size, budget) <= done]
+        told, left = len(whole) * size, starts[len(whole) :]
+        batches = [self.trials[start : start + size] for start in whole]
+        if not self.sampler.repeatable:
+            batches, told, left = [self.trials], done, list(range(done, budget, size))
+        for batch in batches:
+            self._tell(batch)
+        self.seen.update(trial.hash for trial in self.trials[:told])
+        return left
 
     def _evaluate_in_background(
         self, starts: Sequence[int], interrupted: Callable[[], bool]
@@ -174,31 +150,31 @@ class Loop:
         While a batch is evaluated, the one before it is recorded and, if the sampler does not
         learn, the next one is asked for and waits behind it.
         """
-        waiting = 0 if self.plan.sampler.learns else 1
-        pending: deque[_Evaluation] = deque()
+        waiting = 0 if self.sampler.learns else 1
+        pending: deque[tuple[_Batch, Future[list[Outcome | None]]]] = deque()
         beside = ThreadPoolExecutor(2)
         try:
             for start in starts:
                 if interrupted():
                     break
-                batch, known = self._ask(start), self.trials[start:]
-                wanted = [place for place, i in enumerate(batch.fresh) if i >= len(known)]
+                batch, done = self._ask(start), len(self.trials)
+                wanted = [place for place, i in enumerate(batch.fresh) if start + i >= done]
                 candidates = [batch.members[i] for i in batch.fresh]
                 earlier = self.trials[: max(start - self.plan.batch_size, 0)]
                 outcomes = beside.submit(
-                    self.plan.objective.evaluate,
+                    self.objective.evaluate,
                     candidates,
                     wanted,
                     earlier,
                     len(earlier) / self.plan.budget,
                 )
-                pending.append(_Evaluation(batch, known, len(wanted), outcomes))
+                pending.append((batch, outcomes))
                 if len(pending) > waiting:
-                    self._record(pending.popleft())
+                    self._record(*pending.popleft())
             while pending:
-                self._record(pending.popleft())
+                self._record(*pending.popleft())
         except BaseException:
-            self.plan.objective.close()  # or the process would wait for a batch that nobody wants
+            self.objective.close()  # or the process would wait for a batch that nobody wants
             raise
         finally:
             beside.shutdown(wait=False, cancel_futures=True)
@@ -209,31 +185,26 @@ class Loop:
         """Evaluate, record and tell what is left, candidate by candidate."""
         for start in starts:
             batch = self._ask(start)
-            for trial in self.trials[start:]:
-                self.first.setdefault(trial.hash, trial)
             for place in range(len(self.trials) - start, len(batch.members)):
                 began, outcome = time.perf_counter(), None
                 if place in batch.fresh:
-                    (outcome,) = self.plan.objective.evaluate(
+                    (outcome,) = self.objective.evaluate(
                         [batch.members[place]], [0], self.trials, start / self.plan.budget
                     )
                 seconds = time.perf_counter() - began
                 self._write([self._trial(batch, place, outcome, seconds)])
-            self._finish(self.trials[start : start + len(batch.members)])
+            self._tell(self.trials[start : start + len(batch.members)])
 
-    def _record(self, evaluation: _Evaluation) -> None:
+    def _record(self, batch: _Batch, outcomes: Future[list[Outcome | None]]) -> None:
         """Wait for a batch, record it, and tell it."""
-        batch, known = evaluation.batch, evaluation.known
-        outcomes = dict(zip(batch.fresh, evaluation.outcomes.result(), strict=True))
-        now = time.perf_counter()
-        seconds = (now - self.before) / max(evaluation.wanted, 1)
+        found = dict(zip(batch.fresh, outcomes.result(), strict=True))
+        now, known = time.perf_counter(), len(self.trials) - batch.start
+        wanted = sum(outcome is not None for outcome in found.values())
+        seconds = (now - self.before) / max(wanted, 1)
         self.before = now
-        for trial in known:
-            self.first.setdefault(trial.hash, trial)
-        places = range(len(known), len(batch.members))
-        new = [self._trial(batch, place, outcomes.get(place), seconds) for place in places]
-        self._write(new)
-        self._finish(self.trials[batch.start : batch.start + len(batch.members)])
+        places = range(known, len(batch.members))
+        self._write([self._trial(batch, place, found.get(place), seconds) for place in places])
+        self._tell(self.trials[batch.start : batch.start + len(batch.members)])
 
     def _write(self, new: Sequence[Trial]) -> None:
         self.book.write(new)
@@ -243,18 +214,16 @@ class Loop:
         self.book.note_progress(self.meter.done, self.meter.best)
         self.meter.show()
 
-    def _finish(self, trials: Sequence[Trial]) -> None:
+    def _tell(self, trials: Sequence[Trial]) -> None:
         """Tell the sampler of a batch that is evaluated as a whole."""
-        for trial in trials:
-            self.first.setdefault(trial.hash, trial)
-        self.plan.sampler.tell([trial.scored for trial in trials if trial.values])
+        self.sampler.tell([trial.scored for trial in trials if trial.values])
 
     def _ask(self, start: int) -> _Batch:
         plan = self.plan
         count = min(plan.batch_size, plan.budget - start)
         rng = random.Random(f"{plan.seed}:{start // plan.batch_size}")
-        members = ask_within(plan.sampler, plan.space, plan.limits, self.seen, count, rng)
-        if plan.sampler.repeatable:
+        members = ask_within(self.sampler, self.space, self.limits, self.seen, count, rng)
+        if self.sampler.repeatable:
             self._check(start, members)
         hashes = [item.hash[:HASH_LENGTH] for item in members]
         fresh = [
@@ -288,15 +257,7 @@ class Loop:
             return _duplicate(trial, self.first[key])
         assert outcome is not None, "the objective left out an architecture that was wanted"
         self.meter.scored += 1
-        trial = replace(
-            trial,
-            values=outcome.values,
-            seconds=seconds,
-            accuracy=outcome.accuracy,
-            images=outcome.images,
-            early=outcome.early,
-            error=outcome.error,
-        )
+        trial = replace(trial, seconds=seconds, **vars(outcome))
         self.first[key] = trial
         return trial
 

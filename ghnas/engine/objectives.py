@@ -71,6 +71,7 @@ class Objective(Protocol):
 
     def space_for(self, space: Space) -> Space:
         """The space with the images that the objective needs."""
+        return space
 
     def describe(self) -> dict[str, Any]:
         """What must be the same for a search to go on, as plain data."""
@@ -80,6 +81,7 @@ class Objective(Protocol):
 
         What a first call did is not done again.
         """
+        return
 
     def evaluate(
         self,
@@ -102,6 +104,7 @@ class Objective(Protocol):
 
     def close(self) -> None:
         """Give up the evaluation that is under way, if any."""
+        return
 
 
 class FunctionObjective(Objective):
@@ -123,15 +126,9 @@ class FunctionObjective(Objective):
         count = len(self.directions)
         self.names = ("value",) if count == 1 else tuple(f"value_{i}" for i in range(count))
 
-    def space_for(self, space: Space) -> Space:
-        return space
-
     def describe(self) -> dict[str, Any]:
         kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         return {"function": f"{kind.__module__}.{kind.__qualname__}"}
-
-    def prepare(self, space: Space, report: Report) -> None:
-        pass
 
     def evaluate(
         self,
@@ -142,9 +139,6 @@ class FunctionObjective(Objective):
     ) -> list[Outcome | None]:
         chosen = set(wanted)
         return [self._outcome(a) if i in chosen else None for i, a in enumerate(candidates)]
-
-    def close(self) -> None:
-        pass
 
     def _outcome(self, architecture: Architecture) -> Outcome:
         try:

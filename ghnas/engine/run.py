@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +13,17 @@ from optuna.storages import BaseStorage
 
 from ghnas.engine.manifest import Manifest, read_manifest
 from ghnas.engine.storage import (
-    TrialWriter,
+    add_trials,
+    append_trials,
     create_study,
     open_storage,
-    open_writer,
     repair_journal,
     writing,
 )
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import try_lock, unlock, write_atomically
+from ghnas.utils.files import locked, write_atomically
 
 MANIFEST = "manifest.json"
 JOURNAL = "study.log"
@@ -69,7 +68,7 @@ class Run:
         space = space.with_skeleton(**manifest.skeleton)
         return space.for_images(manifest.image_shape, len(manifest.classes))
 
-    @property
+    @cached_property
     def form(self) -> TrialFormat:
         """How trials stand in the study."""
         return TrialFormat(self.space, self.manifest.objectives)
@@ -135,8 +134,9 @@ class Run:
         return self.form.trials(self.study())
 
     @cached_property
-    def _writer(self) -> TrialWriter:
-        return open_writer(self.study(), self.study_path, self.manifest.storage)
+    def _database(self) -> optuna.Study:
+        """The study of a run in a database, opened once."""
+        return self.study()
 
     def write(self, trials: Sequence[Trial]) -> None:
         """Append trials; they are on the disk when this returns.
@@ -144,8 +144,11 @@ class Run:
         Raises:
             UserError: If the disk is full, or the folder or the database not writable.
         """
-        form = self.form
-        self._writer.write([form.frozen(trial) for trial in trials])
+        frozen = [self.form.frozen(trial) for trial in trials]
+        if self.manifest.storage is None:
+            append_trials(self.study_path, frozen, len(self.manifest.objectives))
+        else:
+            add_trials(self._database, frozen, self.manifest.storage)
 
     @property
     def complete(self) -> bool:
@@ -204,21 +207,13 @@ class Run:
             UserError: If another process is at it, or the folder is not writable.
         """
         doing = {"search": "searched", "finetune": "fine-tuned"}[stage]
-        with writing(self.path):
-            handle = os.open(self.path / f"{stage}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not try_lock(handle):
-                raise UserError(
-                    f"run {self.name} is being {doing} by another process: wait until it has ended"
-                )
+        taken = f"run {self.name} is being {doing} by another process: wait until it has ended"
+        with contextlib.ExitStack() as stack:
+            with writing(self.path):
+                stack.enter_context(locked(self.path / f"{stage}.lock", taken))
             if self.manifest.storage is None and self.study_path.is_file():
                 repair_journal(self.study_path)
-            try:
-                yield
-            finally:
-                unlock(handle)
-        finally:
-            os.close(handle)  # the kernel releases the lock, also when the process is killed
+            yield
 
     def note_progress(self, done: int, best: float | None) -> None:
         """Keep the figures that `list_runs` shows, so that it need not read every study."""

@@ -41,26 +41,16 @@ def find_run(root: Path, name: str | None = None) -> Run:
     Raises:
         UserError: If there is none.
     """
+    folders = _run_folders(root)
     if name is None or name == "latest":
-        return latest_run(root)
+        if not folders:
+            raise UserError(f"no run found in {root}; run `ghnas search` first")
+        return open_run(folders[-1])
     for path in (root / "runs" / name, Path(name)):
         if (path / MANIFEST).is_file():
             return open_run(path)
-    known = [path.name for path in _run_folders(root)]
-    hint = f"the latest is {known[-1]}" if known else "run `ghnas search` first"
+    hint = f"the latest is {folders[-1].name}" if folders else "run `ghnas search` first"
     raise UserError(f"no run {name!r} in {root}; {hint}")
-
-
-def latest_run(root: Path) -> Run:
-    """The run that was started last.
-
-    Raises:
-        UserError: If there is none.
-    """
-    folders = _run_folders(root)
-    if not folders:
-        raise UserError(f"no run found in {root}; run `ghnas search` first")
-    return open_run(folders[-1])
 
 
 def _run_folders(root: Path) -> list[Path]:

@@ -15,19 +15,14 @@ from optuna.storages import BaseStorage, InMemoryStorage
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.engine.constraints import Limits, require_feasible
-from ghnas.engine.loop import Loop, Plan
-from ghnas.engine.manifest import (
-    Manifest,
-    ShortList,
-    Sources,
-    installed_versions,
-)
+from ghnas.engine.loop import Loop
+from ghnas.engine.manifest import Manifest, ShortList, Sources, installed_versions
 from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import MANIFEST, Run, create_run, open_run
 from ghnas.engine.runs import new_run_folder
 from ghnas.engine.samplers import check_sampler, create_sampler
-from ghnas.engine.storage import StudyWriter, create_study
+from ghnas.engine.storage import create_study
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
@@ -89,7 +84,7 @@ class _MemoryBook:
         return self.form.trials(self.study)
 
     def write(self, trials: Sequence[Trial]) -> None:
-        StudyWriter(self.study, "in memory").write([self.form.frozen(item) for item in trials])
+        self.study.add_trials([self.form.frozen(item) for item in trials])
 
     def note_progress(self, done: int, best: float | None) -> None:
         pass
@@ -199,8 +194,8 @@ def search_run(
     with run.locked():
         if not run.complete:
             objective.prepare(run.space, lambda done, total: None)
-        plan = _plan(run.space, objective, manifest, sampler or manifest.sampler)
-        Loop(plan, run, report or _silent).run()
+        fresh = create_sampler(sampler or manifest.sampler, run.space, objective.directions)
+        Loop(manifest, run.space, objective, fresh, run, report or _silent).run()
     return Study(manifest.study_name, run.open_storage(), run.form, run)
 
 
@@ -216,23 +211,9 @@ def _search_in_memory(
     objectives = dict(zip(objective.names, objective.directions, strict=True))
     made = create_study(storage, "search", objectives, manifest.summary())
     objective.prepare(space, lambda done, total: None)
-    plan = _plan(space, objective, manifest, sampler)
-    Loop(plan, _MemoryBook(made, form), report or _silent).run()
+    fresh, book = create_sampler(sampler, space, objective.directions), _MemoryBook(made, form)
+    Loop(manifest, space, objective, fresh, book, report or _silent).run()
     return Study("search", storage, form)
-
-
-def _plan(
-    space: Space, objective: Objective, manifest: Manifest, sampler: str | BaseSampler
-) -> Plan:
-    return Plan(
-        space=space,
-        objective=objective,
-        sampler=create_sampler(sampler, space, objective.directions),
-        budget=manifest.budget,
-        batch_size=manifest.batch_size,
-        seed=manifest.seed,
-        limits=Limits(manifest.max_parameters, manifest.max_flops),
-    )
 
 
 def new_manifest(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -21,17 +20,11 @@ from optuna.trial import FrozenTrial
 
 from ghnas.engine.trials import Direction
 from ghnas.utils.errors import UserError
+from ghnas.utils.files import cut_torn_line
 
 LOCK_GRACE = 5
 """Seconds without a write after which Optuna breaks a journal's lock, whose owner was killed; a
 writer needs milliseconds."""
-
-
-class TrialWriter(Protocol):
-    """Where finished trials are written."""
-
-    def write(self, trials: Sequence[FrozenTrial]) -> None:
-        """Append trials; they are on the disk when this returns."""
 
 
 @contextmanager
@@ -118,89 +111,60 @@ def create_study(
     return study
 
 
-class JournalWriter:
-    """Writes trials to a journal, a batch in one piece.
+class _Memory(BaseJournalBackend):
+    """A journal that is not kept."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        yield from self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs += logs
+
+
+def append_trials(journal: Path, trials: Sequence[FrozenTrial], objectives: int) -> None:
+    """Append trials to the first study of a journal; they are on the disk when this returns.
 
     Optuna opens, locks and syncs the file for each trial. Here a batch goes through Optuna's own
     storage into memory first, and from there into the file at once: same content, a third of the
     time, and a process that is killed leaves whole batches but for the last line.
 
     Args:
-        journal: A file whose first study is the one to write to.
-        objectives: Number of objectives.
+        journal: The file.
+        trials: What to append.
+        objectives: Their number.
+
+    Raises:
+        UserError: If the disk is full or the folder not writable.
     """
-
-    def __init__(self, journal: Path, objectives: int) -> None:
-        self.journal = journal
-        self.objectives = objectives
-        with writing(journal):
-            self._file = _backend(journal)
-
-    def write(self, trials: Sequence[FrozenTrial]) -> None:
-        """See `TrialWriter`.
-
-        Raises:
-            UserError: If the disk is full or the folder not writable.
-        """
-        logs = _journal_lines(trials, self.objectives)
-        with writing(self.journal):
-            self._file.append_logs(logs)
-
-
-def _journal_lines(trials: Sequence[FrozenTrial], objectives: int) -> list[dict[str, Any]]:
-    """What Optuna would write to a journal for these trials of its first study."""
-
-    class Memory(BaseJournalBackend):
-        def __init__(self) -> None:
-            self.logs: list[dict[str, Any]] = []
-
-        def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-            yield from self.logs[log_number_from:]
-
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            self.logs += logs
-
-    memory = Memory()
+    memory = _Memory()
     storage = JournalStorage(memory)
     study = storage.create_new_study([StudyDirection.MINIMIZE] * objectives, "study")
     start = len(memory.logs)
     for trial in trials:
         storage.create_new_trial(study, template_trial=trial)
-    return memory.logs[start:]
+    with writing(journal):
+        _backend(journal).append_logs(memory.logs[start:])
 
 
-class StudyWriter:
-    """Writes trials through Optuna, one by one.
+def add_trials(study: optuna.Study, trials: Sequence[FrozenTrial], url: str) -> None:
+    """Add trials to a study of a database, one by one.
 
     Args:
-        study: Of a database.
+        study: Which one.
+        trials: What to add.
         url: For messages.
+
+    Raises:
+        UserError: If the database does not take them.
     """
-
-    def __init__(self, study: optuna.Study, url: str) -> None:
-        self.study = study
-        self.url = url
-
-    def write(self, trials: Sequence[FrozenTrial]) -> None:
-        """See `TrialWriter`.
-
-        Raises:
-            UserError: If the database does not take them.
-        """
-        import optuna
-
-        try:
-            self.study.add_trials(trials)
-        except (optuna.exceptions.StorageInternalError, OSError) as error:
-            problem = str(error).splitlines()[0]
-            raise UserError(f"storage {self.url!r}: cannot be written ({problem})") from error
-
-
-def open_writer(study: optuna.Study, journal: Path, url: str | None) -> TrialWriter:
-    """Where the trials of a study are written."""
-    if url is None:
-        return JournalWriter(journal, len(study.directions))
-    return StudyWriter(study, url)
+    try:
+        study.add_trials(trials)
+    except (optuna.exceptions.StorageInternalError, OSError) as error:
+        problem = str(error).splitlines()[0]
+        raise UserError(f"storage {url!r}: cannot be written ({problem})") from error
 
 
 def repair_journal(journal: Path) -> None:
@@ -218,22 +182,6 @@ def repair_journal(journal: Path) -> None:
     with writing(journal):
         lock.acquire()
         try:
-            _cut_torn_line(journal)
+            cut_torn_line(journal)
         finally:
             lock.release()
-
-
-def _cut_torn_line(journal: Path) -> None:
-    with journal.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = size
-        while end > 0:
-            start = max(end - 65_536, 0)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)

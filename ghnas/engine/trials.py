@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from ghnas.architectures.architecture import Architecture, Value
 from ghnas.scoring.racing import Early
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution, CategoricalDistribution
-    from optuna.trial import FrozenTrial
 
 Direction = Literal["maximize", "minimize"]
 Directions = tuple[Direction, ...]
@@ -114,8 +113,6 @@ class TrialFormat:
 
     def frozen(self, trial: Trial) -> FrozenTrial:
         """Optuna's trial; its duration is the time of scoring."""
-        from optuna.trial import FrozenTrial, TrialState
-
         attributes: dict[str, Any] = {
             "params": trial.parameters,
             "flops": trial.flops,
@@ -191,8 +188,6 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 @lru_cache(maxsize=10_000)
 def _distribution(options: tuple[Value, ...]) -> CategoricalDistribution:
-    from optuna.distributions import CategoricalDistribution
-
     return CategoricalDistribution(options)
 
 

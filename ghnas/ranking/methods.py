@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
-from ghnas.data import ImageData
+from ghnas.data import ImageData, evaluation_batches, random_batches
 from ghnas.executors.base import Executor, Parameters
 from ghnas.executors.fused import FusedExecutor, compile_gradients
+from ghnas.ghn.config import GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, reference_candidates
-from ghnas.scoring.evaluation import Batch, Components, Score, evaluate
+from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Components, Score, evaluate
 from ghnas.scoring.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.scoring.proxies.table import LOWEST
 from ghnas.spaces import Space
+from ghnas.spaces.files import EARLIER_NAMES
 from ghnas.training.short import train_briefly
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
@@ -44,6 +47,8 @@ DEFAULT = ("ghn-accuracy", "ghn-loss", COMPOSITE, *PROXIES, "vote", ENSEMBLE)
 
 CHUNK = 4
 """Architectures whose weights are predicted together."""
+STEP_IMAGES = 64
+"""Images of each step of a short training, as in a search's short list."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,14 @@ class ScoreJob:
         space: With the skeleton that weights are predicted for.
         proxy_space: With the skeleton that the proxies see.
         data: Training and validation images.
-        architectures: In the space's notation.
-        methods: What `base_methods` returned.
+        architectures: In the space's notation; where the composite score is wanted, random ones
+            are scored beside them, see `ghnas.scoring.composite.reference_candidates`.
+        methods: Names of methods, as `check_methods` takes them.
         ghn: The hypernetwork, if a method needs one.
-        ghn_name: What its scores are of: hypernetwork, skeleton, images.
-        checks: Validation batches for predicted weights.
-        batch: Training images and labels for the proxies.
-        steps: Training batches for short trainings, as many as the longest has steps.
-        seed: Of the proxies' initialisation.
         output: The CSV file of scores.
+        score_images: Validation images for scores with predicted weights.
+        proxy_images: Training images for the proxies.
+        seed: Of the proxies' initialisation and of the order of training images.
         workers: Processes, one torch thread each.
     """
 
@@ -72,13 +76,77 @@ class ScoreJob:
     architectures: Sequence[str]
     methods: Sequence[str]
     ghn: GHN | None
-    ghn_name: str
-    checks: Sequence[Batch]
-    batch: Batch
-    steps: Sequence[Batch]
-    seed: int
     output: Path
-    workers: int
+    score_images: int = 512
+    proxy_images: int = 64
+    seed: int = 0
+    workers: int = 1
+
+    @property
+    def ghn_name(self) -> str:
+        """Of which hypernetwork, skeleton and images predicted weights are; empty without one."""
+        if self.ghn is None:
+            return ""
+        return (
+            f"{self.ghn.info.sha256[:12]}; {describe_size(self.space.skeleton)}; "
+            f"{self.score_images} validation images, {SCORE_BATCH} at a time"
+        )
+
+    @cached_property
+    def images(self) -> ImageData:
+        """The data as all methods see it, as in a search: as the hypernetwork knows images."""
+        info = self.ghn.info if self.ghn else GHNInfo()
+        return self.data.normalised_with(info.mean, info.std)
+
+    @cached_property
+    def checks(self) -> Sequence[Batch]:
+        """Validation batches for predicted weights."""
+        data = self.images
+        return evaluation_batches(
+            data.validation.take(self.score_images), SCORE_BATCH, device="cpu",
+            mean=data.mean, std=data.std,
+        )  # fmt: skip
+
+    @cached_property
+    def batch(self) -> Batch:
+        """Training images and labels for the proxies."""
+        return next(self._training(self.proxy_images))
+
+    @cached_property
+    def steps(self) -> Sequence[Batch]:
+        """Training batches for short trainings, augmented as in a search's short list."""
+        batches = self._training(STEP_IMAGES, mirror=self.images.mirror, shift=1)
+        return list(islice(batches, max(map(steps_of, self.methods))))
+
+    def _training(self, size: int, **augmentation: Any) -> Iterator[Batch]:
+        data = self.images
+        return random_batches(
+            data.train, size, seed=self.seed, device="cpu", mean=data.mean, std=data.std,
+            **augmentation,
+        )  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        """What scores in one file must agree in."""
+        normalisation = self.images.mean, self.images.std
+        own = (self.data.mean, self.data.std) == normalisation
+        return {
+            "space": self.space.name,
+            "proxy_skeleton": dict(self.proxy_space.skeleton),
+            "data": self.data.name,
+            "data_fingerprint": self.data.fingerprint,
+            "image_size": self.data.image_shape[-1],
+            "proxy_images": self.proxy_images,
+        } | ({} if own else {"normalised_with": normalisation})
+
+    def weights(self, method: str) -> str:
+        """Which weights a method's scores are of."""
+        return self.ghn_name if needs_ghn(method) else f"Kaiming, seed {self.seed}"
+
+
+def describe_size(skeleton: Mapping[str, Any]) -> str:
+    """As `5 cells, 8 channels`, where a skeleton has them."""
+    known = [key for key in ("cells", "channels") if key in skeleton]
+    return ", ".join(f"{skeleton[key]} {key}" for key in known)
 
 
 @dataclass(frozen=True)
@@ -89,12 +157,15 @@ class Scored:
     seconds: float
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Make sure that all names are of methods.
+def listed_methods(text: str) -> list[str]:
+    """The methods of a comma-separated list, each once; `default` stands for `DEFAULT`.
 
     Raises:
         UserError: If there is none; naming the one that is not, and all that there are.
     """
+    names: dict[str, None] = {}
+    for name in filter(None, map(str.strip, text.split(","))):
+        names |= dict.fromkeys(DEFAULT if name == "default" else (EARLIER_NAMES.get(name, name),))
     known = [*GHN_METHODS, *PROXIES, *DERIVED, ENSEMBLE]
     if not names:
         raise UserError(f"no method is named: use {', '.join(known)}")
@@ -104,6 +175,7 @@ def check_methods(names: Sequence[str]) -> None:
                 f"unknown method {name!r}: use {', '.join(known)}, or steps-K, tse-K, "
                 "ghn-steps-K, ghn-tse-K for K SGD steps"
             )
+    return list(names)
 
 
 def steps_of(method: str) -> int:
@@ -125,61 +197,51 @@ def needs_ghn(method: str) -> bool:
     return method.startswith("ghn-") or method == COMPOSITE
 
 
-def score_all(
-    job: ScoreJob, settings: dict[str, Any], report: Callable[[int, int], None]
-) -> dict[str, dict[str, Scored]]:
+def score_all(job: ScoreJob, report: Callable[[int, int], None]) -> dict[str, dict[str, Scored]]:
     """Compute what the file of scores does not have yet; rows are written as they are finished.
 
     Args:
         job: What to score.
-        settings: What rows in one file must agree in.
         report: Called with the architectures done and their number.
 
     Returns:
-        For each method the scores by architecture.
+        For each of `base_methods(job.methods)`, and for the composite score, the scores by
+        architecture.
 
     Raises:
         UserError: If the file was made with other settings, or a process was ended from outside.
     """
-    with RowFile(job.output, COLUMNS, settings) as file:
-        missing = _missing(job, file)
-        done, total = len(job.architectures) - len(missing), len(job.architectures)
-        report(done, total)
+    methods = tuple(base_methods(job.methods))
+    wanted = dict.fromkeys(job.architectures, methods)
+    reference = []
+    if COMPOSITE in job.methods:
+        reference = [str(candidate) for candidate in reference_candidates(job.space)]
+    for name in reference:
+        wanted.setdefault(name, DERIVED[COMPOSITE])
+    with RowFile(job.output, COLUMNS, job.settings()) as file:
+        known = {(row["architecture"], row["method"], row["weights"]) for row in file.rows}
+        missing = [
+            (name, lacking)
+            for name, needed in wanted.items()
+            if (lacking := tuple(m for m in needed if (name, m, job.weights(m)) not in known))
+        ]
+        done = len(wanted) - len(missing)
+        report(done, len(wanted))
         tasks = list(_chunks(missing))
-        if any(map(needs_ghn, job.methods)):
+        if any(map(needs_ghn, methods)):
             compile_gradients()  # once, before the processes start
         count = min(job.workers, len(tasks))
         with Workers(count, partial, _score_chunk, job, FusedExecutor(), gradients=True) as workers:
             for rows in workers.as_completed(tasks):
                 file.append(rows)
                 done += len({row["architecture"] for row in rows})
-                report(done, total)
-        return _by_method(job, file)
-
-
-def _missing(job: ScoreJob, file: RowFile) -> list[tuple[str, tuple[str, ...]]]:
-    """Architectures with the methods that the file has no score of."""
-    known = {(row["architecture"], row["method"], row["weights"]) for row in file.rows}
-    return [
-        (name, lacking)
-        for name in job.architectures
-        if (lacking := tuple(m for m in job.methods if (name, m, weights(job, m)) not in known))
-    ]
-
-
-def weights(job: ScoreJob, method: str) -> str:
-    """Which weights a method's scores are of."""
-    return job.ghn_name if needs_ghn(method) else f"Kaiming, seed {job.seed}"
-
-
-def _by_method(job: ScoreJob, file: RowFile) -> dict[str, dict[str, Scored]]:
-    result: dict[str, dict[str, Scored]] = {method: {} for method in job.methods}
+                report(done, len(wanted))
+    scores: dict[str, dict[str, Scored]] = {method: {} for method in methods}
     for row in file.rows:
-        method = row["method"]
-        if method in result and row["weights"] == weights(job, method):
+        if (method := row["method"]) in scores and row["weights"] == job.weights(method):
             scored = Scored(float(row["score"]), float(row["seconds"]))
-            result[method][row["architecture"]] = scored
-    return result
+            scores[method][row["architecture"]] = scored
+    return scores | ({COMPOSITE: _composite_scores(job, scores, reference)} if reference else {})
 
 
 def _chunks(
@@ -215,7 +277,7 @@ def _score_chunk(
         {
             "architecture": name,
             "method": method,
-            "weights": weights(job, method),
+            "weights": job.weights(method),
             "score": repr(scores[method][index].score),
             "seconds": f"{scores[method][index].seconds:.4f}",
         }
@@ -301,34 +363,22 @@ def _trained(
     return result
 
 
-def reference_architectures(space: Space) -> list[str]:
-    """Those of `ghnas.scoring.composite.reference_candidates`, in the space's notation."""
-    return [str(candidate) for candidate in reference_candidates(space)]
-
-
-def composite_scores(
-    scored: Mapping[str, Mapping[str, Scored]],
-    reference: Mapping[str, Mapping[str, Scored]],
-    names: Sequence[str],
+def _composite_scores(
+    job: ScoreJob, scores: Mapping[str, Mapping[str, Scored]], reference: Sequence[str]
 ) -> dict[str, Scored]:
     """The composite score of every architecture, see `ghnas.scoring.composite`.
 
     Its seconds are those of its most costly component, which makes the others too.
-
-    Args:
-        scored: For each of `COMPONENT_METHODS` a score for each architecture.
-        reference: The same for the reference architectures.
-        names: The reference architectures.
     """
 
-    def components(of: Mapping[str, Mapping[str, Scored]], name: str) -> Components:
-        return Components(**{key: of[m][name].score for key, m in COMPONENT_METHODS.items()})
+    def components(name: str) -> Components:
+        return Components(**{key: scores[m][name].score for key, m in COMPONENT_METHODS.items()})
 
-    scales = Reference.of([components(reference, name) for name in names])
+    scales = Reference.of([components(name) for name in reference])
     return {
         name: Scored(
-            scales.score(components(scored, name)),
-            max(scored[method][name].seconds for method in COMPONENT_METHODS.values()),
+            scales.score(components(name)),
+            max(scores[method][name].seconds for method in DERIVED[COMPOSITE]),
         )
-        for name in scored["ghn-loss"]
+        for name in job.architectures
     }

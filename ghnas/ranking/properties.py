@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import kendalltau
-from sklearn.base import RegressorMixin, clone
-from sklearn.model_selection import KFold
+from sklearn.base import RegressorMixin
+from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
+from torch_geometric.utils import scatter
 
 from ghnas.architectures.graph import Graph
 from ghnas.ghn.model import GHN, read_graphs
@@ -38,11 +39,8 @@ def graph_embeddings(ghn: GHN, graphs: Sequence[Graph], together: int = 64) -> n
     result = []
     for start in range(0, len(graphs), together):
         batch = read_graphs(graphs[start : start + together], ghn.config).to(device)
-        states = ghn.embeddings(batch)
-        count = int(batch.graph[-1]) + 1
-        sums = states.new_zeros(count, states.shape[1]).index_add(0, batch.graph, states)
-        sizes = torch.bincount(batch.graph, minlength=count)
-        result.append((sums / sizes[:, None]).cpu().numpy())
+        means = scatter(ghn.embeddings(batch), batch.graph, reduce="mean")
+        result.append(means.cpu().numpy())
     return np.concatenate(result)
 
 
@@ -89,11 +87,7 @@ def predict_property(
     target = (target - target.mean()) / (target.std() or 1.0)
     found = []
     for repeat in range(repeats):
-        predicted = np.empty_like(target)
         parts = KFold(folds, shuffle=True, random_state=seed + repeat)
-        for seen, unseen in parts.split(features):
-            model = clone(regressor or property_regressor())
-            model.fit(features[seen], target[seen])
-            predicted[unseen] = model.predict(features[unseen])
+        predicted = cross_val_predict(regressor or property_regressor(), features, target, cv=parts)
         found.append(kendalltau(predicted, target).statistic)
     return Agreement(float(np.mean(found)), float(np.std(found)))

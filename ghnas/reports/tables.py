@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.text import Text
 from ghnas.architectures.architecture import Architecture, Value
 from ghnas.architectures.graph import Graph, Node, format_shape
 from ghnas.spaces import Space
+from ghnas.utils.statistics import Estimate
 
 if TYPE_CHECKING:
     from ghnas.engine.run import Run
@@ -49,6 +50,14 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02} s"
     return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def format_estimate(estimate: Estimate, scale: float = 1.0, unit: str = "") -> str:
+    """As `0.87 (0.75 to 0.93)`; a dash where it is not defined."""
+    if math.isnan(estimate.value):
+        return "-"
+    value, low, high = (f"{scale * x:.2f}" for x in astuple(estimate))
+    return f"{value}{unit}" if math.isnan(estimate.low) else f"{value}{unit} ({low} to {high})"
 
 
 def summarise(architecture: Architecture) -> str:

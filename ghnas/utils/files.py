@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ghnas.utils.errors import UserError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -42,22 +45,40 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def try_lock(handle: int) -> bool:
-    """Lock an open file against other processes, until it is closed; False if one has it."""
-    if sys.platform == "win32":  # no advisory locks of this kind: the user must take care
-        return True
-    import fcntl
+@contextmanager
+def locked(path: Path, taken: str) -> Iterator[None]:
+    """Keep other processes from the same lock; the kernel releases that of a killed one.
 
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    Args:
+        path: A file, made if need be.
+        taken: What to say if another process has it.
 
-
-def unlock(handle: int) -> None:
-    """Release a lock of `try_lock`, also where a forked process still has the file open."""
-    if sys.platform != "win32":
+    Raises:
+        UserError: If another process has it.
+    """
+    with path.open("ab") as file:
+        if sys.platform == "win32":  # no advisory locks of this kind: the user must take care
+            yield
+            return
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_UN)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(taken) from error
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may still have the file open
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut a last line that a killed process did not write to its end.
+
+    Raises:
+        OSError: If the file cannot be changed.
+    """
+    with path.open("rb+") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)

@@ -23,10 +23,6 @@ from ghnas.utils.errors import UserError
 
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
-_ENDED = (
-    "a process was ended from outside, perhaps for lack of memory: what was finished is kept, run "
-    "the same command (a search with --resume) to go on"
-)
 
 
 class Workers(Generic[Result]):
@@ -72,7 +68,8 @@ class Workers(Generic[Result]):
                 initargs=(build, arguments),
             )
             # all start now, before this process has other threads
-            self._outcome(self._pool.submit(int))
+            with _all_alive():
+                self._pool.submit(int).result()
             processes = [p for p in multiprocessing.active_children() if p not in before]
             self._end = weakref.finalize(self, _end, self._pool, processes)
 
@@ -87,7 +84,8 @@ class Workers(Generic[Result]):
         if self._pool is None:
             self._queue.append(task)
         else:
-            self._futures.add(self._started(self._pool, task))
+            with _all_alive():
+                self._futures.add(self._pool.submit(_call, task))
 
     def as_completed(self, tasks: Iterable[tuple[Any, ...]] = ()) -> Generator[Result]:
         """Results of these tasks and of those that were submitted, in the order in which they are
@@ -103,7 +101,9 @@ class Workers(Generic[Result]):
         while self._futures:
             done, self._futures = wait(self._futures, return_when=FIRST_COMPLETED)
             for future in done:
-                yield self._outcome(future)
+                with _all_alive():
+                    result = future.result()
+                yield result
 
     def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """Results in the order of the tasks.
@@ -114,13 +114,8 @@ class Workers(Generic[Result]):
         if self._pool is None:
             yield from map(self._here, tasks)
             return
-        futures = [self._started(self._pool, task) for task in tasks]
-        try:
-            for future in futures:
-                yield self._outcome(future)
-        finally:
-            for future in futures:
-                future.cancel()
+        with _all_alive():
+            yield from self._pool.map(_call, tasks)
 
     def close(self) -> None:
         """End the processes; tasks that are not finished are lost."""
@@ -137,17 +132,17 @@ class Workers(Generic[Result]):
                 self._work = build(*arguments)
             return self._work(*task)
 
-    def _started(self, pool: ProcessPoolExecutor, task: tuple[Any, ...]) -> Future[Result]:
-        try:
-            return pool.submit(_call, *task)
-        except BrokenProcessPool as error:
-            raise UserError(_ENDED) from error
 
-    def _outcome(self, future: Future[Any]) -> Any:
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise UserError(_ENDED) from error
+@contextmanager
+def _all_alive() -> Iterator[None]:
+    """Say in a sentence that a process was ended."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process was ended from outside, perhaps for lack of memory: what was finished is "
+            "kept, run the same command (a search with --resume) to go on"
+        ) from error
 
 
 def _end(pool: ProcessPoolExecutor, processes: Sequence[BaseProcess]) -> None:
@@ -189,7 +184,7 @@ def _start(build: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...])
     _work = build(*arguments)
 
 
-def _call(*task: Any) -> Any:
+def _call(task: tuple[Any, ...]) -> Any:
     assert _work is not None
     return _work(*task)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau, rankdata, spearmanr
 
 Values = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 Statistic = Callable[[Values, Values], float]
 
 RESAMPLES = 1000
@@ -30,7 +31,7 @@ def spearman(scores: Values, truth: Values) -> float:
     """Spearman's rank correlation; nan where one side is constant or fewer than three are given."""
     if not _varied(scores, truth):
         return float("nan")
-    return float(np.corrcoef(rankdata(scores), rankdata(truth))[0, 1])
+    return float(spearmanr(scores, truth).statistic)
 
 
 def kendall(scores: Values, truth: Values) -> float:
@@ -90,22 +91,25 @@ def evaluate(
         seed: Of the samples.
         resamples: How many.
     """
-    picks = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
+
+    def of(statistic: Statistic) -> Callable[[Indices], float]:
+        return lambda pick: statistic(scores[pick], truth[pick])
+
     return {
-        name: _estimate(statistic, scores, truth, picks) for name, statistic in STATISTICS.items()
+        name: _estimate(of(statistic), len(truth), seed, resamples)
+        for name, statistic in STATISTICS.items()
     }
 
 
 def _estimate(
-    statistic: Statistic, scores: Values, truth: Values, picks: npt.NDArray[np.int64]
+    statistic: Callable[[Indices], float], count: int, seed: int, resamples: int
 ) -> Estimate:
-    return _with_interval(
-        statistic(scores, truth), [statistic(scores[pick], truth[pick]) for pick in picks]
-    )
-
-
-def _with_interval(value: float, samples: Sequence[float]) -> Estimate:
-    finite = np.array([x for x in samples if np.isfinite(x)])
+    """A statistic of chosen architectures with its interval over samples of them."""
+    value = statistic(np.arange(count))
+    picks = np.random.default_rng(seed).integers(0, count, (resamples, count))
+    # not `scipy.stats.bootstrap`: it has no interval where one sample is not defined
+    samples = np.array([statistic(pick) for pick in picks])
+    finite = samples[np.isfinite(samples)]
     if not len(finite) or not np.isfinite(value):
         return Estimate(value, float("nan"), float("nan"))
     low, high = np.quantile(finite, (0.025, 0.975))
@@ -122,12 +126,12 @@ def ceiling(by_seed: Values, seed: int = 0, resamples: int = RESAMPLES) -> Estim
     """
     count, architectures = by_seed.shape
 
-    def agreement(values: Values) -> float:
+    def agreement(pick: Indices) -> float:
+        values = by_seed[:, pick]
         pairs = [spearman(values[i], values[j]) for i in range(count) for j in range(i)]
         return float(np.mean(pairs)) if pairs else float("nan")
 
-    picks = np.random.default_rng(seed).integers(0, architectures, (resamples, architectures))
-    return _with_interval(agreement(by_seed), [agreement(by_seed[:, pick]) for pick in picks])
+    return _estimate(agreement, architectures, seed, resamples)
 
 
 def ceiling_of_mean(agreement: float, seeds: int) -> float:

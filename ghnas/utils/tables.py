@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import try_lock, write_atomically
+from ghnas.utils.files import cut_torn_line, locked, write_atomically
 
 Row = dict[str, str]
 
@@ -41,24 +41,25 @@ class RowFile:
     def __enter__(self) -> Self:
         beside = settings_path(self.path)
         beside.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = beside.open("ab")
+        self._lock = locked(
+            beside, f"another process writes to {self.path}: wait until it has ended"
+        )
+        self._lock.__enter__()
         try:
-            if not try_lock(self._lock.fileno()):
-                raise UserError(f"another process writes to {self.path}: wait until it has ended")
             if self.path.exists():
                 self._check(read_settings(self.path))
-                self._mend()
+                cut_torn_line(self.path)
             else:  # in place: a file put in its place would not be the one that is locked
                 beside.write_text(json.dumps(self._settings, indent=1))
                 write_atomically(self.path, ",".join(self.columns) + "\n")
             self.rows = read_rows(self.path, self.columns)
         except BaseException:
-            self._lock.close()
+            self._lock.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._lock.__exit__(None, None, None)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows behind those there, all in one piece.
@@ -96,13 +97,6 @@ class RowFile:
                     f"{self.path} was made with {key} {found.get(key)}, not {wanted.get(key)}: "
                     "give the same settings to go on, or another file to start anew"
                 )
-
-    def _mend(self) -> None:
-        """Drop a last line that was not written to its end."""
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            write_atomically(self.path, whole)
 
 
 def settings_path(path: Path) -> Path:

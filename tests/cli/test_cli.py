@@ -248,7 +248,7 @@ def test_the_dashboard_serves_a_run(finished: Path) -> None:
     import threading
     from urllib.request import urlopen
 
-    from ghnas.cli.dashboard import make_dashboard
+    from ghnas.cli.runs import make_dashboard
     from ghnas.engine.runs import find_run
 
     run = find_run(finished)

@@ -18,7 +18,7 @@ from searching import finished, go_on, make_manifest, make_run, ranking
 from ghnas.engine.manifest import FORMAT_VERSION, Manifest, Sources, read_manifest
 from ghnas.engine.objectives import ZERO_SHOT, check_objectives
 from ghnas.engine.run import JOURNAL, LOCK, MANIFEST, PROGRESS, Run, open_run
-from ghnas.engine.runs import find_run, latest_run, list_runs, select
+from ghnas.engine.runs import find_run, list_runs, select
 from ghnas.engine.storage import repair_journal
 from ghnas.spaces import load_space, read_space_file
 from ghnas.utils.errors import UserError
@@ -179,11 +179,11 @@ def test_run_folder(run: Run) -> None:
 
 def test_runs_are_found_and_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no run found in .*; run `ghnas search` first"):
-        latest_run(tmp_path)
+        find_run(tmp_path)
     with pytest.raises(UserError, match=r"no run 'x' in .*; run `ghnas search` first"):
         find_run(tmp_path, "x")
     runs = [make_run(tmp_path) for _ in range(11)]
-    assert latest_run(tmp_path).path == runs[-1].path
+    assert find_run(tmp_path).path == runs[-1].path
     assert find_run(tmp_path, runs[3].name).path == runs[3].path
     assert find_run(tmp_path, str(runs[4].path)).path == runs[4].path
     with pytest.raises(UserError, match=f"the latest is {runs[-1].name}"):

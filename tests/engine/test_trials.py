@@ -14,7 +14,7 @@ from searching import finished, make_run
 
 from ghnas.engine.objectives import ZERO_SHOT
 from ghnas.engine.run import Run
-from ghnas.engine.storage import JournalWriter, create_study, open_storage
+from ghnas.engine.storage import append_trials, create_study, open_storage
 from ghnas.engine.trials import Trial, TrialFormat, distributions
 from ghnas.spaces import load_space
 
@@ -95,7 +95,7 @@ def test_journal_lines_are_optunas_own(tmp_path: Path) -> None:
     objectives = {"accuracy": ZERO_SHOT["accuracy"], "params": ZERO_SHOT["params"]}
     ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
     create_study(open_storage(ours, None), "a", objectives, {})
-    JournalWriter(ours, 2).write(trials)
+    append_trials(ours, trials, 2)
     study = create_study(open_storage(theirs, None), "a", objectives, {})
     study.add_trials(trials)
     assert optuna.load_study(study_name="a", storage=open_storage(ours, None)).trials == (

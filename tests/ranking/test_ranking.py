@@ -167,9 +167,10 @@ def test_plots_are_drawings_with_every_point() -> None:
     x = np.array([1.0, 1e8, LOW, 30.0])
     svg = scatter(x, np.array([10.0, 20.0, 30.0, 40.0]), "a < b", "score", "accuracy")
     root = ElementTree.fromstring(svg)
-    circles = [e for e in root.iter() if e.tag.endswith("circle")]
-    assert len(circles) == 4
-    places = [float(circle.attrib["cx"]) for circle in circles]
+    (dots,) = [e for e in root.iter() if e.get("id", "").startswith("PathCollection")]
+    uses = [e for e in dots.iter() if e.tag.endswith("use")]
+    assert len(uses) == 4
+    places = [float(use.attrib["x"]) for use in uses]
     assert places[2] < places[0] < places[3] < places[1]
     assert "log10 of score" in svg
 

@@ -102,21 +102,18 @@ def finetune(
         test = data.load_test() if data.has_test else None
         material = Material(data.without_test(), test, checks, settings, device)
         tasks = list(_tasks(run, ghn, selection, material))
-        trained = _train_all(run, tasks, material, report)
-    by_task = {(task.name, task.start): result for task, result in zip(tasks, trained, strict=True)}
-    main = {task.name: task for task in tasks if task.start == "ghn"}
+        desk = _Desk(run.study_beside("finetune", "accuracy", "maximize"), tasks, material, report)
+        unfinished = [index for index in range(len(tasks)) if not desk.skip(index)]
+        with closing(train_networks([tasks[index] for index in unfinished], material)) as epochs:
+            for position, history, ended in epochs:
+                desk.count(unfinished[position], history, ended)
+    of = {(task.name, task.start): (task, desk.results[i]) for i, task in enumerate(tasks)}
     results = []
     for item in selection:
-        task = main[item.name]
-        results.append(
-            FinetuneResult(
-                item,
-                run.path / "finetune" / task.name,
-                task.zero_shot or 0.0,
-                by_task[task.name, "ghn"],
-                by_task.get((task.name, "kaiming")),
-            )
-        )
+        task, trained = of[item.name, "ghn"]
+        _, baseline = of.get((item.name, "kaiming"), (None, None))
+        folder = run.path / "finetune" / item.name
+        results.append(FinetuneResult(item, folder, task.zero_shot or 0.0, trained, baseline))
     return results
 
 
@@ -124,47 +121,18 @@ def _tasks(
     run: Run, ghn: GHN, selection: Sequence[Trial], material: Material
 ) -> Iterator[NetworkTask]:
     """The networks to train, each with its first weights."""
-    data, settings = material.data, material.settings
-    graphs = [item.architecture.graph for item in selection]
-    with one_torch_thread():  # small tensors: threads would only wait for each other
-        predicted = [ghn.predict_graphs([graph])[0] for graph in graphs]
-        scores = [
-            evaluate_one(graph, parameters, material.checks)
-            for graph, parameters in zip(graphs, predicted, strict=True)
-        ]
-    folder = run.path / "finetune"
-    for item, graph, parameters, score in zip(selection, graphs, predicted, scores, strict=True):
-        name, architecture = item.name, describe(item.architecture, data)
-        yield NetworkTask(
-            name, "ghn", graph, parameters, folder / name, score.accuracy, architecture
-        )
-        if settings.baseline:
-            initial = kaiming(graph, torch.Generator().manual_seed(settings.seed))
-            place = folder / f"{name}-kaiming"
-            yield NetworkTask(name, "kaiming", graph, initial, place, score.accuracy, architecture)
-
-
-def _train_all(
-    run: Run,
-    tasks: Sequence[NetworkTask],
-    material: Material,
-    report: Callable[[EpochReport], None],
-) -> list[Trained]:
-    """Train what is not finished; results in the order of the tasks."""
-    desk = _Desk(run.study_beside("finetune", "accuracy", "maximize"), tasks, material, report)
-    unfinished = []
-    for index, task in enumerate(tasks):
-        if result := finished(task, material):
-            desk.skip(index, result)
-        else:
-            unfinished.append(index)
-    with closing(train_networks([tasks[index] for index in unfinished], material)) as epochs:
-        for position, history, ended in epochs:
-            index = unfinished[position]
-            desk.count(index, history)
-            if ended is not None:
-                desk.end(index, ended)
-    return [desk.results[index] for index in range(len(tasks))]
+    for item in selection:
+        graph, name = item.architecture.graph, item.name
+        with one_torch_thread():  # small tensors: threads would only wait for each other
+            starts = {"ghn": ghn.predict_graphs([graph])[0]}
+            accuracy = evaluate_one(graph, starts["ghn"], material.checks).accuracy
+        if material.settings.baseline:
+            generator = torch.Generator().manual_seed(material.settings.seed)
+            starts["kaiming"] = kaiming(graph, generator)
+        architecture = describe(item.architecture, material.data)
+        for start, parameters in starts.items():
+            folder = run.path / "finetune" / (name if start == "ghn" else f"{name}-{start}")
+            yield NetworkTask(name, start, graph, parameters, folder, accuracy, architecture)
 
 
 class _Desk:
@@ -184,8 +152,11 @@ class _Desk:
         self.results: dict[int, Trained] = {}
         self._trials: dict[int, optuna.trial.Trial] = {}
 
-    def count(self, index: int, history: History) -> None:
-        """Note another epoch of a task; an earlier call may have done the first ones."""
+    def count(self, index: int, history: History, ended: Trained | None) -> None:
+        """Note another epoch of a task, and its result after the last one.
+
+        An earlier call may have done the first ones.
+        """
         self.done[index] = len(history)
         if index not in self._trials:
             self._trials[index] = self._running(index) or self._begin(index)
@@ -197,19 +168,20 @@ class _Desk:
                 last["loss"], last["validation"], last["seconds"], sum(self.done), self.total,
             )
         )  # fmt: skip
+        if ended is not None:
+            self.results[index] = ended
+            self.study.tell(self._trials[index], ended.validation)
 
-    def end(self, index: int, result: Trained) -> None:
-        """Keep the result of a task that has ended."""
-        self.results[index] = result
-        self.study.tell(self._trials[index], result.validation)
-
-    def skip(self, index: int, result: Trained) -> None:
-        """Keep a result that an earlier call wrote; the study may not have it yet."""
-        self.results[index] = result
-        self.done[index] = len(result.history)
+    def skip(self, index: int) -> bool:
+        """Keep a result that an earlier call wrote, if any; the study may not have it yet."""
+        result = finished(self.tasks[index], self.material)
+        if result is None:
+            return False
+        self.results[index], self.done[index] = result, len(result.history)
         if trial := self._running(index):
             self._catch_up(trial, result.history)
             self.study.tell(trial, result.validation)
+        return True
 
     def _attributes(self, index: int) -> dict[str, Any]:
         task = self.tasks[index]

@@ -14,9 +14,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import torch
+from optuna.trial import FrozenTrial
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
@@ -37,9 +37,6 @@ from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
 
 BATCH = 64
 """Images of each step."""
@@ -128,39 +125,33 @@ def train_short_list(
     """
     check_one_objective(run.manifest.objectives)
     with run.locked():
-        _train_short_list(run, job, count, report)
-
-
-def _train_short_list(
-    run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]
-) -> None:
-    study = run.study_beside(SHORT_LIST, "short_training", "maximize")
-    way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
-    for key, value in way.items():
-        known = study.user_attrs.get(key, value)
-        if known != value:
-            raise UserError(
-                f"the short list of {run.name} was trained with {key} {known}, not {value}: use "
-                "the same again, or start a new search"
-            )
-        study.set_user_attr(key, value)
-    best = rank_trials(run.study(), run.form)[:count]
-    done_before = {trial.number for trial in run.ranked() if trial.short_training is not None}
-    left = {trial.number: trial for trial in best if trial.number not in done_before}
-    done = len(best) - len(left)
-    report(done, len(best))
-    shape, classes = run.manifest.image_shape, len(run.manifest.classes)
-    space = job.space.for_images(shape, classes)
-    graphs = {
-        number: space.architecture(trial.architecture.choices).graph
-        for number, trial in left.items()
-    }
-    with closing(train_all(graphs, job)) as results:
-        for number, refined, seconds in results:
-            with writing(run.study_path):
-                study.add_trial(_frozen(run.form, left[number], refined, seconds))
-            done += 1
-            report(done, len(best))
+        study = run.study_beside(SHORT_LIST, "short_training", "maximize")
+        way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
+        for key, value in way.items():
+            known = study.user_attrs.get(key, value)
+            if known != value:
+                raise UserError(
+                    f"the short list of {run.name} was trained with {key} {known}, not {value}: "
+                    "use the same again, or start a new search"
+                )
+            study.set_user_attr(key, value)
+        best = rank_trials(run.study(), run.form)[:count]
+        done_before = {trial.number for trial in run.ranked() if trial.short_training is not None}
+        left = {trial.number: trial for trial in best if trial.number not in done_before}
+        done = len(best) - len(left)
+        report(done, len(best))
+        shape, classes = run.manifest.image_shape, len(run.manifest.classes)
+        space = job.space.for_images(shape, classes)
+        graphs = {
+            number: space.architecture(trial.architecture.choices).graph
+            for number, trial in left.items()
+        }
+        with closing(train_all(graphs, job)) as results:
+            for number, refined, seconds in results:
+                with writing(run.study_path):
+                    study.add_trial(_frozen(run.form, left[number], refined, seconds))
+                done += 1
+                report(done, len(best))
 
 
 def train_all(
