@@ -11,10 +11,9 @@ import torch
 from common import percent, write_table
 
 from ghnas.data import evaluation_batches, load_data
-from ghnas.engine.manifest import SCORE_BATCH
 from ghnas.executors.fused import FusedExecutor
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
-from ghnas.scoring.evaluation import Score, evaluate, evaluate_one
+from ghnas.scoring.evaluation import SCORE_BATCH, Score, evaluate, evaluate_one
 from ghnas.scoring.scorer import CHUNK
 from ghnas.spaces import load_space
 from ghnas.utils.statistics import spearman

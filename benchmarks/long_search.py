@@ -18,18 +18,20 @@ from pathlib import Path
 from common import write_table
 
 from ghnas.architectures.graph import Graph
-from ghnas.engine.manifest import new_manifest
-from ghnas.engine.progress import SearchProgress, search
-from ghnas.engine.runs import create_run
+from ghnas.data import load_data
+from ghnas.engine.objectives import ZeroShot
+from ghnas.engine.progress import SearchProgress
+from ghnas.engine.search import search
+from ghnas.ghn.checkpoint import load_ghn
 from ghnas.scoring.evaluation import Score
-from ghnas.scoring.racing import KEEP, Race
+from ghnas.scoring.racing import Race
 from ghnas.spaces import load_space
 
 MARKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
 
 class InstantScorer:
-    """Eight batches of 64 images that nobody looks at."""
+    """Scores as if for eight batches of 64 images, made from the hash of the graph."""
 
     def score(
         self,
@@ -48,26 +50,32 @@ class InstantScorer:
         return Score(expected, 1 - truth, 64, stopped=True)
 
 
+class Instant(ZeroShot):
+    """A zero-shot search, races included, that scores nothing."""
+
+    scorer = InstantScorer()  # type: ignore[assignment]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", type=int, default=100_000, help="of the random search")
     parser.add_argument("--learning-budget", type=int, default=10_000, help="of the others")
-    parser.add_argument("--only", default=None, help="a strategy: run it and print its rows")
+    parser.add_argument("--only", default=None, help="a sampler: run it and print its rows")
     options = parser.parse_args()
     if options.only:
         for row in measure(options.only, options.budget):
             print(*row, sep="\t", flush=True)
         return
     rows = []
-    for strategy in ("random", "evolution", "tpe", "nsga2"):
-        budget = options.budget if strategy == "random" else options.learning_budget
-        command = [sys.executable, __file__, "--only", strategy, "--budget", str(budget)]
+    for sampler in ("random", "evolution", "tpe", "nsga2"):
+        budget = options.budget if sampler == "random" else options.learning_budget
+        command = [sys.executable, __file__, "--only", sampler, "--budget", str(budget)]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows += [line.split("\t") for line in printed.splitlines()]
     write_table(
         "long_search",
         "What a candidate costs beside its scoring",
-        ("strategy", "candidates", "ms a candidate since the last row", "memory", "journal"),
+        ("sampler", "candidates", "ms a candidate since the last row", "memory", "journal"),
         rows,
         [
             "darts, one process, scores made from the hash; memory: the largest resident set of "
@@ -76,16 +84,11 @@ def main() -> None:
     )
 
 
-def measure(strategy: str, budget: int) -> list[tuple[str, str, str, str, str]]:
+def measure(sampler: str, budget: int) -> list[tuple[str, str, str, str, str]]:
     """A row for each mark that the budget reaches."""
     space, rows = load_space("darts"), []
+    objective = Instant(load_ghn("darts-embedded"), load_data("embedded"))
     with tempfile.TemporaryDirectory() as folder:
-        manifest = new_manifest(
-            space=space, space_name="darts", data="embedded", data_fingerprint="",
-            image_shape=(3, 16, 16), classes=[str(i) for i in range(10)], ghn="", ghn_sha256="",
-            budget=budget, score_images=512, strategy=strategy, keep=KEEP,
-        )  # fmt: skip
-        run = create_run(Path(folder), manifest)
         marks = [mark for mark in MARKS if mark <= budget]
         last = [0.0, 0.0]
 
@@ -98,16 +101,16 @@ def measure(strategy: str, budget: int) -> list[tuple[str, str, str, str, str]]:
                     marks.pop(0)
                 rows.append(
                     (
-                        strategy,
+                        sampler,
                         f"{progress.done:,}",
                         f"{1000 * (now - last[1]) / (progress.done - last[0]):.1f}",
                         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB",
-                        f"{run.study_path.stat().st_size / 1e6:.0f} MB",
+                        f"{(Path(folder) / 'study.log').stat().st_size / 1e6:.0f} MB",
                     )
                 )
                 last[0], last[1] = progress.done, now
 
-        search(run, InstantScorer(), note)
+        search(space, objective, budget, sampler=sampler, path=folder, report=note)
     return rows
 
 

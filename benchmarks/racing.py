@@ -13,9 +13,9 @@ import torch
 from common import percent, write_table
 
 from ghnas.data import evaluation_batches, load_data
-from ghnas.engine.manifest import BATCH, SCORE_BATCH
+from ghnas.engine.samplers import BATCH
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
-from ghnas.scoring.evaluation import Score
+from ghnas.scoring.evaluation import SCORE_BATCH, Score
 from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import load_space

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from common import write_table
 
-from ghnas.engine.runs import create_run, find_run
+from ghnas.engine.run import create_run
+from ghnas.engine.runs import find_run
 
 
 def main() -> None:
@@ -25,14 +26,13 @@ def main() -> None:
     trials = run.study().get_trials(deepcopy=False)
     finished = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     wall = (max(finished) - min(finished)).total_seconds()
-    records, size_of_batch = run.recorded(), run.manifest.batch_size
+    records, size_of_batch = run.read(), run.manifest.batch_size
     with tempfile.TemporaryDirectory() as folder:
         copy = create_run(Path(folder), run.manifest)
         began = time.monotonic()
-        writer = copy.writer()
         for start in range(0, len(records), size_of_batch):
             batch = records[start : start + size_of_batch]
-            writer.write([copy.trial_format.trial(record) for record in batch])
+            copy.write(batch)
             copy.note_progress(start + len(batch), 0.0)
         recording = time.monotonic() - began
         size = copy.study_path.stat().st_size

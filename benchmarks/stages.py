@@ -19,21 +19,22 @@ from typing import cast
 
 import torch
 from common import write_table
-from ghnas.engine.record import Record
 from torch import Tensor, nn
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
-from ghnas.engine.manifest import SCORE_BATCH, new_manifest
-from ghnas.engine.runs import create_run
+from ghnas.engine.objectives import FunctionObjective
+from ghnas.engine.run import create_run
+from ghnas.engine.search import new_manifest
+from ghnas.engine.trials import Trial
 from ghnas.executors.fused import FusedExecutor, lower
 from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHN, read_graphs
-from ghnas.scoring.evaluation import Batch, evaluate
+from ghnas.scoring.evaluation import SCORE_BATCH, Batch, evaluate
 from ghnas.scoring.scorer import CHUNK, Scorer
 from ghnas.spaces import load_space
 from ghnas.utils.devices import cores, pick_device
@@ -132,18 +133,15 @@ class Setting:
     def record(self, candidates: Sequence[Architecture], graphs: Sequence[Graph]) -> None:
         """Write them as a search does."""
         with tempfile.TemporaryDirectory() as folder:
-            manifest = new_manifest(
-                space=self.space, space_name=self.name, data="embedded", data_fingerprint="",
-                image_shape=(3, self.size, self.size), classes=[str(i) for i in range(10)],
-                ghn="", ghn_sha256="", budget=len(candidates), score_images=1,
-            )  # fmt: skip
-            run = create_run(Path(folder), manifest)
-            writer, form = run.writer(), run.trial_format
-            records = [
-                Record(i, candidate, 0.5, graph.parameter_count, graph.flops, str(i))
-                for i, (candidate, graph) in enumerate(zip(candidates, graphs, strict=True))
-            ]
-            writer.write([form.trial(record) for record in records])
+            space = self.space.for_images((3, self.size, self.size), 10)
+            objective = FunctionObjective(lambda architecture: 0.5)
+            run = create_run(Path(folder), new_manifest(space, objective, len(candidates)))
+            run.write(
+                [
+                    Trial(i, item, (0.5,), graph.parameter_count, graph.flops, str(i))
+                    for i, (item, graph) in enumerate(zip(candidates, graphs, strict=True))
+                ]
+            )
 
 
 def timed(work: Callable[[], object], repeats: int, device: torch.device | None = None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 import tomllib
 from pathlib import Path
@@ -92,3 +93,11 @@ def test_the_checkout_runs_without_being_installed() -> None:
 @pytest.mark.parametrize("name", ["LICENSE", "CHANGELOG.md", "README.md", "CONTRIBUTING.md"])
 def test_pages_for_readers(name: str) -> None:
     assert len((ROOT / name).read_text()) > 500
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_what_a_benchmark_imports_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ghnas"):
+            module = importlib.import_module(str(node.module))
+            assert not [item.name for item in node.names if not hasattr(module, item.name)]

@@ -157,7 +157,8 @@ def refusal(spec: object, **options: Any) -> str:
 def test_unknown_data() -> None:
     message = refusal("cifar11")
     assert "'cifar11'" in message
-    assert "'embedded', 'cifar10', a folder" in message
+    assert "'embedded', 'cifar10'" in message
+    assert "a folder of images by class" in message
 
 
 def test_missing_folder_and_file(tmp_path: Path) -> None:
