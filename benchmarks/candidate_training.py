@@ -12,6 +12,7 @@ import torch
 from common import embedded, write_table
 from torch import Tensor
 
+import ghnas.training.hypernetwork.meta_batches as meta_batches
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import initialised
 from ghnas.data import random_batches
@@ -22,7 +23,6 @@ from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, trainable
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
-from ghnas.training.hypernetwork import meta_batches
 from ghnas.training.hypernetwork.loop import TrainSettings, compute_gradients
 from ghnas.training.hypernetwork.meta_batches import MetaBatches
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracy
