@@ -17,11 +17,12 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.data import ImageData, load_data
 from ghnas.engine.objectives import FunctionObjective, ZeroShot, as_objective
-from ghnas.engine.run import Run, create_run
+from ghnas.engine.run import Run, create_run, open_run
 from ghnas.engine.search import new_manifest, search
+from ghnas.engine.stages.inputs import zero_shot
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
-from ghnas.scoring.evaluation import Score
+from ghnas.scoring.evaluation import SCORE_BATCH, Score
 from ghnas.scoring.racing import Race
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
@@ -254,6 +255,21 @@ def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(
     go_on(run, known(ghn, data, KnownScorer(), 10))
     assert entries(run) == entries(whole)
     assert ranking(run) == ranking(whole)
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 16}])
+def test_a_run_says_in_what_batches_its_candidates_are_scored(
+    tmp_path: Path, ghn: GHN, settings: dict[str, int]
+) -> None:
+    """And goes on with the same; the default is everybody's."""
+    data = load_data(image_size=8)
+    objective = ZeroShot(ghn, data, images=128, workers=1, device="cpu", **settings)
+    run = run_of(tmp_path / "run", objective, budget=2)
+    again = zero_shot(open_run(run.path), ghn, data, torch.device("cpu"))
+    size = settings.get("batch_size", SCORE_BATCH)
+    assert run.manifest.objective["batch_size"] == size
+    for item in (objective, again):
+        assert {len(labels) for _, labels in item.batches()} == {size}
 
 
 def test_an_objective_keeps_nothing_of_an_earlier_search(
