@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph, Specification
 from ghnas.architectures.ops import Op
-from ghnas.executors.base import Parameters, losses_of
+from ghnas.executors.base import Parameters, by_name, losses_of
 
 Member = tuple[int, int]
 """(index of the graph, index of the node in it)."""
@@ -39,7 +39,7 @@ class GroupedExecutor(threading.local):  # each thread has a plan of its own
         """See `ghnas.executors.base.Executor`."""
         if list(map(id, graphs)) != list(map(id, self._graphs)):
             self._graphs, self._plan = tuple(graphs), plan(graphs)
-        return self._plan.run(weights, images)
+        return self._plan.run(by_name(weights), images)
 
     def losses(
         self,

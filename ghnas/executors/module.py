@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import forward
-from ghnas.executors.base import Parameters, losses_of
+from ghnas.executors.base import Parameters, by_name, losses_of
 
 
 class ModuleExecutor:
@@ -17,7 +17,7 @@ class ModuleExecutor:
 
     def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
         """See `ghnas.executors.base.Executor`."""
-        pairs = zip(graphs, weights, strict=True)
+        pairs = zip(graphs, by_name(weights), strict=True)
         return torch.stack([forward(graph, own, images) for graph, own in pairs])
 
     def losses(

@@ -245,6 +245,15 @@ def trained(
     return [training.step(own.loss, images, labels) for _ in range(steps)]
 
 
+def test_a_tensor_that_a_norm_and_a_bias_read() -> None:
+    graph = GraphBuilder()
+    raw = graph.add(Conv(4, 1), graph.add(Input(3, 8, 8)), name="a")
+    norm = graph.add(Activation(), graph.add(BatchNorm(), raw, name="norm"))
+    bias = graph.add(Activation("hardswish"), graph.add(Bias(), raw, name="b"))
+    assert_equal_to_pytorch(classifier(graph, graph.add(Sum(), norm, bias)))
+    assert_equal_to_pytorch(classifier(graph, graph.add(Concat(), bias, norm)))
+
+
 @pytest.mark.parametrize("name", ["darts", "mobile", "nasbench201"])
 def test_a_training_is_that_of_pytorch(name: str) -> None:
     """Losses of 20 steps, running statistics, and what the network gives afterwards."""

@@ -60,6 +60,7 @@ _READ_LINES = (DENSE, DEPTHWISE)
 """Steps whose backward pass does that of the batch normalisation behind them as it reads."""
 
 _SHARED = [name for name in GradientStep._fields if name in Step._fields]
+"""Fields that a step's gradient has from the step."""
 
 Form = tuple[int, int]
 """A tensor and the first of its scales and shifts; -1: as it is."""
@@ -166,11 +167,8 @@ class _Differentiation:
             if used is not None:
                 self.last[used.buffer] = max(self.last[used.buffer], number)
                 self.first[used.buffer] = min(self.first[used.buffer], number)
-        shared = {
-            name: getattr(step, name) for name in GradientStep._fields if name in Step._fields
-        }
         self.rows.append(
-            shared
+            {name: getattr(step, name) for name in _SHARED}
             | {
                 "code": code,
                 "gradient": place.offset,
@@ -287,7 +285,9 @@ def _writes(step: Step) -> bool:
 
 
 def _forms(step: Step) -> list[Form]:
-    """What a step reads the values of."""
+    """What a step reads the values of; a bias, those of the tensor as it is."""
+    if step.code == AFFINE:
+        return [(step.source, -1)]
     if not _writes(step):
         return []
     second = [(step.second, step.second_affine)] if step.code == ADD else []

@@ -55,13 +55,6 @@ def combine_lines(
 
 
 @compiled
-def scaled(source: Floats, factor: np.float32, target: Floats) -> None:
-    """target = factor * source."""
-    for i in range(len(target)):
-        target[i] = factor * source[i]
-
-
-@compiled
 def total(x: Floats) -> np.float64:
     """Sum of all values, in single precision within blocks."""
     result = np.float64(0)

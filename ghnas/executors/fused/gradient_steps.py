@@ -11,7 +11,6 @@ from ghnas.executors.fused.dense_gradients import dense_gradient
 from ghnas.executors.fused.gradient_kernels import (
     depthwise_weights,
     product_with_difference,
-    scaled,
     spread_depthwise,
     spread_pool,
     total,
@@ -20,9 +19,11 @@ from ghnas.executors.fused.kernels import (
     BLOCK,
     Doubles,
     Floats,
+    activate,
     combine,
     compiled,
     correlate,
+    mean_and_variance,
 )
 from ghnas.executors.fused.program import (
     AVG_POOL_GRADIENT,
@@ -36,7 +37,7 @@ from ghnas.executors.fused.program import (
     NORMALISE_GRADIENT,
     PASS_GRADIENT,
 )
-from ghnas.executors.fused.steps import EPSILON, inside
+from ghnas.executors.fused.steps import EPSILON, divide_by_taps
 
 
 @compiled
@@ -108,8 +109,7 @@ def _normalise(
     """Gradients of scale and shift, and the line along which the input's gradient is read."""
     size = step.height * step.width * count
     for c in range(step.channels):
-        mean = statistics[0, step.statistics + c] / size
-        variance = max(statistics[1, step.statistics + c] / size - mean * mean, 0.0)
+        mean, variance = mean_and_variance(statistics[0], statistics[1], step.statistics + c, size)
         inverse = 1 / np.sqrt(variance + EPSILON)
         begin, source = step.gradient * count + c * size, step.source * count + c * size
         gradient = gradients[begin : begin + size]
@@ -152,7 +152,8 @@ def _mean(
     for c in range(step.channels):
         begin = step.gradient * count + c * count
         for p in range(positions):
-            scaled(gradients[begin : begin + count], np.float32(1 / positions), part)
+            share = np.float32(1 / positions)
+            activate(gradients[begin : begin + count], part, share, np.float32(0), 0)
             contribute(step, c, p * count, count, arena, affine, gradients, part)
 
 
@@ -201,13 +202,7 @@ def _pool(
             pad(step, c, count, border, np.float32(-np.inf), arena, affine, plane)
         read_gradient(step, c, 0, count, arena, gradients, lines, gradient)
         if not maximum:
-            for i in range(step.out_height):  # the border is not counted
-                rows = inside(i, step.stride, step.kernel, border, step.height)
-                for j in range(step.out_width):
-                    columns = inside(j, step.stride, step.kernel, border, step.width)
-                    at = (i * step.out_width + j) * count
-                    part = gradient[at : at + count]
-                    scaled(part, np.float32(1) / np.float32(rows * columns), part)
+            divide_by_taps(step, count, border, gradient)
         target[:] = np.float32(0)
         spread_pool(
             plane, pitch, count, step.kernel, step.stride, maximum,

@@ -369,6 +369,15 @@ def copy_with_moments(
 
 
 @compiled
+def mean_and_variance(
+    sums: Doubles, squares: Doubles, channel: int, count: int
+) -> tuple[np.float64, np.float64]:
+    """Of a channel, from the moments of its `count` values."""
+    mean = sums[channel] / count
+    return mean, max(squares[channel] / count - mean * mean, 0.0)
+
+
+@compiled
 def _add_moments(
     first: np.float32,
     total: np.float32,

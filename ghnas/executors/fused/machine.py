@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
-from ghnas.architectures.network import forward
 from ghnas.executors.base import FlatParameters, Parameters
 from ghnas.executors.fused.differentiation import lower_training
 from ghnas.executors.fused.gradient_steps import differentiate
@@ -24,6 +23,7 @@ from ghnas.executors.fused.kernels import Floats, are_compiled, can_be_kept
 from ghnas.executors.fused.lowering import Unsupported, lower
 from ghnas.executors.fused.program import GRADIENT_STEP, STEP, Program, TrainingProgram
 from ghnas.executors.fused.steps import execute
+from ghnas.executors.module import ModuleExecutor
 
 
 class FusedExecutor(threading.local):  # each thread has programs and memory of its own
@@ -39,6 +39,7 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
         """By the identity of the graph, which is kept with its program."""
         self._training: dict[int, tuple[Graph, TrainingProgram | None]] = {}
         self._memory = Memory()
+        self._plain = ModuleExecutor()
 
     def __reduce__(self) -> tuple[Callable[..., FusedExecutor], tuple[()]]:
         """Without its memory when sent to another process."""
@@ -52,7 +53,7 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
         for graph, own in zip(graphs, weights, strict=True):
             _, program = self._programs[id(graph)]
             logits.append(
-                forward(graph, own, images)
+                self._plain.run([graph], [own], images)[0]
                 if program is None
                 else self._memory.run(program, _flat(own, program).numpy(), pixels, len(images))
             )
@@ -71,8 +72,8 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
         for graph, own in zip(graphs, weights, strict=True):
             _, program = self._training[id(graph)]
             if program is None:
-                logits = forward(graph, own, images)
-                results.append((F.cross_entropy(logits, labels), logits.detach()))
+                loss, logits = self._plain.losses([graph], [own], images, labels)
+                results.append((loss[0], logits[0]))
             else:
                 flat = _flat(own, program.forward)
                 results.append(loss_and_logits(flat, self._memory, program, pixels, labels))

@@ -15,6 +15,7 @@ from ghnas.executors.fused.kernels import (
     compiled,
     copy_with_moments,
     depthwise,
+    mean_and_variance,
     moments,
     multiply,
     pool,
@@ -138,19 +139,24 @@ def _pool(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats)
             plane, pitch, count, step.kernel, step.stride, maximum,
             step.out_height, step.out_width, line, out,
         )  # fmt: skip
-        if maximum:
-            continue
-        for i in range(step.out_height):  # the border is not counted
-            rows = inside(i, step.stride, step.kernel, border, step.height)
-            for j in range(step.out_width):
-                columns = inside(j, step.stride, step.kernel, border, step.width)
-                part = out[(i * step.out_width + j) * count : (i * step.out_width + j + 1) * count]
-                share = np.float32(1) / np.float32(rows * columns)
-                activate(part, part, share, np.float32(0), 0)
+        if not maximum:
+            divide_by_taps(step, count, border, out)
 
 
 @compiled
-def inside(position: int, stride: int, kernel: int, border: int, size: int) -> int:
+def divide_by_taps(step: Any, count: int, border: int, values: Floats) -> None:
+    """Divide a channel of a pool's output by how many taps of each window lie on the image."""
+    for i in range(step.out_height):
+        rows = _inside(i, step.stride, step.kernel, border, step.height)
+        for j in range(step.out_width):
+            columns = _inside(j, step.stride, step.kernel, border, step.width)
+            at = (i * step.out_width + j) * count
+            part = values[at : at + count]
+            activate(part, part, np.float32(1) / np.float32(rows * columns), np.float32(0), 0)
+
+
+@compiled
+def _inside(position: int, stride: int, kernel: int, border: int, size: int) -> int:
     """How many taps of a window lie on the image."""
     first = position * stride - border
     return min(first + kernel, size) - max(first, 0)
@@ -303,8 +309,9 @@ def _normalise(step: Any, weights: Floats, count: int, affine: Floats, statistic
     """Scale and shift of a batch normalisation, from the moments of its input."""
     number = step.height * step.width * count
     for c in range(step.channels):
-        mean = statistics[0, step.statistics + c] / number
-        variance = max(statistics[1, step.statistics + c] / number - mean * mean, 0.0)
+        mean, variance = mean_and_variance(
+            statistics[0], statistics[1], step.statistics + c, number
+        )
         scale = weights[step.weight + c] / np.sqrt(variance + EPSILON)
         affine[0, step.out_affine + c] = scale
         affine[1, step.out_affine + c] = weights[step.weight + step.channels + c] - mean * scale
