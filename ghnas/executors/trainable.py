@@ -43,7 +43,8 @@ class PlainNetwork(TrainableNetwork):
     @property
     def parameters(self) -> list[Tensor]:
         """All parameters, in the order of the graph."""
-        return list(self.network.parameters())
+        named = dict(self.network.named_parameters())
+        return [named[name] for name in self.network.graph.parameters]
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.network.train()(images), labels)

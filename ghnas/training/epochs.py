@@ -178,8 +178,10 @@ def train_networks(
     Raises:
         UserError: If a kept state is damaged, or a process was ended from outside.
     """
-    count = min(len(tasks), cores()) if material.device.type == "cpu" else 1
-    compile_gradients()  # once, before the processes start
+    on_cpu = material.device.type == "cpu"
+    count = min(len(tasks), cores()) if on_cpu else 1
+    if on_cpu:
+        compile_gradients()  # once, before the processes start
     with Workers(count, partial, _train_epoch, tasks, material, gradients=True) as workers:
         for index in range(len(tasks)):
             workers.submit(index)
@@ -277,8 +279,9 @@ class _Training:
             content = torch.load(self.state, map_location=device, weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
             raise UserError(f"{self.state} is damaged: delete it to start anew") from error
-        # a state of another version has no "training": it starts anew
-        if content.get("identity") == identity(self.task, self.material) and "training" in content:
+        # a state of another version has no momentum: it starts anew
+        ours = "momentum" in content.get("training", {})
+        if ours and content.get("identity") == identity(self.task, self.material):
             self.network.load_state_dict(content["network"])
             self.training.load_state_dict(content["training"])
             self.history, self.steps_saved = content["history"], content["steps_saved"]

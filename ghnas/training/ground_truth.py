@@ -146,7 +146,8 @@ def make_ground_truth(
         done, total = len(wanted) - len(missing), len(wanted)
         report(GroundTruthProgress(done, total, 0.0, float("nan")))
         count = min(job.workers, len(missing))
-        compile_gradients()  # once, before the processes start
+        if missing:
+            compile_gradients()  # once, before the processes start
         with Workers(count, partial, _train_one, job, gradients=True) as workers:
             for row in workers.as_completed(missing):
                 file.append([row])

@@ -106,13 +106,29 @@ class SGDTraining:
             yield self.step(loss, images, labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training needs to go on, beside the parameters."""
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        """What a training needs to go on, beside the parameters.
+
+        The momentum is one vector, so that a network goes on with other kernels or elsewhere.
+        """
+        kept = [self.optimizer.state[item].get("momentum_buffer") for item in self.parameters]
+        known = [item.reshape(-1) for item in kept if item is not None]
+        return {
+            "momentum": torch.cat(known) if known else None,
+            "learning_rate": self.learning_rate,
+            "schedule": self.schedule.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was called."""
-        self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.optimizer.param_groups[0]["lr"] = state["learning_rate"]
+        if state["momentum"] is None:
+            return
+        parts = state["momentum"].split([item.numel() for item in self.parameters])
+        for item, part in zip(self.parameters, parts, strict=True):
+            self.optimizer.state[item]["momentum_buffer"] = part.reshape(item.shape).to(
+                item.device, copy=True
+            )
 
 
 def train_from_scratch(

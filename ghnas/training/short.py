@@ -69,7 +69,8 @@ def train_briefly(
     Returns:
         Losses and score; a network whose loss is not finite trains no further.
     """
-    executor, weights = executor_for("cpu"), FlatParameters.copied(graph, parameters)
+    weights = FlatParameters.copied(graph, parameters)
+    executor = executor_for(weights.flat.device.type)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         losses, _ = executor.losses([graph], [weights], images, labels)

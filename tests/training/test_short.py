@@ -11,7 +11,10 @@ import torch
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, initialised, kaiming, load_parameters
-from ghnas.executors.trainable import trainable
+from ghnas.executors.base import Executor
+from ghnas.executors.fused import FusedNetwork
+from ghnas.executors.grouped import GroupedExecutor
+from ghnas.executors.trainable import PlainNetwork, trainable
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Score, evaluate_one
@@ -82,6 +85,22 @@ def test_what_diverges_is_last_and_stops() -> None:
     assert found.score.accuracy == 0
 
 
+def test_a_short_training_with_the_executor_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    (graph,) = graphs(1)
+    found = train_briefly(graph, initial(graph), batches(4), batches(1, seed=5))
+    asked = []
+
+    def grouped(device: str) -> Executor:
+        asked.append(device)
+        return GroupedExecutor()
+
+    monkeypatch.setattr("ghnas.training.short.executor_for", grouped)
+    again = train_briefly(graph, initial(graph), batches(4), batches(1, seed=5))
+    assert again.losses == pytest.approx(found.losses, rel=1e-3)
+    assert again.score.loss == pytest.approx(found.score.loss, rel=1e-3)
+    assert asked == ["cpu"]  # of the weights
+
+
 def test_summed_losses() -> None:
     found = ShortTraining((8.0, 4.0, 2.0, 1.0), Score(0.5, 1.0))
     assert found.summed_loss(0) == 15 / 4
@@ -143,6 +162,25 @@ def test_a_training_goes_on_exactly() -> None:
     again = SGDTraining(networks[1].parameters, 6, settings)
     again.load_state_dict(first.state_dict())
     assert begun + list(again.steps(networks[1].loss, data[2:])) == losses
+
+
+def test_a_training_goes_on_with_other_kernels() -> None:
+    """As on another device: momentum and learning rate are kept, and parameters find theirs."""
+    (graph,) = graphs(1)
+    settings, data = SGDSettings(learning_rate=0.01, warm_up=3), batches(6)
+    whole, begun = (initialised(graph, seed=1) for _ in range(2))
+    plain = PlainNetwork(whole)
+    expected = list(SGDTraining(plain.parameters, 6, settings).steps(plain.loss, data))
+    fused = FusedNetwork(begun)
+    first = SGDTraining(fused.parameters, 6, settings)
+    losses = list(first.steps(fused.loss, data[:3]))
+    rest = initialised(graph, seed=2)
+    rest.load_state_dict(begun.state_dict())
+    plain = PlainNetwork(rest)
+    again = SGDTraining(plain.parameters, 6, settings)
+    again.load_state_dict(first.state_dict())
+    losses += again.steps(plain.loss, data[3:])
+    assert losses == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("predicted", [True, False])
