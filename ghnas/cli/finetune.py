@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.options import number, positive
-from ghnas.cli.terminal import console, meter, print_json, say
+from ghnas.cli.terminal import console, meter, print_json, say, say_compiling
 
 if TYPE_CHECKING:
     from ghnas.engine.run import Run
@@ -66,6 +66,8 @@ def finetune(
     out = console(json)
     names = ", ".join(item.name for item in chosen)
     say(out, f"fine-tuning {names} of {found.name}, {place.type}")
+    if place.type == "cpu":
+        say_compiling(out, "execute", "differentiate")
     kept = "; finished epochs are kept: run the same command to go on"
     with meter(out, "epochs", kept) as shown:
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.options import number, text
-from ghnas.cli.terminal import as_json, console, meter, print_json, say
+from ghnas.cli.terminal import as_json, console, meter, print_json, say, say_compiling
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import write_atomically
 
@@ -104,7 +104,7 @@ def rank(
     from ghnas.ghn.checkpoint import check_ghn, load_ghn, train_command
     from ghnas.ghn.config import GHNInfo
     from ghnas.ranking.comparison import as_dict, compare, read_truth, subset
-    from ghnas.ranking.methods import ScoreJob, listed_methods, needs_ghn, score_all
+    from ghnas.ranking.methods import ScoreJob, listed_methods, needs_ghn, score_all, steps_of
     from ghnas.reports.rankings import comparison_table, describe_comparison, write_comparison
     from ghnas.spaces import load_space
     from ghnas.utils.devices import cores
@@ -160,6 +160,7 @@ def rank(
         workers=workers or cores(),
     )
     say(out, f"scoring {len(known.architectures):,} architectures by {', '.join(names)}")
+    say_compiling(out, "execute", *(["differentiate"] if any(map(steps_of, names)) else []))
     began = time.monotonic()
     kept = f"; finished scores are in {output}: run the same command again"
     with meter(out, "architectures", kept) as shown:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.options import number, text
-from ghnas.cli.terminal import Meter, console, meter, print_json, say
+from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -260,15 +260,14 @@ def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
 def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     """Search until the budget is spent, with a meter."""
     from ghnas.engine.search import search_run
-    from ghnas.executors.fused import are_compiled
     from ghnas.reports.tables import format_seconds
 
     manifest, before = run.manifest, len(run.study().get_trials(deepcopy=False))
     if before >= manifest.budget:
         say(out, f"run {run.name}: all {manifest.budget:,} candidates are scored")
         return
-    if objective.device.type == "cpu" and not are_compiled():
-        say(out, "compiling the kernels for this machine, once: about 20 s")
+    if objective.device.type == "cpu":
+        say_compiling(out, "execute")
     going_on = f", going on after {before:,}" if before else ""
     what = f"{manifest.budget:,} candidates of {manifest.space}, sampler {manifest.sampler}"
     say(out, f"run {run.name}: {what}{going_on}")
@@ -309,6 +308,8 @@ def _train_short_list(
     skeleton = job.space.skeleton
     size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
     say(out, f"training the {wanted.count} best for {wanted.steps} steps each: {size}")
+    if job.device.type == "cpu":
+        say_compiling(out, "execute", "differentiate")
     depth = f" --refine-cells {wanted.cells}" if wanted.cells else ""
     again = f"{run.name} --refine {wanted.count} --refine-steps {wanted.steps}{depth}"
     kept = f": what was trained is kept in {run.path}\n{_go_on(again, results)}"

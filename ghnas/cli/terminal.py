@@ -45,6 +45,20 @@ def say(out: Console, text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
+def say_compiling(out: Console, *loops: str) -> None:
+    """Say that kernels are compiled first, where they were not on this machine.
+
+    Args:
+        out: Where to.
+        loops: `execute` for what is scored, `differentiate` for what is trained.
+    """
+    from ghnas.executors.fused import are_compiled
+
+    missing = [loop for loop in loops if not are_compiled(loop)]
+    if missing:
+        say(out, f"compiling the kernels for this machine, once: about {20 * len(missing)} s")
+
+
 class Meter:
     """Shows the progress of a piece of work, and its rate.
 

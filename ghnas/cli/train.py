@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ghnas.cli import options
 from ghnas.cli.options import number, positive, text
-from ghnas.cli.terminal import Meter, console, meter, print_json, say
+from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def train(
     origin = find_ghn(chosen.name, EMBEDDED) if start == "shipped" else start and Path(start)
     job = Job(chosen, images, config, settings, output, place, origin or None, files)
     say(out, f"training {preset} for {chosen.name} on {images.name}, {place.type}, into {output}")
+    if place.type == "cpu":
+        say_compiling(out, "execute", "differentiate")
     kept = "; the last evaluated state is kept: run the same command to go on"
     try:
         with meter(out, "steps", kept) as shown:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.options import number, positive, text
-from ghnas.cli.terminal import console, meter, print_json, say
+from ghnas.cli.terminal import console, meter, print_json, say, say_compiling
 
 if TYPE_CHECKING:
     from ghnas.training.ground_truth import GroundTruthSummary
@@ -87,6 +87,7 @@ def truth(
         f"training {count} architectures of {chosen.name} from {seeds} seeds on {images.name} "
         f"at {images.image_shape[-1]}x{images.image_shape[-1]}, {steps} steps each, into {output}",
     )
+    say_compiling(out, "execute", "differentiate")
     kept = f"; finished trainings are in {output}: run the same command again"
     with meter(out, "trainings", kept) as shown:
         rows = make_ground_truth(

@@ -228,7 +228,7 @@ def score_all(job: ScoreJob, report: Callable[[int, int], None]) -> dict[str, di
         done = len(wanted) - len(missing)
         report(done, len(wanted))
         tasks = list(_chunks(missing))
-        if any(map(needs_ghn, methods)):
+        if tasks and any(map(steps_of, methods)):
             compile_gradients()  # once, before the processes start
         count = min(job.workers, len(tasks))
         with Workers(count, partial, _score_chunk, job, FusedExecutor(), gradients=True) as workers:

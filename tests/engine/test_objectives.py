@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ghnas.engine.search import new_manifest, search
 from ghnas.engine.stages.inputs import zero_shot
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
+from ghnas.scoring.composite import reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Score
 from ghnas.scoring.racing import Race
 from ghnas.spaces import load_space
@@ -330,7 +332,8 @@ def test_a_zero_shot_search_is_the_same_with_more_workers(ghn: GHN, data: ImageD
 def test_a_search_ranks_by_the_composite_score(
     tmp_path: Path, ghn: GHN, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ghnas.scoring.composite.REFERENCE", 12)
+    few = partial(reference_for, count=12)
+    monkeypatch.setattr("ghnas.engine.objectives.reference_for", few)
     space = load_space("nasbench201").with_skeleton(channels=4, cells=1)
     objective = ZeroShot(ghn, data, objectives=("composite", "params"), workers=1, device="cpu")
     study = search(space, objective, budget=10, path=tmp_path / "run")

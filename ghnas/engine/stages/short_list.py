@@ -165,8 +165,10 @@ def train_all(
     Raises:
         UserError: If a process was ended from outside.
     """
-    count = min(job.workers, len(graphs)) if job.device.type == "cpu" else 1
-    compile_gradients()  # once, before the processes start
+    on_cpu = job.device.type == "cpu"
+    count = min(job.workers, len(graphs)) if on_cpu else 1
+    if on_cpu and graphs:
+        compile_gradients()  # once, before the processes start
     with Workers(count, partial, _train_one, job, gradients=True) as workers:
         yield from workers.as_completed(graphs.items())
 
