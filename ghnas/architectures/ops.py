@@ -32,6 +32,8 @@ class Op:
     node_type: ClassVar[str | None] = None
     sizes_only: ClassVar[bool] = False
     """Reads its inputs for their sizes alone: to the hypernetwork it has no inputs."""
+    reads_statistics: ClassVar[bool] = False
+    """Whether an image's result depends on the other images of its batch."""
 
     def __init_subclass__(cls, kind: str = "", primitive: str | None = None) -> None:
         cls.kind, cls.node_type = kind, primitive
@@ -64,6 +66,11 @@ class Op:
     def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         """Run the operation for `groups` networks side by side (statistics from the batch)."""
         raise NotImplementedError
+
+    def forward_shared(self, inputs: Tensors, parameters: Tensors, groups: int) -> Tensor:
+        """Run it for `groups` networks that read the same inputs, (B, C, H, W) each."""
+        repeated = [x.repeat(1, groups, *[1] * (x.dim() - 2)) for x in inputs]
+        return self.forward(repeated, parameters, groups)
 
     def forward_tracked(
         self, inputs: Tensors, parameters: Tensors, buffers: Tensors, training: bool
@@ -135,6 +142,11 @@ class Conv(Weighted, kind="conv"):
             x = x[:, :, :: self.stride, :: self.stride]
         return F.conv2d(x, weight) if groups == 1 else self._pointwise(x, weight, groups)
 
+    def forward_shared(self, inputs: Tensors, parameters: Tensors, groups: int) -> Tensor:
+        if self.depthwise:
+            return super().forward_shared(inputs, parameters, groups)
+        return self.forward(inputs, parameters)  # one convolution with the outputs of all
+
     def _pointwise(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
         # a batched matrix product is several times faster than a convolution with few groups
         batch, _, height, width = x.shape
@@ -146,6 +158,8 @@ class Conv(Weighted, kind="conv"):
 @dataclass(frozen=True)
 class BatchNorm(Op, kind="bn", primitive="bn"):
     """Batch normalisation over images and positions."""
+
+    reads_statistics: ClassVar[bool] = True
 
     def parameter_shapes(self, *inputs: Shape) -> dict[str, Shape]:
         return {"weight": (inputs[0][0],), "bias": (inputs[0][0],)}

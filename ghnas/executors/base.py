@@ -24,16 +24,23 @@ class Executor(Protocol):
     Several threads may use one executor.
     """
 
-    def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
+    def run(
+        self,
+        graphs: Sequence[Graph],
+        weights: Sequence[Parameters],
+        images: Tensor,
+        batches: int = 1,
+    ) -> Tensor:
         """Logits of every network; batch-norm uses the statistics of the batch.
 
         Args:
             graphs: Architectures for images of one shape and with equally many classes.
             weights: The parameters of each.
-            images: (B, C, H, W), the same for all.
+            images: (batches * B, C, H, W), batch after batch, the same for all.
+            batches: How many batches of equal size the images are.
 
         Returns:
-            (networks, B, classes).
+            (networks, batches * B, classes).
         """
 
     def losses(
@@ -46,7 +53,9 @@ class Executor(Protocol):
         """Cross-entropy of every network, with gradients with respect to its weights.
 
         Args:
-            graphs: As in `run`, as the two that follow.
+            graphs: As in `run`.
+            weights: As in `run`.
+            images: (B, C, H, W), one batch.
             labels: (B,), the same for all.
 
         Returns:

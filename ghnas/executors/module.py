@@ -15,10 +15,18 @@ from ghnas.executors.base import Parameters, by_name, losses_of
 class ModuleExecutor:
     """Runs every operation of every graph, on any device, with gradients if they are wanted."""
 
-    def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
+    def run(
+        self,
+        graphs: Sequence[Graph],
+        weights: Sequence[Parameters],
+        images: Tensor,
+        batches: int = 1,
+    ) -> Tensor:
         """See `ghnas.executors.base.Executor`."""
-        pairs = zip(graphs, by_name(weights), strict=True)
-        return torch.stack([forward(graph, own, images) for graph, own in pairs])
+        parts, logits = images.chunk(batches), []
+        for graph, own in zip(graphs, by_name(weights), strict=True):
+            logits.append(torch.cat([forward(graph, own, part) for part in parts]))
+        return torch.stack(logits)
 
     def losses(
         self,

@@ -225,6 +225,11 @@ class FeatureBatch:
     groups: tuple[DecodeGroup, ...]
     nodes: Tensor
 
+    @property
+    def rows(self) -> tuple[tuple[tuple[int, str], ...], ...]:
+        """For each of `groups` (index of the graph, name) of its parameters."""
+        return tuple([group.members for group in self.groups])
+
     def by_graph(self, stacks: Sequence[Tensor], count: int) -> list[dict[str, Tensor]]:
         """The parameters of each graph by name.
 

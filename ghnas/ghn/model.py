@@ -11,6 +11,7 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.architectures.paths import CUTOFF
 from ghnas.architectures.tracing.trace import trace
+from ghnas.executors.stacked import StackedParameters
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.decoder import (
     VECTORS,
@@ -174,6 +175,17 @@ class GHN(nn.Module):
             module, predicted = network, self.predict(network, image_shape, keep_head)
         module.load_state_dict(predicted, strict=False)
         return module
+
+    @torch.no_grad()
+    def predict_population(self, batch: FeatureBatch, count: int) -> StackedParameters:
+        """Parameters of several architectures, without gradients, as one tensor for each shape.
+
+        Args:
+            batch: As `read_graphs` reads them.
+            count: How many there are.
+        """
+        stacks = self(batch.to(self.embed.weight.device))
+        return StackedParameters(stacks, batch.rows, range(count))
 
     @torch.no_grad()
     def predict_graphs(

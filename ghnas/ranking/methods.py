@@ -336,7 +336,7 @@ def _at_once(
     }
     if {"ghn-naswot", "ghn-size"} & set(methods):
         began = time.process_time()
-        components = measure(graph, parameters, job.checks[0], score)
+        (components,) = measure(executor, [graph], [parameters], job.checks[0], [score])
         gathered = evaluated + time.process_time() - began
         result["ghn-naswot"] = Scored(components.separability, gathered)
         result["ghn-size"] = Scored(components.size, gathered)

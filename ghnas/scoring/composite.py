@@ -18,11 +18,12 @@ import numpy as np
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
-from ghnas.executors.base import Parameters
+from ghnas.executors.base import Executor, Parameters
+from ghnas.executors.stacked import take
 from ghnas.scoring.evaluation import Batch, Components, Score
 from ghnas.scoring.proxies import LOWEST, reaches_output
 from ghnas.scoring.proxies.separation import code_separability
-from ghnas.scoring.scorer import POPULATION, Scorer
+from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space
 
 FLOOR = -1000.0
@@ -31,22 +32,36 @@ FLOOR = -1000.0
 COMPONENTS = ("fit", "separability", "size")
 
 
-def measure(graph: Graph, parameters: Parameters, batch: Batch, score: Score) -> Components:
-    """The components of an architecture that was scored.
+def measure(
+    executor: Executor,
+    graphs: Sequence[Graph],
+    weights: Sequence[Parameters],
+    batch: Batch,
+    scores: Sequence[Score],
+) -> list[Components]:
+    """The components of architectures that were scored.
 
     Args:
-        graph: The architecture.
-        parameters: Its predicted weights.
+        executor: What they were scored with.
+        graphs: The architectures.
+        weights: Their predicted weights.
         batch: Images (B, C, H, W) and labels (B,) that separability is measured on.
-        score: Its zero-shot score.
+        scores: Their zero-shot scores.
 
     Returns:
         The components; all are `LOWEST` where the image does not reach the output.
     """
-    if not reaches_output(graph) or not math.isfinite(score.loss):
-        return Components(LOWEST, LOWEST, LOWEST)
-    separability = code_separability(graph, parameters, batch[0])
-    return Components(-score.loss, separability, math.log(graph.parameter_count))
+    kept = [
+        i
+        for i, (graph, score) in enumerate(zip(graphs, scores, strict=True))
+        if reaches_output(graph) and math.isfinite(score.loss)
+    ]
+    own = take(weights, kept)
+    separability = code_separability(executor, [graphs[i] for i in kept], own, batch[0])
+    found = [Components(LOWEST, LOWEST, LOWEST)] * len(graphs)
+    for i, value in zip(kept, separability, strict=True):
+        found[i] = Components(-scores[i].loss, value, math.log(graphs[i].parameter_count))
+    return found
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,8 @@ class Reference:
 
 REFERENCE = 200
 """Random architectures that tell what the components are like in a space."""
+AT_A_TIME = 64
+"""Of these between two reports."""
 
 
 def reference_candidates(space: Space, count: int = REFERENCE, seed: int = 0) -> list[Architecture]:
@@ -143,9 +160,9 @@ def reference_for(
     candidates = reference_candidates(space, count, seed)
     graphs = [candidate.for_images(image_shape, classes).graph for candidate in candidates]
     found: list[Components] = []
-    for start in range(0, len(graphs), POPULATION):
+    for start in range(0, len(graphs), AT_A_TIME):
         report(start, len(graphs))
-        scores = scorer.score(graphs[start : start + POPULATION])
+        scores = scorer.score(graphs[start : start + AT_A_TIME])
         found += [score.components for score in scores if score and score.components]
     report(len(graphs), len(graphs))
     return Reference.of(found)

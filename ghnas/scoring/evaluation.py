@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ghnas.architectures.graph import Graph
 from ghnas.executors.base import Executor, Parameters
 from ghnas.executors.module import ModuleExecutor
+from ghnas.executors.stacked import take
 from ghnas.scoring.racing import Early, Race
 
 Batch = tuple[Tensor, Tensor]
@@ -61,8 +63,11 @@ class Components:
     size: float
 
 
-Measure = Callable[[Graph, Parameters, Batch, Score], Components]
-"""Finds the components for a graph, its predicted weights, the first batch and its score."""
+Measure = Callable[
+    [Executor, Sequence[Graph], Sequence[Parameters], Batch, Sequence[Score]], list[Components]
+]
+"""Finds the components of networks with predicted weights: the executor that scored them, graphs,
+weights, the first batch and their scores."""
 
 
 @torch.no_grad()
@@ -72,6 +77,7 @@ def evaluate(
     weights: Sequence[Parameters],
     batches: Sequence[Batch],
     race: Race | None = None,
+    rungs: Sequence[int] | None = None,
 ) -> list[Score]:
     """Score networks with given weights, each for as long as it is in the race.
 
@@ -81,6 +87,8 @@ def evaluate(
         weights: The parameters of each.
         batches: Images and labels on the executor's device; batch-norm sees a batch at a time.
         race: When to stop before the last batch; default: never.
+        rungs: Numbers of batches after which a candidate may stop; default: after each. What lies
+            between two rungs runs in one pass.
 
     Returns:
         A score for each network.
@@ -88,15 +96,19 @@ def evaluate(
     tallies = [[_Tally(0, 0, 0.0)] for _ in graphs]
     scores: dict[int, Score] = {}
     running = list(range(len(graphs)))
-    for number, (images, labels) in enumerate(batches, start=1):
-        logits = executor.run([graphs[i] for i in running], [weights[i] for i in running], images)
-        for i, (right, loss) in zip(running, _measure(logits, labels), strict=True):
-            before = tallies[i][-1]
-            tally = _Tally(before.images + len(labels), before.right + right, before.loss + loss)
-            tallies[i].append(tally)
-            expected = race.verdict(number, tally.accuracy, tally.mean_loss) if race else None
+    for begin, end in passes([len(labels) for _, labels in batches], race, rungs):
+        images, labels = map(_joined, zip(*batches[begin:end], strict=True))
+        own = take(weights, running)
+        logits = executor.run([graphs[i] for i in running], own, images, end - begin)
+        size = len(labels) // (end - begin)
+        for i, measured in zip(running, _measure(logits, labels, size), strict=True):
+            for right, loss in measured:
+                seen, known, total = tallies[i][-1]
+                tallies[i].append(_Tally(seen + size, known + right, total + loss))
+            last = tallies[i][-1]
+            expected = race.verdict(end, last.accuracy, last.mean_loss) if race else None
             if expected is not None:
-                scores[i] = Score(expected, tally.mean_loss, tally.images, stopped=True)
+                scores[i] = Score(expected, last.mean_loss, last.images, stopped=True)
         running = [i for i in running if i not in scores]
         if not running:
             break
@@ -105,6 +117,67 @@ def evaluate(
         early = tuple((tally.accuracy, tally.mean_loss) for tally in earlier)
         scores[i] = Score(last.accuracy, last.mean_loss, last.images, early)
     return [scores[i] for i in range(len(graphs))]
+
+
+@torch.no_grad()
+def evaluate_some(
+    executor: Executor,
+    graphs: Sequence[Graph],
+    weights: Sequence[Parameters],
+    batches: Sequence[Batch],
+    measure: Measure | None,
+    wanted: Sequence[int],
+    race: Race | None = None,
+    rungs: Sequence[int] | None = None,
+) -> list[Score | None]:
+    """Score some of the networks, with their components.
+
+    Args:
+        executor: Runs them.
+        graphs: The architectures.
+        weights: The parameters of each.
+        batches: As in `evaluate`.
+        measure: Finds components, for networks that were scored on everything; None: nothing.
+        wanted: The positions of those to score.
+        race: As in `evaluate`.
+        rungs: As in `evaluate`.
+
+    Returns:
+        A score for each graph that is wanted, None for the others.
+    """
+    chosen = [graphs[i] for i in wanted]
+    found = evaluate(executor, chosen, take(weights, wanted), batches, race, rungs)
+    if measure is not None:
+        whole = [i for i, score in enumerate(found) if not score.stopped]
+        own = take(take(weights, wanted), whole)
+        seen = [found[i] for i in whole]
+        components = measure(executor, [chosen[i] for i in whole], own, batches[0], seen)
+        for i, item in zip(whole, components, strict=True):
+            found[i] = replace(found[i], components=item)
+    scores: list[Score | None] = [None] * len(graphs)
+    for i, score in zip(wanted, found, strict=True):
+        scores[i] = score
+    return scores
+
+
+def passes(
+    sizes: Sequence[int], race: Race | None, rungs: Sequence[int] | None = None
+) -> list[tuple[int, int]]:
+    """Which batches run together: the first, and the one after the last, of each pass.
+
+    Args:
+        sizes: Of the batches; those of another size than the one before begin a pass.
+        race: As in `evaluate`.
+        rungs: As in `evaluate`.
+    """
+    stops = range(len(sizes)) if rungs is None else rungs if race else ()
+    changes = [i for i in range(1, len(sizes)) if sizes[i] != sizes[i - 1]]
+    ends = sorted({*stops, *changes, len(sizes)} - {0})
+    return list(pairwise([0, *(end for end in ends if end <= len(sizes))]))
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
 
 
 def evaluate_one(graph: Graph, weights: Parameters, batches: Sequence[Batch]) -> Score:
@@ -130,16 +203,19 @@ class _Tally(NamedTuple):
         return self.loss / self.images
 
 
-def _measure(logits: Tensor, labels: Tensor) -> list[tuple[int, float]]:
-    """(networks, B, classes), (B,) -> right answers and summed loss of each network.
+def _measure(logits: Tensor, labels: Tensor, size: int) -> list[list[tuple[int, float]]]:
+    """(networks, B, classes), (B,) -> right answers and summed loss of each network and batch.
 
     The loss is infinite where a logit is not finite.
     """
-    right = (logits.argmax(dim=2) == labels).sum(dim=1)
-    flat = F.cross_entropy(
-        logits.float().flatten(0, 1), labels.repeat(len(logits)), reduction="none"
-    )
-    loss = flat.view(len(logits), -1).double().sum(dim=1)
-    finite = torch.isfinite(logits).all(dim=2).all(dim=1)
+    networks = len(logits)
+    right = (logits.argmax(dim=2) == labels).view(networks, -1, size).sum(dim=2)
+    flat = F.cross_entropy(logits.float().flatten(0, 1), labels.repeat(networks), reduction="none")
+    loss = flat.view(networks, -1, size).double().sum(dim=2)
+    finite = torch.isfinite(logits).all(dim=2).view(networks, -1, size).all(dim=2)
     loss = torch.where(finite, loss, torch.full_like(loss, float("inf")))
-    return list(zip(right.tolist(), loss.tolist(), strict=True))
+    both = torch.stack([right.double(), loss]).tolist()  # one copy from a GPU
+    return [
+        [(int(count), total) for count, total in zip(*pair, strict=True)]
+        for pair in zip(*both, strict=True)
+    ]

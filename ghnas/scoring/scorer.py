@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 
 import torch
 
@@ -15,40 +13,12 @@ from ghnas.executors.base import Executor
 from ghnas.executors.fused import FusedExecutor
 from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.model import GHN
-from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Measure, Score, evaluate
+from ghnas.scoring.chunks import CHUNK, Chunks
+from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Measure, Score
+from ghnas.scoring.populations import Populations
 from ghnas.scoring.racing import Race
 from ghnas.utils.devices import cores, pick_device
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import Workers
-
-CHUNK = 16
-"""Architectures that are predicted and evaluated together on a CPU."""
-
-POPULATION = 64
-"""The same on a GPU: what its memory holds."""
-
-
-@torch.no_grad()
-def _score_chunk(
-    ghn: GHN,
-    executor: Executor,
-    batches: Sequence[Batch],
-    measure: Measure | None,
-    graphs: Sequence[Graph],
-    wanted: Sequence[int],
-    race: Race | None,
-) -> list[Score | None]:
-    """Predict the weights of all graphs together, evaluate those at the positions `wanted`."""
-    scores: list[Score | None] = [None] * len(graphs)
-    if not wanted:
-        return scores
-    weights = ghn.predict_graphs(graphs)
-    chosen, own = [graphs[i] for i in wanted], [weights[i] for i in wanted]
-    for i, score in zip(wanted, evaluate(executor, chosen, own, batches, race), strict=True):
-        if measure is not None and not score.stopped:
-            score = replace(score, components=measure(graphs[i], weights[i], batches[0], score))
-        scores[i] = score
-    return scores
 
 
 def score(
@@ -135,16 +105,14 @@ class Scorer:
         measure: Measure | None = None,
         executor: Executor | None = None,
     ) -> None:
-        on_cpu = device.type == "cpu"
-        layout = torch.channels_last if on_cpu else torch.preserve_format
-        self.ghn = ghn.to(device).eval()
-        self.device = device
-        self.workers = (workers or cores()) if on_cpu else 1
-        moved = [(x.to(device, memory_format=layout), y.to(device)) for x, y in batches]
-        executor = executor or (FusedExecutor() if on_cpu else GroupedExecutor())
-        self._workers = Workers(
-            self.workers, partial, _score_chunk, self.ghn, executor, moved, measure
-        )
+        executor = executor or (FusedExecutor() if device.type == "cpu" else GroupedExecutor())
+        self.ghn, self.device = ghn.to(device).eval(), device
+        count = workers or cores()
+        self._way: Chunks | Populations
+        if isinstance(executor, GroupedExecutor):
+            self._way = Populations(self.ghn, executor, batches, device, count, measure)
+        else:
+            self._way = Chunks(self.ghn, executor, batches, count, measure)
 
     def score(
         self,
@@ -167,14 +135,14 @@ class Scorer:
             UserError: If a worker was ended from outside.
         """
         chosen = set(range(len(graphs)) if wanted is None else wanted)
-        size = CHUNK if self.device.type == "cpu" else POPULATION
+        size = self._way.size(graphs)
         tasks = []
         for start in range(0, len(graphs), size):
             chunk = graphs[start : start + size]
             positions = [i for i in range(len(chunk)) if start + i in chosen]
             tasks.append((chunk, positions, race))
-        return [score for scores in self._workers.map(tasks) for score in scores]
+        return [score for scores in self._way.scores(tasks) for score in scores]
 
     def close(self) -> None:
         """End the processes; a `score` that waits for them fails."""
-        self._workers.close()
+        self._way.close()

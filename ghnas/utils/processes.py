@@ -23,6 +23,8 @@ from ghnas.utils.errors import UserError
 
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
+AHEAD = 4
+"""Tasks that wait for each process, so that none is idle while results are taken."""
 
 
 class Workers(Generic[Result]):
@@ -54,7 +56,7 @@ class Workers(Generic[Result]):
         *arguments: Any,
         gradients: bool = False,
     ) -> None:
-        self._build = build, arguments
+        self._build, self._count = (build, arguments), count
         self._work: Callable[..., Result] | None = None
         self._queue: deque[tuple[Any, ...]] = deque()
         self._futures: set[Future[Result]] = set()
@@ -106,7 +108,7 @@ class Workers(Generic[Result]):
                 yield result
 
     def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-        """Results in the order of the tasks.
+        """Results in the order of the tasks; no more than a few wait to be taken.
 
         Raises:
             UserError: If a process was ended from outside.
@@ -114,8 +116,14 @@ class Workers(Generic[Result]):
         if self._pool is None:
             yield from map(self._here, tasks)
             return
+        begun: deque[Future[Result]] = deque()
         with _all_alive():
-            yield from self._pool.map(_call, tasks)
+            for task in tasks:
+                begun.append(self._pool.submit(_call, task))
+                if len(begun) > AHEAD * self._count:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
 
     def close(self) -> None:
         """End the processes; tasks that are not finished are lost."""

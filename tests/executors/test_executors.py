@@ -18,7 +18,7 @@ from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, kaiming, load_parameters
 from ghnas.executors.base import Executor, Parameters
 from ghnas.executors.fused import FusedExecutor
-from ghnas.executors.grouped import GroupedExecutor, plan
+from ghnas.executors.grouped import GroupedExecutor
 from ghnas.executors.module import ModuleExecutor
 from ghnas.spaces import load_space
 
@@ -80,6 +80,17 @@ def test_batches_of_any_size(
         assert logits.shape == (5, count, 10)
         for graph, weights, found in zip(*networks, logits, strict=True):
             assert_equal(found, expected(graph, weights, batch))
+
+
+def test_several_batches_in_one_pass(
+    executor: Executor, networks: tuple[list[Graph], list[Parameters]]
+) -> None:
+    """Batch-norm sees each batch alone."""
+    whole = images(12)
+    together = executor.run(*networks, whole, 3)
+    for number, batch in enumerate(whole.split(4)):
+        for found, alone in zip(together, executor.run(*networks, batch), strict=True):
+            assert_equal(found[4 * number : 4 * number + 4], alone)
 
 
 @pytest.mark.parametrize("size", [(18, 18), (30, 30), (50, 50), (17, 9)])
@@ -186,17 +197,6 @@ def test_gradients_with_pytorchs_operations(
         assert (a is None) == (b is None)
         if a is not None and b is not None:
             torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()) + 1e-6)
-
-
-def test_a_plan_can_be_sent_to_another_process(
-    networks: tuple[list[Graph], list[Parameters]],
-) -> None:
-    graphs, weights = networks
-    schedule = plan(graphs)
-    copy = pickle.loads(pickle.dumps(schedule))
-    assert copy == schedule
-    assert len(schedule.steps) < sum(len(graph.nodes) for graph in graphs)
-    assert torch.equal(copy.run(weights, images(4)), schedule.run(weights, images(4)))
 
 
 FINGERPRINT = """

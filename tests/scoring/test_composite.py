@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghnas.executors.grouped import GroupedExecutor
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import COMPONENTS, Reference, Scale, measure, reference_for
@@ -65,10 +67,13 @@ def test_disconnected_architectures_come_last() -> None:
     nothing = {choice.name: "none" for choice in SPACE.choices}
     candidates = [*graphs(6), SPACE.build(nothing, SHAPE, 2)]
     ghn = GHN(GHNConfig(num_classes=2, hid=8)).eval()
-    found = []
-    for graph, parameters in zip(candidates, ghn.predict_graphs(candidates), strict=True):
-        score = evaluate_one(graph, parameters, batches(2))
-        found.append((measure(graph, parameters, batches(2)[0], score), score))
+    weights = ghn.predict_graphs(candidates)
+    pairs = zip(candidates, weights, strict=True)
+    zero_shot = [evaluate_one(*pair, batches(2)) for pair in pairs]
+    components = measure(ModuleExecutor(), candidates, weights, batches(2)[0], zero_shot)
+    together = measure(GroupedExecutor(), candidates, weights, batches(2)[0], zero_shot)
+    assert together == components
+    found = list(zip(components, zero_shot, strict=True))
     reference = Reference.of([item for item, _ in found])
     scores = [reference.score(item) for item, _ in found]
     assert scores[-1] == -math.inf

@@ -46,8 +46,17 @@ class FusedExecutor(threading.local):  # each thread has programs and memory of 
         return FusedExecutor, ()
 
     @torch.no_grad()
-    def run(self, graphs: Sequence[Graph], weights: Sequence[Parameters], images: Tensor) -> Tensor:
+    def run(
+        self,
+        graphs: Sequence[Graph],
+        weights: Sequence[Parameters],
+        images: Tensor,
+        batches: int = 1,
+    ) -> Tensor:
         """See `ghnas.executors.base.Executor`; no gradients are kept."""
+        if batches > 1:
+            parts = images.chunk(batches)
+            return torch.cat([self.run(graphs, weights, part) for part in parts], dim=1)
         self._programs = _prepared(graphs, self._programs, lower)
         pixels, logits = pixels_of(images), []
         for graph, own in zip(graphs, weights, strict=True):

@@ -274,8 +274,7 @@ def compute_gradients(
         Mean loss in nats and accuracy, (2,).
     """
     stacks = ghn(meta.features.to(images.device))
-    weights = meta.features.by_graph(stacks, len(meta.graphs))
-    losses, logits = meta.losses(weights, images, labels)
+    losses, logits = meta.losses(stacks, images, labels)
     ghn.zero_grad()
     (losses.sum() / settings.meta_batch).backward()
     correct = (logits.argmax(dim=2) == labels).sum() / len(labels)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
-from ghnas.executors.base import Parameters, losses_of
+from ghnas.executors.base import losses_of
 from ghnas.executors.grouped import Plan, plan
 from ghnas.executors.trainable import executor_for
 from ghnas.ghn.config import GHNConfig
@@ -35,12 +35,12 @@ class MetaBatch:
     plan: Plan | None
 
     def losses(
-        self, weights: Sequence[Parameters], images: Tensor, labels: Tensor
+        self, stacks: Sequence[Tensor], images: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of each network in nats, with gradients, and logits.
 
         Args:
-            weights: Of each network.
+            stacks: What the hypernetwork predicts of `features`.
             images: (B, C, H, W), the same for all.
             labels: (B,).
 
@@ -48,8 +48,9 @@ class MetaBatch:
             (networks,) and (networks, B, classes).
         """
         if self.plan is None:
+            weights = self.features.by_graph(stacks, len(self.graphs))
             return executor_for("cpu").losses(self.graphs, weights, images, labels)
-        return losses_of(self.plan.run(weights, images), labels)
+        return losses_of(self.plan.run(stacks, images), labels)
 
 
 @dataclass
@@ -79,7 +80,8 @@ class MetaBatches(Dataset[MetaBatch]):
             candidate = self.draw(rng)
             graphs.append(candidate.for_images(self.image_shape, self.config.num_classes).graph)
         features = read_graphs(graphs, self.config)
-        return MetaBatch(tuple(graphs), features, plan(graphs) if self.together else None)
+        made = plan(graphs, features.rows, range(len(graphs))) if self.together else None
+        return MetaBatch(tuple(graphs), features, made)
 
 
 def sample_graphs(
