@@ -96,9 +96,13 @@ class SGDTraining:
             self.optimizer.zero_grad()
             found.backward()
             nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
-            self.optimizer.step()
-            self.schedule.step()
+            self.update()
         return value
+
+    def update(self) -> None:
+        """Follow the gradients that the parameters have."""
+        self.optimizer.step()
+        self.schedule.step()
 
     def steps(self, loss: Loss, batches: Iterable[Batch]) -> Iterator[float]:
         """A step for each batch; yields the losses."""

@@ -19,6 +19,7 @@ from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Score, evaluate_one
 from ghnas.spaces import load_space
+from ghnas.training.populations import train_together
 from ghnas.training.sgd import Loss, SGDSettings, SGDTraining
 from ghnas.training.short import ShortTraining, train_briefly
 from ghnas.utils.processes import Workers
@@ -99,6 +100,37 @@ def test_a_short_training_with_the_executor_of_a_gpu(monkeypatch: pytest.MonkeyP
     assert again.losses == pytest.approx(found.losses, rel=1e-3)
     assert again.score.loss == pytest.approx(found.score.loss, rel=1e-3)
     assert asked == ["cpu"]  # of the weights
+
+
+def test_trainings_together_are_those_of_each() -> None:
+    """Also beside one that has no finite loss, and with gradients that are clipped."""
+    own = graphs(4)
+    weights = [initial(graph) for graph in own]
+    broken = {name: value * math.nan for name, value in weights[1].items()}
+    started = [weights[0], broken, *weights[2:]]
+    before = [{name: value.clone() for name, value in item.items()} for item in weights]
+    settings = SGDSettings(weight_decay=1e-3, gradient_clip=0.5, warm_up=3)
+    data, checks = batches(6), batches(2, seed=5)
+    together = train_together(own, started, data, checks, settings)
+    assert together[1].losses == (math.inf,) * 6
+    assert together[1].score.accuracy == 0
+    for i in (0, 2, 3):
+        alone = train_briefly(own[i], weights[i], data, checks, settings)
+        assert together[i].losses == pytest.approx(alone.losses, rel=1e-3)
+        assert together[i].score.loss == pytest.approx(alone.score.loss, rel=1e-3)
+    for item, old in zip(weights, before, strict=True):
+        assert all(torch.equal(item[name], value) for name, value in old.items())
+
+
+def test_a_training_that_diverges_on_the_way_ends_there() -> None:
+    (graph,) = graphs(1)
+    data = batches(4)
+    data[2] = (data[2][0] * math.nan, data[2][1])
+    alone = train_briefly(graph, initial(graph), data, batches(1, seed=5))
+    (found,) = train_together([graph], [initial(graph)], data, batches(1, seed=5))
+    assert found.losses == pytest.approx(alone.losses, rel=1e-3)
+    assert found.losses[2:] == (math.inf, math.inf)
+    assert found.score.loss == pytest.approx(alone.score.loss, rel=1e-3)
 
 
 def test_summed_losses() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from ghnas.executors.fused import compile_gradients
 from ghnas.scoring.composite import FLOOR
 from ghnas.scoring.evaluation import Batch
 from ghnas.spaces import Space, parse_space
+from ghnas.training.populations import POPULATION, train_together
 from ghnas.training.sgd import SGDSettings
 from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
 from ghnas.utils.devices import cores
@@ -165,20 +166,40 @@ def train_all(
     Raises:
         UserError: If a process was ended from outside.
     """
-    on_cpu = job.device.type == "cpu"
-    count = min(job.workers, len(graphs)) if on_cpu else 1
-    if on_cpu and graphs:
+    if job.device.type != "cpu":
+        yield from _train_populations(graphs, job)
+        return
+    if graphs:
         compile_gradients()  # once, before the processes start
+    count = min(job.workers, len(graphs))
     with Workers(count, partial, _train_one, job, gradients=True) as workers:
         yield from workers.as_completed(graphs.items())
 
 
 def _train_one(job: RefineJob, number: int, graph: Graph) -> tuple[int, ShortTraining, float]:
     began = time.monotonic()
-    initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
-    parameters: Parameters = {name: value.to(job.device) for name, value in initial.items()}
-    refined = train_briefly(graph, parameters, job.batches, job.checks, job.settings)
+    refined = train_briefly(graph, _initial(job, graph), job.batches, job.checks, job.settings)
     return number, refined, time.monotonic() - began
+
+
+def _train_populations(
+    graphs: Mapping[int, Graph], job: RefineJob
+) -> Iterator[tuple[int, ShortTraining, float]]:
+    """On a GPU many at a time."""
+    items = list(graphs.items())
+    for start in range(0, len(items), POPULATION):
+        began, some = time.monotonic(), items[start : start + POPULATION]
+        own = [graph for _, graph in some]
+        weights = [_initial(job, graph) for graph in own]
+        trained = train_together(own, weights, job.batches, job.checks, job.settings)
+        seconds = (time.monotonic() - began) / len(some)
+        for (number, _), refined in zip(some, trained, strict=True):
+            yield number, refined, seconds
+
+
+def _initial(job: RefineJob, graph: Graph) -> Parameters:
+    initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
+    return {name: value.to(job.device) for name, value in initial.items()}
 
 
 def _frozen(form: TrialFormat, trial: Trial, refined: ShortTraining, seconds: float) -> FrozenTrial:
