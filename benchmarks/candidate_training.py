@@ -129,7 +129,7 @@ def meta(size: int) -> tuple[float, float, list[float]]:
     data, config = embedded(), GHNConfig(num_classes=10)
     space, ghn = load_space("darts"), GHN(config)
     settings = TrainSettings(meta_batch=size)
-    batches = MetaBatches(space, data.image_shape, config, 0, range(size), False, space.sample)
+    batches = MetaBatches(data.image_shape, config, 0, range(size), False, space.sample)
     images = random_batches(data.train, BATCH, seed=0, device="cpu", mean=data.mean, std=data.std)
     executors: list[Executor] = [ModuleExecutor(), FusedExecutor()]
 

@@ -34,8 +34,9 @@ from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHN, read_graphs
+from ghnas.scoring.chunks import CHUNK
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, evaluate
-from ghnas.scoring.scorer import CHUNK, Scorer
+from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import load_space
 from ghnas.utils.devices import cores, pick_device
 

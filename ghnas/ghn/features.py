@@ -179,7 +179,9 @@ class Traversal:
         if first == last:
             return messages.new_zeros(end - start, messages.shape[1])
         sources, weights = self.sources[first:last], self.weights[first:last]
-        if messages.is_cuda:  # the backward pass of embedding_bag sorts: slow on a GPU
+        if messages.is_cuda and messages.requires_grad:
+            # the backward pass of embedding_bag sorts, which is slow on a GPU; the sums of this
+            # one can differ in their last digits from run to run
             zeros = messages.new_zeros(end - start, messages.shape[1])
             terms = messages[sources] * weights[:, None]
             return zeros.index_add(0, self.targets[first:last], terms)
