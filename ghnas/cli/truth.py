@@ -41,6 +41,7 @@ def truth(
         bool, typer.Option("--test", help="Measure on the test images too, for final figures.")
     ] = False,
     seed: Annotated[int, number("--seed", "Which architectures are drawn.", least=0)] = 0,
+    device: options.Device = "auto",
     workers: options.Workers = None,
     output: Annotated[
         Path | None,
@@ -62,9 +63,9 @@ def truth(
         summarise_ground_truth,
     )
     from ghnas.training.sgd import SGDSettings
-    from ghnas.utils.devices import cores
+    from ghnas.utils.devices import cores, pick_device
 
-    out = console(json)
+    out, place = console(json), pick_device(device)
     chosen = options.load_skeleton(space, cells=cells, channels=channels)
     images = options.load_images(out, data, image_size)
     names = draw_architectures(chosen, images.image_shape, images.num_classes, count, seed)
@@ -81,13 +82,15 @@ def truth(
         steps=steps,
         batch_size=batch_size,
         sgd=SGDSettings(learning_rate),
+        device=place,
     )
     say(
         out,
         f"training {count} architectures of {chosen.name} from {seeds} seeds on {images.name} "
         f"at {images.image_shape[-1]}x{images.image_shape[-1]}, {steps} steps each, into {output}",
     )
-    say_compiling(out, "execute", "differentiate")
+    if place.type == "cpu":
+        say_compiling(out, "execute", "differentiate")
     kept = f"; finished trainings are in {output}: run the same command again"
     with meter(out, "trainings", kept) as shown:
         rows = make_ground_truth(

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,12 @@ from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
 from ghnas.data import ImageData, Split, random_batches
 from ghnas.executors.fused import compile_gradients
-from ghnas.executors.trainable import executor_for, trainable
+from ghnas.executors.grouped import GroupedNetworks
+from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_for, trainable
 from ghnas.scoring.evaluation import Batch, evaluate
+from ghnas.training.populations import POPULATION, follow
 from ghnas.training.saved import save
-from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracy
+from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import replace_atomically, write_atomically
@@ -166,10 +169,10 @@ def train_network(
 def train_networks(
     tasks: Sequence[NetworkTask], material: Material
 ) -> Generator[tuple[int, History, Trained | None]]:
-    """Train networks, or go on with them: on a CPU side by side, each process with one thread.
+    """Train networks, or go on with them: on a CPU side by side, each process with one thread;
+    on a GPU as one population.
 
-    A worker trains one epoch at a time and keeps its state, so that little is lost when the
-    generator is closed.
+    States are kept after every epoch, so that little is lost when the generator is closed.
 
     Yields:
         After each epoch of each network: its index, its epochs so far, and after the last one the
@@ -178,10 +181,11 @@ def train_networks(
     Raises:
         UserError: If a kept state is damaged, or a process was ended from outside.
     """
-    on_cpu = material.device.type == "cpu"
-    count = min(len(tasks), cores()) if on_cpu else 1
-    if on_cpu:
-        compile_gradients()  # once, before the processes start
+    if material.device.type != "cpu":
+        yield from train_populations(tasks, material)
+        return
+    compile_gradients()  # once, before the processes start
+    count = min(len(tasks), cores())
     with Workers(count, partial, _train_epoch, tasks, material, gradients=True) as workers:
         for index in range(len(tasks)):
             workers.submit(index)
@@ -200,10 +204,46 @@ def _train_epoch(
     return index, training.history, training.finish() if training.complete else None
 
 
+def train_populations(
+    tasks: Sequence[NetworkTask], material: Material
+) -> Iterator[tuple[int, History, Trained | None]]:
+    """As `train_networks`; networks that have as many epochs behind them train together."""
+    trainings = [_Training(task, material, PlainNetwork) for task in tasks]
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, training in enumerate(trainings):
+        groups[len(training.history)].append(index)
+    for indices in groups.values():
+        for start in range(0, len(indices), POPULATION):
+            some = indices[start : start + POPULATION]
+            members = [trainings[index] for index in some]
+            population = GroupedNetworks([item.network for item in members])
+            while not members[0].complete:
+                _epoch_together(population, members)
+                if not members[0].complete:
+                    yield from ((i, trainings[i].history, None) for i in some)
+            yield from ((i, trainings[i].history, trainings[i].finish()) for i in some)
+
+
+def _epoch_together(population: GroupedNetworks, members: Sequence[_Training]) -> None:
+    began, sums = time.monotonic(), [0.0] * len(members)
+    for step in members[0].epoch_steps:
+        for item in members:
+            item.check(step)
+        losses = population.losses(*next(members[0].batches))
+        values = follow([item.training for item in members], losses)
+        sums = [total + value for total, value in zip(sums, values, strict=True)]
+    data, device = members[0].material.data, members[0].material.device
+    accuracies = measure_accuracies(population.logits, data.validation, data, device)
+    seconds = (time.monotonic() - began) / len(members)
+    for item, total, accuracy in zip(members, sums, accuracies, strict=True):
+        item.end_epoch(total, accuracy, seconds)
+
+
 @dataclass
 class _Training:
     task: NetworkTask
     material: Material
+    kind: Callable[[Network], TrainableNetwork] = trainable
     history: History = field(default_factory=list)
     steps_saved: int | None = None
 
@@ -213,7 +253,7 @@ class _Training:
         load_parameters(self.network, self.task.parameters)
         self.network.to(device).to(memory_format=torch.channels_last)
         self.per_epoch = max(len(data.train) // settings.batch_size, 1)
-        self.trainable = trainable(self.network)
+        self.trainable = self.kind(self.network)
         self.training = SGDTraining(
             self.trainable.parameters,
             settings.epochs * self.per_epoch,
@@ -233,16 +273,27 @@ class _Training:
 
     def epoch(self) -> None:
         """Train for one epoch and keep the state."""
-        began, done, loss = time.monotonic(), len(self.history), 0.0
-        for step in range(done * self.per_epoch, (done + 1) * self.per_epoch):
-            self._check(step)
+        began, loss = time.monotonic(), 0.0
+        for step in self.epoch_steps:
+            self.check(step)
             loss += self.training.step(self.trainable.loss, *next(self.batches))
+        accuracy = self._accuracy(self.material.data.validation)
+        self.end_epoch(loss, accuracy, time.monotonic() - began)
+
+    @property
+    def epoch_steps(self) -> range:
+        """The numbers of the next epoch's steps."""
+        done = len(self.history)
+        return range(done * self.per_epoch, (done + 1) * self.per_epoch)
+
+    def end_epoch(self, loss: float, accuracy: float, seconds: float) -> None:
+        """Note an epoch, with the sum of its losses, and keep the state."""
         self.history.append(
             {
-                "epoch": done + 1,
+                "epoch": len(self.history) + 1,
                 "loss": loss / self.per_epoch,
-                "validation": self._accuracy(self.material.data.validation),
-                "seconds": time.monotonic() - began,
+                "validation": accuracy,
+                "seconds": seconds,
             }
         )
         if self.state is None:
@@ -256,7 +307,7 @@ class _Training:
         }
         replace_atomically(self.state, lambda beside: torch.save(content, beside))
 
-    def _check(self, step: int) -> None:
+    def check(self, step: int) -> None:
         """Note the first step at which a baseline is as good as the predicted weights."""
         wanted = self.task.zero_shot if self.task.start == "kaiming" else None
         if wanted is None or self.steps_saved is not None or step % CHECK_EVERY:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ghnas.architectures.architecture import Architecture
+from ghnas.architectures.graph import Graph
 from ghnas.data import ImageData, Split
 from ghnas.executors.fused import compile_gradients
 from ghnas.spaces import Space
-from ghnas.training.sgd import SGDSettings, measure_accuracy, train_from_scratch
+from ghnas.training.populations import POPULATION, train_together_from_scratch
+from ghnas.training.sgd import (
+    SGDSettings,
+    measure_accuracies,
+    measure_accuracy,
+    train_from_scratch,
+)
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
 from ghnas.utils.statistics import Estimate, Values, ceiling, ceiling_of_mean, seed_noise
@@ -51,6 +60,7 @@ class GroundTruthJob:
         steps: Updates of each training.
         batch_size: Images in a step.
         sgd: How to train.
+        device: Where; on a GPU those of one seed train as a population.
     """
 
     space: Space
@@ -64,6 +74,7 @@ class GroundTruthJob:
     steps: int = 500
     batch_size: int = 64
     sgd: SGDSettings = field(default_factory=SGDSettings)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -145,11 +156,9 @@ def make_ground_truth(
         missing = [key for key in wanted if key not in known]
         done, total = len(wanted) - len(missing), len(wanted)
         report(GroundTruthProgress(done, total, 0.0, float("nan")))
-        count = min(job.workers, len(missing))
-        if missing:
-            compile_gradients()  # once, before the processes start
-        with Workers(count, partial, _train_one, job, gradients=True) as workers:
-            for row in workers.as_completed(missing):
+        train = train_side_by_side if job.device.type == "cpu" else train_populations
+        with closing(train(job, missing)) as rows:
+            for row in rows:
                 file.append([row])
                 done += 1
                 report(GroundTruthProgress(done, total, row["seconds"], row["validation_accuracy"]))
@@ -183,19 +192,71 @@ def _key(row: Row) -> tuple[str, int]:
     return row["architecture"], int(row["seed"])
 
 
+def train_side_by_side(
+    job: GroundTruthJob, missing: Sequence[tuple[str, int]]
+) -> Generator[dict[str, Any]]:
+    """On a CPU: a row for each architecture and seed, as they are finished."""
+    if missing:
+        compile_gradients()  # once, before the processes start
+    count = min(job.workers, len(missing))
+    with Workers(count, partial, _train_one, job, gradients=True) as workers:
+        yield from workers.as_completed(missing)
+
+
+def train_populations(
+    job: GroundTruthJob, missing: Sequence[tuple[str, int]]
+) -> Generator[dict[str, Any]]:
+    """On a GPU: a row for each architecture and seed; those of one seed train together."""
+    for seed in sorted({seed for _, seed in missing}):
+        names = [name for name, own in missing if own == seed]
+        for start in range(0, len(names), POPULATION):
+            began, some = time.process_time(), names[start : start + POPULATION]
+            graphs = [_graph(job, name) for name in some]
+            population = train_together_from_scratch(
+                graphs, job.data, job.steps, seed, job.device, job.batch_size, SHIFT, job.sgd
+            )
+            seconds = (time.process_time() - began) / len(some)
+            splits = [job.data.validation, job.test]
+            accuracies = [
+                [None] * len(some)
+                if split is None
+                else measure_accuracies(population.logits, split, job.data, job.device)
+                for split in splits
+            ]
+            for name, graph, *found in zip(some, graphs, *accuracies, strict=True):
+                yield _row(name, seed, graph, seconds, *found)
+
+
 def _train_one(job: GroundTruthJob, architecture: str, seed: int) -> dict[str, Any]:
     """One training: a row."""
-    data = job.data
-    graph = job.space.parse(architecture).for_images(data.image_shape, data.num_classes).graph
+    data, graph = job.data, _graph(job, architecture)
     began = time.process_time()
     network = train_from_scratch(graph, data, job.steps, seed, job.batch_size, SHIFT, job.sgd)
     seconds = time.process_time() - began
-    test = "" if job.test is None else round(measure_accuracy(network, job.test, data), 6)
+    validation = measure_accuracy(network, data.validation, data)
+    test = None if job.test is None else measure_accuracy(network, job.test, data)
+    return _row(architecture, seed, graph, seconds, validation, test)
+
+
+def _graph(job: GroundTruthJob, architecture: str) -> Graph:
+    shape, classes = job.data.image_shape, job.data.num_classes
+    return job.space.parse(architecture).for_images(shape, classes).graph
+
+
+def _row(
+    architecture: str,
+    seed: int,
+    graph: Graph,
+    seconds: float,
+    validation: float | None,
+    test: float | None,
+) -> dict[str, Any]:
+    assert validation is not None
     return {
         "architecture": architecture,
         "seed": seed,
-        "validation_accuracy": round(measure_accuracy(network, data.validation, data), 6),
-        "test_accuracy": test,
+        "validation_accuracy": round(validation, 6),
+        "test_accuracy": "" if test is None else round(test, 6),
         "parameters": graph.parameter_count,
         "flops": graph.flops,
         "seconds": round(seconds, 2),

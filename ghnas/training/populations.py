@@ -1,4 +1,4 @@
-"""Short trainings of many networks at once, for a GPU."""
+"""Trainings of many networks at once, for a GPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
+from ghnas.architectures.network import initialised
+from ghnas.data import ImageData, random_batches
 from ghnas.executors.base import Parameters
-from ghnas.executors.grouped import GroupedExecutor
+from ghnas.executors.grouped import GroupedExecutor, GroupedNetworks
 from ghnas.executors.stacked import StackedParameters, rows_of
+from ghnas.executors.trainable import PlainNetwork
 from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.training.sgd import SGDSettings, SGDTraining
 from ghnas.training.short import SETTINGS, ShortTraining
 
+DEFAULTS = SGDSettings()
 POPULATION = 32
 """Networks that train together: what they compute on the way is kept for the gradients."""
 
@@ -61,6 +65,58 @@ def train_together(
     scores = evaluate(executor, graphs, weights, checks)
     curves = torch.stack(history, dim=1).tolist() if history else [[] for _ in graphs]
     return [ShortTraining(tuple(c), score) for c, score in zip(curves, scores, strict=True)]
+
+
+def train_together_from_scratch(
+    graphs: Sequence[Graph],
+    data: ImageData,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    batch_size: int = 64,
+    shift: int = 1,
+    settings: SGDSettings = DEFAULTS,
+) -> GroupedNetworks:
+    """Networks trained from Kaiming initialisation, as `ghnas.training.sgd.train_from_scratch`
+    trains each; all see the same images.
+
+    Args:
+        graphs: The architectures.
+        data: Its training images are read.
+        steps: Updates in all.
+        seed: Of initialisation, of the images' order and of their shifts.
+        device: Where to compute.
+        batch_size: Images in a step.
+        shift: Most pixels by which an image is moved each way.
+        settings: How to train.
+    """
+    networks = [initialised(graph, seed).to(device) for graph in graphs]
+    population = GroupedNetworks(networks)
+    trainings = [SGDTraining(PlainNetwork(item).parameters, steps, settings) for item in networks]
+    batches = random_batches(
+        data.train, batch_size, seed=seed, device=device, mean=data.mean, std=data.std,
+        mirror=data.mirror, shift=shift,
+    )  # fmt: skip
+    for _, batch in zip(range(steps), batches, strict=False):
+        follow(trainings, population.losses(*batch))
+    return population
+
+
+def follow(trainings: Sequence[SGDTraining], losses: Tensor) -> list[float]:
+    """One update of each network whose loss is finite, along the gradients that it has.
+
+    Args:
+        trainings: Of the networks.
+        losses: Of each, (networks,).
+
+    Returns:
+        The losses.
+    """
+    values: list[float] = losses.tolist()
+    for training, value in zip(trainings, values, strict=True):
+        if math.isfinite(value):
+            training.follow()
+    return values
 
 
 def _clip_each(

@@ -95,12 +95,16 @@ class SGDTraining:
         if math.isfinite(value):
             self.optimizer.zero_grad()
             found.backward()
-            nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
-            self.update()
+            self.follow()
         return value
 
+    def follow(self) -> None:
+        """One update along the gradients that the parameters have, clipped."""
+        nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
+        self.update()
+
     def update(self) -> None:
-        """Follow the gradients that the parameters have."""
+        """One update along the gradients as they are."""
         self.optimizer.step()
         self.schedule.step()
 
@@ -183,8 +187,26 @@ def measure_accuracy(
     Returns:
         In [0, 1].
     """
+    return measure_accuracies(lambda images: network.logits(images)[None], split, data, device)[0]
+
+
+def measure_accuracies(
+    logits: Callable[[Tensor], Tensor],
+    split: Split,
+    data: ImageData,
+    device: torch.device | str = "cpu",
+) -> list[float]:
+    """Accuracy of several networks, each in [0, 1].
+
+    Args:
+        logits: Images (B, C, H, W) -> logits (networks, B, classes).
+        split: The images.
+        data: Its mean and std normalise them.
+        device: Where to compute.
+    """
     batches = evaluation_batches(
         split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
     )
-    right = sum(int((network.logits(x).argmax(1) == y).sum()) for x, y in batches)
-    return right / len(split)
+    right = [(logits(images).argmax(2) == labels).sum(1) for images, labels in batches]
+    found: list[float] = (torch.stack(right).sum(0).double() / len(split)).tolist()
+    return found

@@ -17,13 +17,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ghnas.architectures.graph import Graph
-from ghnas.architectures.network import kaiming
-from ghnas.executors.grouped import GroupedExecutor, Plan, plan, schedule
+from ghnas.architectures.network import initialised, kaiming
+from ghnas.executors.grouped import GroupedExecutor, GroupedNetworks, Plan, plan, schedule
 from ghnas.executors.module import ModuleExecutor
 from ghnas.executors.stacked import StackedParameters, rows_of, take
+from ghnas.executors.trainable import PlainNetwork
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN, read_graphs
 from ghnas.spaces import load_space
+from ghnas.training.populations import follow
+from ghnas.training.sgd import SGDSettings, SGDTraining
 
 SHAPE = (3, 8, 8)
 NAMES = ("darts", "mobile", "nasbench201", "deepnets1m")
@@ -152,14 +155,14 @@ def test_all_tensors_are_on_the_device() -> None:
     """With tensors without values, so that no GPU is needed: another device is an error."""
     config = GHNConfig(num_classes=10, hid=8)
     for name in NAMES:
-        graphs = sampled(name, 3)
+        graphs = sampled(name, 2)
         features = read_graphs(graphs, config)
         with FakeTensorMode(allow_non_fake_inputs=True):
             with torch.device("cuda"):
                 ghn, pixels = GHN(config).eval(), torch.empty(8, *SHAPE)
             weights = ghn.predict_population(features, len(graphs))
             logits = GroupedExecutor().run(graphs, weights, pixels, 2)
-            assert (logits.device.type, logits.shape) == ("cuda", (3, 8, 10))
+            assert (logits.device.type, logits.shape) == ("cuda", (2, 8, 10))
             with pytest.raises(RuntimeError, match="device"):
                 GroupedExecutor().run(graphs, weights, pixels.cpu(), 2)
 
@@ -185,3 +188,36 @@ def test_stacked_parameters_get_gradients(count: int) -> None:
             assert gradient is not None
             scale = float(gradient.abs().max()) + 1e-6
             torch.testing.assert_close(found, gradient, rtol=1e-2, atol=1e-3 * scale)
+
+
+def test_networks_that_train_together_are_as_those_that_train_alone() -> None:
+    """Losses, running statistics, what they give afterwards; also norms of the images."""
+    from ghnas.architectures.graph import GraphBuilder
+    from ghnas.architectures.ops import BatchNorm, Bias, Conv, GlobalAveragePool, Input, Linear
+
+    builder = GraphBuilder()
+    x = builder.add(BatchNorm(), builder.add(Input(*SHAPE)), name="norm")
+    x = builder.add(GlobalAveragePool(), builder.add(Conv(4, 3), x, name="conv"))
+    builder.add(Bias(), builder.add(Linear(10), x, name="head"), name="head")
+    graphs = [*sampled("darts", 2), *sampled("nasbench201", 1), builder.build()]
+    labels = torch.arange(12) % 10
+    together, alone = ([initialised(graph, 1) for graph in graphs] for _ in range(2))
+    population = GroupedNetworks(together)
+    trainings = [
+        SGDTraining(PlainNetwork(network).parameters, 4, SGDSettings(0.001)) for network in together
+    ]
+    losses = [follow(trainings, population.losses(images(12), labels)) for _ in range(4)]
+    logits = population.logits(images(12))
+    for index, network in enumerate(alone):
+        plain = PlainNetwork(network)
+        training = SGDTraining(plain.parameters, 4, SGDSettings(0.001))
+        expected = [training.step(plain.loss, images(12), labels) for _ in range(4)]
+        assert [step[index] for step in losses] == pytest.approx(expected, rel=1e-3)
+        torch.testing.assert_close(logits[index], plain.logits(images(12)), rtol=1e-2, atol=1e-2)
+        own = together[index].state_dict()
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(own[name], value, rtol=1e-2, atol=1e-3, msg=name)
+    before = [item.detach().clone() for item in together[0].parameters()]
+    follow(trainings, torch.full((len(graphs),), float("nan")))  # changes nothing
+    for item, old in zip(together[0].parameters(), before, strict=True):
+        assert torch.equal(item, old)

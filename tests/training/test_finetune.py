@@ -12,10 +12,18 @@ import torch
 from torch import Tensor
 
 import ghnas
+from ghnas.architectures.network import kaiming
 from ghnas.data import ImageData, Split, load_data
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
+from ghnas.training.epochs import (
+    FinetuneSettings,
+    Material,
+    NetworkTask,
+    train_network,
+    train_populations,
+)
 from ghnas.training.finetuning import TrainedNetwork
 from ghnas.utils.errors import UserError
 
@@ -126,3 +134,40 @@ def test_what_cannot_be_is_refused(tmp_path: Path, data: ImageData) -> None:
     for other in ({"epochs": 2}, {"epochs": 1, "seed": 1}):
         with pytest.raises(UserError, match="another network, or one that was trained with other"):
             finetuned(data, path=tmp_path, **other)
+
+
+def test_networks_as_a_population_are_those_that_train_one_by_one(
+    tmp_path: Path, data: ImageData
+) -> None:
+    """As on a GPU, here on a CPU; also when one was interrupted after an epoch."""
+    graphs = [SPACE.sample(seed).for_images(data.image_shape, 10).graph for seed in range(3)]
+    settings = FinetuneSettings(epochs=2, batch_size=32, learning_rate=0.002)
+    material = Material(data.without_test(), data.load_test(), [], settings, torch.device("cpu"))
+
+    def tasks(folder: Path) -> list[NetworkTask]:
+        generator = torch.Generator().manual_seed(0)
+        return [
+            NetworkTask(f"n{i}", "ghn", graph, kaiming(graph, generator), folder / str(i), None, {})
+            for i, graph in enumerate(graphs)
+        ]
+
+    alone = [train_network(task, material, lambda history: None)[1] for task in tasks(tmp_path)]
+    together = tasks(tmp_path / "together")
+    begun = train_populations(together[:1], material)
+    assert len(next(begun)[1]) == 1
+    begun.close()
+    found, epochs = {}, []
+    for index, history, result in train_populations(together, material):
+        epochs.append((index, len(history)))
+        if result is not None:
+            found[index] = result
+    assert sorted(epochs) == [(0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
+    for index, expected in enumerate(alone):
+        assert found[index].validation == pytest.approx(expected.validation, abs=0.04)
+        assert found[index].test == pytest.approx(expected.test, abs=0.04)
+        for own, other in zip(found[index].history, expected.history, strict=True):
+            assert own["loss"] == pytest.approx(other["loss"], rel=1e-2)
+        saved = together[index].folder
+        assert saved is not None
+        assert not (saved / "state.pt").exists()
+        assert (saved / "model.safetensors").exists()

@@ -14,7 +14,10 @@ from ghnas.training.ground_truth import (
     accuracies_by_seed,
     draw_architectures,
     make_ground_truth,
+    train_populations,
+    train_side_by_side,
 )
+from ghnas.training.sgd import SGDSettings
 from ghnas.utils.tables import read_rows
 
 
@@ -48,3 +51,18 @@ def test_a_file_does_not_depend_on_the_number_of_workers(tmp_path: Path, data: I
     assert content(one) == content(three) == content(parts)
     accuracies = accuracies_by_seed(read_rows(one), "validation_accuracy")[1]
     assert accuracies.std() > 0
+
+
+def test_trainings_as_a_population_are_those_of_each(tmp_path: Path, data: ImageData) -> None:
+    """As on a GPU, here on a CPU."""
+    one = job(tmp_path / "one.csv", data.without_test(), 1, count=3)
+    one = replace(one, test=data.load_test().take(100), steps=6, sgd=SGDSettings(0.02))
+    missing = [(name, seed) for name in one.architectures for seed in (1, 2)]
+    alone = {(row["architecture"], row["seed"]): row for row in train_side_by_side(one, missing)}
+    together = list(train_populations(one, missing))
+    assert len(together) == len(alone) == 6
+    for row in together:
+        expected = alone[row["architecture"], row["seed"]]
+        for column in ("validation_accuracy", "test_accuracy"):
+            assert row[column] == pytest.approx(expected[column], abs=0.021)
+        assert row["parameters"] == expected["parameters"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,20 @@ Piece = tuple[int, int, int]
 """(tensor, start, end): neighbouring rows of an arranged tensor."""
 Observe = Callable[[Step, Tensor], None]
 """Called with each step and its result (B, members * C, ...)."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Running statistics of all networks.
+
+    Args:
+        buffers: For the steps that have some, by number: each buffer of all members, one after the
+            other.
+        training: Whether those of the batch are used, and added; otherwise these are used.
+    """
+
+    buffers: Mapping[int, Sequence[Tensor]]
+    training: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,11 @@ class Plan:
     batches: int
 
     def run(
-        self, tensors: Sequence[Tensor], images: Tensor, observe: Observe | None = None
+        self,
+        tensors: Sequence[Tensor],
+        images: Tensor,
+        observe: Observe | None = None,
+        statistics: Statistics = Statistics({}),
     ) -> Tensor:
         """Logits of every network, batch-norm with the statistics of each batch.
 
@@ -47,6 +65,7 @@ class Plan:
             images: (batches * B, C, H, W), batch after batch, the same for all.
             observe: Shown each step's result, its images in another order: image i of batch b
                 at i * batches + b.
+            statistics: Running ones to keep or to use; default: none.
 
         Returns:
             (networks, batches * B, classes).
@@ -60,9 +79,12 @@ class Plan:
         values: list[Tensor | None] = [
             images.view(self.batches, count, *images.shape[1:]).transpose(0, 1).flatten(0, 1)
         ]
-        for step, pieces in zip(self.schedule.steps[1:], self.parameters[1:], strict=True):
-            parameters = [_stacked(arranged, own) for own in pieces]
-            values.append(self._apply(step, values, parameters))
+        for number, step in enumerate(self.schedule.steps[1:], start=1):
+            parameters = [_stacked(arranged, own) for own in self.parameters[number]]
+            if buffers := statistics.buffers.get(number):
+                values.append(_tracked(step, values, parameters, buffers, statistics.training))
+            else:
+                values.append(self._apply(step, values, parameters))
             if observe is not None:
                 observe(step, _known(values[-1]))
             for freed in step.releases:
@@ -76,10 +98,7 @@ class Plan:
         assert isinstance(op, Op)
         if all(run[0] == 0 for runs in step.inputs for run in runs):
             return op.forward_shared([_known(values[0])] * len(step.inputs), parameters, groups)
-        inputs = [
-            _gathered(values, runs, shape[0])
-            for runs, shape in zip(step.inputs, step.spec.input_shapes, strict=True)
-        ]
+        inputs = _inputs(step, values)
         if not op.reads_statistics or self.batches == 1:
             return op.forward(inputs, parameters, groups)
         split = [
@@ -155,6 +174,26 @@ def _stacked(arranged: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
     """(members, *shape) side by side along the first dimension of the shape."""
     parts = [arranged[number][start:end].flatten(0, 1) for number, start, end in pieces]
     return _joined(parts, 0)
+
+
+def _tracked(
+    step: Step,
+    values: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    training: bool,
+) -> Tensor:
+    op = step.spec.op
+    assert isinstance(op, Op)
+    return op.forward_tracked(_inputs(step, values), parameters, buffers, training)
+
+
+def _inputs(step: Step, values: Sequence[Tensor | None]) -> list[Tensor]:
+    """(B, members * C, ...) for each input of the operation."""
+    return [
+        _gathered(values, runs, shape[0])
+        for runs, shape in zip(step.inputs, step.spec.input_shapes, strict=True)
+    ]
 
 
 def _gathered(values: Sequence[Tensor | None], runs: Sequence[Run], channels: int) -> Tensor:
