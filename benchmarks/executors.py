@@ -13,8 +13,8 @@ from common import percent, write_table
 from ghnas.data import evaluation_batches, load_data
 from ghnas.executors.fused import FusedExecutor
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
+from ghnas.scoring.chunks import CHUNK
 from ghnas.scoring.evaluation import SCORE_BATCH, Score, evaluate, evaluate_one
-from ghnas.scoring.scorer import CHUNK
 from ghnas.spaces import load_space
 from ghnas.utils.statistics import spearman
 

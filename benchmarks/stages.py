@@ -29,16 +29,15 @@ from ghnas.engine.run import create_run
 from ghnas.engine.search import new_manifest
 from ghnas.engine.trials import Trial
 from ghnas.executors.fused import FusedExecutor, lower
-from ghnas.executors.grouped import GroupedExecutor
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.encoder import GatedGNN
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHN, read_graphs
 from ghnas.scoring.chunks import CHUNK
-from ghnas.scoring.evaluation import SCORE_BATCH, Batch, evaluate
+from ghnas.scoring.evaluation import SCORE_BATCH, Batch
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import load_space
-from ghnas.utils.devices import cores, pick_device
+from ghnas.utils.devices import cores
 
 
 def main() -> None:
@@ -51,16 +50,14 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--plain", type=int, default=8, help="candidates of the plain one")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    device = pick_device(options.device)
     setting = Setting(options.space, options.channels, options.cells, options.image_size)
-    ghn = GHN(GHNConfig()).to(device).eval()
+    ghn = GHN(GHNConfig()).eval()
     candidates = setting.candidates(options.candidates)
     graphs = setting.graphs(candidates)
     torch.manual_seed(0)
     images = torch.randn(options.images, 3, setting.size, setting.size)
-    batches = [(part.to(device), torch.arange(len(part)).to(device) % 10)
+    batches = [(part, torch.arange(len(part)) % 10)
                for part in images.split(SCORE_BATCH)]  # fmt: skip
     seconds = {
         "propose": timed(lambda: setting.candidates(len(candidates)), options.repeats),
@@ -68,20 +65,19 @@ def main() -> None:
         "hash": timed(lambda: [graph.hash for graph in setting.graphs(candidates)], 3),
     }
     seconds["hash"] -= seconds["graph"]
-    stages = cpu_stages if device.type == "cpu" else gpu_stages
-    seconds |= stages(ghn, graphs, batches, options.repeats)
+    seconds |= cpu_stages(ghn, graphs, batches, options.repeats)
     seconds["record"] = timed(lambda: setting.record(candidates, graphs), options.repeats)
     count = len(candidates)
     rows = [(name, f"{1000 * value / count:.2f} ms") for name, value in seconds.items()]
-    whole = whole_seconds(ghn, graphs, batches, device, options.repeats) / count
+    whole = whole_seconds(ghn, graphs, batches, options.repeats) / count
     plain = {
-        f"batches of {size}": plain_seconds(ghn, graphs[: options.plain], images, size, device)
+        f"batches of {size}": plain_seconds(ghn, graphs[: options.plain], images, size)
         / options.plain
         for size in (SCORE_BATCH, options.images)
     }
     flops = sum(graph.flops for graph in graphs) / count * options.images
-    rate, bandwidth = machine_rates(device)
-    lanes = cores() if device.type == "cpu" else 1
+    rate, bandwidth = machine_rates()
+    lanes = cores()
     bound = flops / (rate * lanes)
     rows += [
         (f"predict and score, {lanes} at a time", f"{1000 * whole:.1f} ms a candidate"),
@@ -95,15 +91,14 @@ def main() -> None:
         ("bound by arithmetic", f"{1000 * bound:.1f} ms, {100 * bound / whole:.0f} % of the time"),
     ]
     write_table(
-        f"stages_{options.space}_c{setting.channels}_n{setting.cells}_{setting.size}"
-        + ("" if device.type == "cpu" else "_gpu"),
+        f"stages_{options.space}_c{setting.channels}_n{setting.cells}_{setting.size}",
         f"{options.space}, C={setting.channels}, {setting.cells} cells, {options.images} images "
         f"of {setting.size}x{setting.size}: every image scored",
         ("stage", "measured"),
         rows,
         [
             f"{count} random candidates (plain: {options.plain}), median of {options.repeats} "
-            "runs; the stages on one core or GPU, an untrained GHN-2; FLOPs are multiply-adds x 2. "
+            "runs; the stages on one core, an untrained GHN-2; FLOPs are multiply-adds x 2. "
             "Batch-norm sees "
             f"{SCORE_BATCH} images at a time; the plain one is given with that, and with all "
             "images at once.",
@@ -145,15 +140,13 @@ class Setting:
             )
 
 
-def timed(work: Callable[[], object], repeats: int, device: torch.device | None = None) -> float:
+def timed(work: Callable[[], object], repeats: int) -> float:
     """Median seconds, after a run that does not count."""
     work()
     found = []
     for _ in range(repeats):
         began = time.perf_counter()
         work()
-        if device is not None and device.type == "cuda":
-            torch.cuda.synchronize()
         found.append(time.perf_counter() - began)
     return statistics.median(found)
 
@@ -186,49 +179,32 @@ def cpu_stages(
     return found
 
 
-@torch.no_grad()
-def gpu_stages(
-    ghn: GHN, graphs: list[Graph], batches: list[Batch], repeats: int
-) -> dict[str, float]:
-    """Seconds for all graphs as one population."""
-    device = batches[0][0].device
-    features = timed(lambda: read_graphs(graphs, ghn.config), repeats)
-    predict = timed(lambda: ghn.predict_graphs(graphs), repeats, device)
-    parameters = ghn.predict_graphs(graphs)
-    score = timed(lambda: evaluate(GroupedExecutor(), graphs, parameters, batches), repeats, device)
-    return {"features": features, "predict": predict - features, "schedule and score": score}
-
-
-def whole_seconds(
-    ghn: GHN, graphs: list[Graph], batches: list[Batch], device: torch.device, repeats: int
-) -> float:
+def whole_seconds(ghn: GHN, graphs: list[Graph], batches: list[Batch], repeats: int) -> float:
     """Seconds for all graphs as the search scores them."""
-    scorer = Scorer(ghn, batches, device)
-    return timed(lambda: scorer.score(graphs), repeats, device)
+    scorer = Scorer(ghn, batches, torch.device("cpu"))
+    return timed(lambda: scorer.score(graphs), repeats)
 
 
 @torch.no_grad()
-def plain_seconds(
-    ghn: GHN, graphs: Sequence[Graph], images: Tensor, size: int, device: torch.device
-) -> float:
+def plain_seconds(ghn: GHN, graphs: Sequence[Graph], images: Tensor, size: int) -> float:
     """Seconds for all graphs, one after the other, on all threads."""
-    parts = [part.contiguous().to(device) for part in images.split(size)]
+    parts = [part.contiguous() for part in images.split(size)]
     threads = torch.get_num_threads()
     torch.set_num_threads(cores())
     plain = copy.deepcopy(ghn)
     plain.gnn = NodeByNode(cast(GatedGNN, plain.gnn))
-    example = read_graphs(graphs[:1], ghn.config).to(device)
+    example = read_graphs(graphs[:1], ghn.config)
     torch.testing.assert_close(plain.embeddings(example), ghn.embeddings(example))
 
     def work() -> None:
         for graph in graphs:
-            network = Network(graph).to(device)
+            network = Network(graph)
             load_parameters(network, plain.predict_graphs([graph])[0])
             network.train()
             for part in parts:
                 network(part)
 
-    found = timed(work, 1, device)
+    found = timed(work, 1)
     torch.set_num_threads(threads)
     return found
 
@@ -268,15 +244,15 @@ class NodeByNode(nn.Module):
         return x
 
 
-def machine_rates(device: torch.device) -> tuple[float, float]:
+def machine_rates() -> tuple[float, float]:
     """FLOP/s of a large float32 matrix product and bytes/s of a copy, on one core or GPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    a = torch.randn(1024, 1024, device=device)
-    source = torch.randn(2**24, device=device)
+    a = torch.randn(1024, 1024)
+    source = torch.randn(2**24)
     target = torch.empty_like(source)
-    product = timed(lambda: a @ a, 20, device)
-    moved = timed(lambda: target.copy_(source), 20, device)
+    product = timed(lambda: a @ a, 20)
+    moved = timed(lambda: target.copy_(source), 20)
     torch.set_num_threads(threads)
     return 2 * 1024**3 / product, 2 * 4 * 2**24 / moved
 

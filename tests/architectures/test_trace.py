@@ -70,8 +70,9 @@ def test_predictions_equal_the_published_ones(name: str) -> None:
         assert float(values.sum()) == pytest.approx(expected["sum"], abs=1e-4 * scale)
         assert float(values.abs().sum()) == pytest.approx(scale, rel=1e-4)
         assert float(values.square().sum()) == pytest.approx(expected["sq_sum"], rel=1e-4)
-        # single precision leaves about 1e-7 of a typical value, whatever a value's own size
-        single = 1e-6 * scale / values.numel()
+        # sums in single precision differ from processor to processor by some millionths of a
+        # typical value, whatever a value's own size
+        single = 1e-5 * scale / values.numel()
         assert values.flatten()[:8].tolist() == pytest.approx(expected["first"], 1e-4, single)
         assert values.flatten()[-4:].tolist() == pytest.approx(expected["last"], 1e-4, single)
     network = ghn.initialize(network, SMALL).eval()
