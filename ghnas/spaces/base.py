@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from ghnas.architectures.architecture import Architecture, Choices, Value
 from ghnas.architectures.graph import Graph, Shape
+from ghnas.architectures.labelled_dag import DagKind, LabelledDag
 from ghnas.spaces.files import SpaceFile
 from ghnas.utils.errors import UserError
 
@@ -48,7 +49,8 @@ class Space(ABC):
     images of `image_shape`.
 
     A family defines `choices` and `build`, and where the defaults do not fit `is_connected`,
-    `draw`, `format` and `read`.
+    `draw`, `format` and `read`; a family of cells also `dag_kinds` and `dags`, from which graph
+    features are made (`ghnas.spaces.features`).
 
     Example:
         >>> import random
@@ -162,6 +164,26 @@ class Space(ABC):
                 for item in self.choices
             }
         )
+
+    @cached_property
+    def dag_kinds(self) -> Mapping[str, DagKind]:
+        """The kinds of cells by name; empty where there are none."""
+        return {}
+
+    def dags(self, choices: Choices) -> Mapping[str, LabelledDag]:
+        """For each of `dag_kinds` the architecture's cell."""
+        return {}
+
+    @cached_property
+    def for_features(self) -> Space:
+        """The space with the skeleton that parameters and FLOPs are counted in as features."""
+        return self
+
+    @property
+    def feature_parts(self) -> tuple[str, ...]:
+        """For each cell or stage of a graph of `for_features` what it is; empty where that
+        differs between architectures."""
+        return ()
 
     @cached_property
     def size(self) -> int:

@@ -1,0 +1,223 @@
+"""Cells as small directed acyclic graphs with an operation on each edge, and features of them.
+
+The features are numbers that say how a cell is made: counts, paths, depths, degrees; what a
+predictor of accuracy reads (after GRAF: Kadlecova et al., ICML 2024, section 3). They are worked
+out for many cells at once, and are equal for isomorphic cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+_NO_EDGE, _PLAIN, _FIRST = 0, 1, 2
+"""Codes of a pair of nodes; the operations have the codes from `_FIRST` on."""
+
+
+class LabelledDag(NamedTuple):
+    """A cell.
+
+    Args:
+        edges: (operation, source, target) with source < target, at most one for a pair of nodes;
+            the operation None is a connection without one.
+        output: The node that is the cell's output.
+    """
+
+    edges: tuple[tuple[str | None, int, int], ...]
+    output: int
+
+
+@dataclass(frozen=True)
+class DagKind:
+    """What the cells of a search space have in common, and with it their features.
+
+    A cell whose nodes, not its edges, have operations is written with two nodes for each: the
+    operation stands on the edge between them, the connections are plain.
+
+    Features, of what lies on a path from an input to the output:
+
+    - `count OP`, `input OP`, `output OP`: edges with the operation; those on the cell's inputs
+      (`input0 OP` and so on where there are several); those at its output.
+    - `edges`, `nodes`: all operations, and the nodes that one ends at.
+    - `depth KIND`, `shortest KIND`: most and fewest operations of a kind on a path from an input
+      to the output. A kind is `any` operation, those `weighted` (with parameters), or one
+      operation (`depth` alone).
+    - `mean depth KIND`, `first nodes`: mean over nodes of the depth; nodes of depth 1.
+    - `paths KIND`: paths from an input to the output on operations of the kind alone; the kind
+      `plain` is what has no parameters.
+    - `on paths OP`: how many of the operation a path has, mean over all paths.
+    - `most in`, `most out`, `out of INPUT`: the largest number of operations that end or begin
+      at a node, and those that begin at an input.
+
+    Args:
+        operations: What an edge can have; what is no connection is left out.
+        weighted: Those with parameters.
+        inputs: How many inputs a cell has; they are its first nodes.
+        nodes: Most nodes of a cell, inputs and output counted.
+    """
+
+    operations: tuple[str, ...]
+    weighted: frozenset[str]
+    inputs: int
+    nodes: int
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the features, in their order."""
+        sources = ["input"] if self.inputs == 1 else [f"input{i}" for i in range(self.inputs)]
+        several = ("any", "weighted")
+        return (
+            *(f"{place} {op}" for place in ("count", *sources, "output") for op in self.operations),
+            "edges",
+            "nodes",
+            *(f"depth {kind}" for kind in (*several, *self.operations)),
+            *(f"shortest {kind}" for kind in several),
+            *(f"mean depth {kind}" for kind in several),
+            "first nodes",
+            *(f"paths {kind}" for kind in (*several, "plain", *self.operations)),
+            *(f"on paths {op}" for op in self.operations),
+            "most in",
+            "most out",
+            *(f"out of {source}" for source in sources),
+        )
+
+    def features(self, cells: Sequence[LabelledDag]) -> Matrix:
+        """Features of cells of this kind.
+
+        Returns:
+            (cells, len(names)).
+        """
+        chunks = [cells[i : i + _TOGETHER] for i in range(0, len(cells), _TOGETHER)]
+        found = [self._features(chunk) for chunk in chunks]
+        return np.concatenate(found) if found else np.empty((0, len(self.names)))
+
+    def _features(self, cells: Sequence[LabelledDag]) -> Matrix:
+        edges, ends = self._codes(cells)
+        edges = self._living(edges, ends)
+        batch, has_op = np.arange(len(cells)), edges >= _FIRST
+        at_input, at_output = self._plain_reach(edges, ends)
+        by_op = np.stack([edges == _FIRST + i for i in range(len(self.operations))], axis=1)
+        counts = by_op.sum(axis=(2, 3))
+        on_inputs = [
+            (by_op * at_input[i][:, None, :, None]).sum(axis=(2, 3)) for i in range(self.inputs)
+        ]
+        on_output = (by_op * at_output[:, None, None, :]).sum(axis=(2, 3))
+        inner = has_op.any(axis=1)  # nodes that an operation ends at
+        longest, shortest = self._lengths(edges)
+        kinds = 2 + len(self.operations)
+        depth = np.maximum(longest[batch, :, ends], 0)
+        least = np.where(np.isfinite(shortest[batch, :2, ends]), shortest[batch, :2, ends], 0)
+        nodes = inner.sum(axis=1)
+        mean_depth = [
+            (np.maximum(longest[:, k], 0) * inner).sum(axis=1) / np.maximum(nodes, 1)
+            for k in (0, 1)
+        ]
+        first = ((longest[:, 0] == 1) & inner).sum(axis=1)
+        paths, on_paths = self._paths(edges, ends, by_op)
+        outgoing = has_op.sum(axis=2)
+        out_of = [(has_op.sum(axis=2) * reach).sum(axis=1) for reach in at_input]
+        columns = [
+            counts, *on_inputs, on_output, has_op.sum(axis=(1, 2)), nodes, depth[:, :kinds], least,
+            *mean_depth, first, paths, on_paths, has_op.sum(axis=1).max(axis=1),
+            outgoing.max(axis=1), *out_of,
+        ]  # fmt: skip
+        return np.column_stack(columns).astype(float)
+
+    def _codes(self, cells: Sequence[LabelledDag]) -> tuple[Codes, Codes]:
+        """For each cell the code of every pair (source, target), and its output."""
+        codes = {op: _FIRST + i for i, op in enumerate(self.operations)} | {None: _PLAIN}
+        rows = [
+            (number, source, target, codes[operation])
+            for number, cell in enumerate(cells)
+            for operation, source, target in cell.edges
+        ]
+        result = np.zeros((len(cells), self.nodes, self.nodes), dtype=np.int64)
+        if rows:
+            where = np.array(rows)
+            result[where[:, 0], where[:, 1], where[:, 2]] = where[:, 3]
+        return result, np.array([cell.output for cell in cells])
+
+    def _living(self, edges: Codes, ends: Codes) -> Codes:
+        """Without what is on no path from an input to the output."""
+        linked, batch = edges > 0, np.arange(len(edges))
+        ahead = np.zeros(linked.shape[:2], dtype=bool)
+        ahead[:, : self.inputs] = True
+        behind = np.zeros_like(ahead)
+        behind[batch, ends] = True
+        for node in range(self.inputs, self.nodes):
+            ahead[:, node] = (ahead & linked[:, :, node]).any(axis=1)
+        for node in reversed(range(self.nodes)):
+            behind[:, node] |= (behind & linked[:, node]).any(axis=1)
+        return np.where(ahead[:, :, None] & behind[:, None, :], edges, _NO_EDGE)
+
+    def _plain_reach(self, edges: Codes, ends: Codes) -> tuple[list[np.ndarray], np.ndarray]:
+        """Nodes that are an input but for plain connections, for each input; and the output."""
+        plain, from_inputs = edges == _PLAIN, []
+        for source in range(self.inputs):
+            reach = np.zeros(plain.shape[:2], dtype=bool)
+            reach[:, source] = True
+            for node in range(self.inputs, self.nodes):
+                reach[:, node] = (reach & plain[:, :, node]).any(axis=1)
+            from_inputs.append(reach)
+        behind = np.zeros(plain.shape[:2], dtype=bool)
+        behind[np.arange(len(edges)), ends] = True
+        for node in reversed(range(self.nodes)):
+            behind[:, node] |= (behind & plain[:, node]).any(axis=1)
+        return from_inputs, behind
+
+    @cached_property
+    def _members(self) -> np.ndarray:
+        """Which codes belong to each kind: any, weighted, plain, and each operation."""
+        operations = np.eye(len(self.operations), dtype=bool)
+        weighted = np.array([op in self.weighted for op in self.operations], dtype=bool)
+        rows = np.vstack([np.ones_like(weighted), weighted, ~weighted, operations])
+        return np.hstack([np.zeros((len(rows), _FIRST), dtype=bool), rows])
+
+    def _lengths(self, edges: Codes) -> tuple[Matrix, Matrix]:
+        """Most and fewest operations from an input to each node, (cells, kind, node): any,
+        weighted, and each operation; infinite where there is no path."""
+        weights = np.delete(self._members, 2, axis=0).astype(float)
+        shape = (len(edges), len(weights), self.nodes)
+        longest, shortest = np.full(shape, -np.inf), np.full(shape, np.inf)
+        longest[:, :, : self.inputs] = shortest[:, :, : self.inputs] = 0
+        for node in range(self.inputs, self.nodes):
+            codes = edges[:, :node, node]
+            steps = weights[:, codes].transpose(1, 0, 2)
+            linked = (codes > 0)[:, None]
+            longest[:, :, node] = np.where(linked, longest[:, :, :node] + steps, -np.inf).max(
+                axis=2
+            )
+            shortest[:, :, node] = np.where(linked, shortest[:, :, :node] + steps, np.inf).min(
+                axis=2
+            )
+        return longest, shortest
+
+    def _paths(self, edges: Codes, ends: Codes, by_op: np.ndarray) -> tuple[Matrix, Matrix]:
+        """Paths on each kind alone, (cells, kind), and how many of each operation a path has."""
+        allowed, batch = self._members.copy(), np.arange(len(edges))
+        allowed[:, _PLAIN] = True
+        linked = allowed[:, edges].transpose(1, 0, 2, 3)
+        ahead = np.zeros((len(edges), len(allowed), self.nodes))
+        ahead[:, :, : self.inputs] = 1
+        for node in range(self.inputs, self.nodes):
+            ahead[:, :, node] = (ahead * linked[:, :, :, node]).sum(axis=2)
+        behind = np.zeros((len(edges), self.nodes))
+        behind[batch, ends] = 1
+        for node in reversed(range(self.nodes)):
+            behind[:, node] += (behind * (edges[:, node] > 0)).sum(axis=1)
+        paths = ahead[batch, :, ends]
+        through = ahead[:, 0, :, None] * behind[:, None, :]
+        on_paths = (by_op * through[:, None]).sum(axis=(2, 3)) / np.maximum(paths[:, :1], 1)
+        return paths, on_paths
+
+
+_TOGETHER = 2048
+"""Cells in one array: more would not fit a core's cache."""
