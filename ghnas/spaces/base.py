@@ -228,9 +228,19 @@ class Space(ABC):
             mutant = choices | {choice.name: rng.choice(others)}
             if self.is_connected(mutant):
                 return self._of(mutant)
-        every = [choices | {item.name: option} for item in changeable for option in item.options]
-        connected = [mutant for mutant in every if mutant != choices and self.is_connected(mutant)]
-        return self._of(rng.choice(connected) if connected else choices)
+        return rng.choice(self.neighbours(architecture) or [self._of(choices)])
+
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All connected architectures that differ in one choice, in the order of the choices.
+
+        Args:
+            architecture: Of this space.
+        """
+        choices = dict(architecture.choices)
+        every = [choices | {item.name: option} for item in self.choices for option in item.options]
+        return [
+            self._of(mutant) for mutant in every if mutant != choices and self.is_connected(mutant)
+        ]
 
     def crossover(
         self, first: Architecture, second: Architecture, rng: random.Random
