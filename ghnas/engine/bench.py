@@ -133,8 +133,8 @@ def bench(
     A sampler is asked for `ASKED` architectures at a time; one that the table does not have, or
     that was trained already, is not a training, and it is asked again. The `PATIENCE`-th time the
     nearest that is left in the table is taken: with the fewest other choices, by chance among
-    equals. `predictor` has the table as its pool. For populations to be passed within so few trainings, `evolution` has
-    one of 16 with tournaments of 4, and `nsga2` one of 16.
+    equals. `predictor` has the table as its pool. So that populations are passed within so few
+    trainings, `evolution` has one of 16 with tournaments of 4, and `nsga2` one of 16.
 
     With scores in the table there are more methods: `zero-shot NAME`, the highest by a score, and
     `predictor + scores`, which has them as features and starts from the highest of each.

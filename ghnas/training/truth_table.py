@@ -103,3 +103,31 @@ def subset(truth: Truth, part: str = "all", count: int | None = None, seed: int 
     chosen = sorted(places, key=draw)[:count]
     names = tuple(truth.architectures[i] for i in chosen)
     return Truth(names, truth.by_seed[:, chosen], truth.column)
+
+
+def read_scores(
+    path: Path, columns: Sequence[str], architectures: Sequence[str]
+) -> dict[str, Values]:
+    """Scores of architectures, such as zero-shot ones.
+
+    Args:
+        path: A CSV file with a column `architecture`.
+        columns: Which scores.
+        architectures: Whose, in the file's notation.
+
+    Returns:
+        For each column (architectures,).
+
+    Raises:
+        UserError: If the file lacks a column or an architecture, or holds what is no number.
+    """
+    if not columns:
+        return {}
+    rows = {row["architecture"].strip(): row for row in read_rows(path, ("architecture", *columns))}
+    missing = [name for name in architectures if name not in rows]
+    if missing:
+        raise UserError(f"{path} has no scores of {len(missing):,} architectures: {missing[0]}")
+    try:
+        return {c: np.array([float(rows[name][c]) for name in architectures]) for c in columns}
+    except ValueError as error:
+        raise UserError(f"{path} has a score that is no number: {error}") from error
