@@ -11,7 +11,7 @@ import numpy as np
 from ghnas.architectures.architecture import Architecture
 from ghnas.engine.samplers.base import Sampler, gain, register, worse_than
 from ghnas.engine.trials import Directions
-from ghnas.scoring.predictor import Trees
+from ghnas.scoring.predictor import Regression
 from ghnas.spaces import Space
 from ghnas.spaces.features import graph_features
 from ghnas.utils.statistics import Values
@@ -22,13 +22,13 @@ Scores = Callable[[Sequence[Architecture]], Values]
 
 @register("predictor")
 class PredictorSearch(Sampler):
-    """What trees on graph features expect to be the best, fitted to all that was told.
+    """What a predictor on graph features has highest, fitted to all that was told.
 
     First the starters, then random candidates until `initial` are known. From then on the
-    candidates with the highest mean plus `explore` standard deviations over the trees, among
-    `fresh` random ones and `mutants` mutations of the `parents` best (after BANANAS: White,
-    Neiswanger and Savani, AAAI 2021; and WeakNAS: Wu et al., NeurIPS 2021), or in a given pool.
-    With several objectives the label of an architecture is how few others beat it in all.
+    candidates with the highest mean plus `explore` standard deviations, among `fresh` random ones
+    and `mutants` mutations of the `parents` best (after BANANAS: White, Neiswanger and Savani, AAAI
+    2021; and WeakNAS: Wu et al., NeurIPS 2021), or in a given pool. With several objectives the
+    label of an architecture is how few others beat it in all.
 
     Args:
         space: The search space.
@@ -58,7 +58,7 @@ class PredictorSearch(Sampler):
         self._rows: list[Values] = []
         self._asked: set[Architecture] = set()
         """Since the last batch that was told."""
-        self._trees: Trees | None = None
+        self._fit: Regression | None = None
 
     def ask(self, count: int, rng: random.Random) -> list[Architecture]:
         chosen = self._new(self._starters)[:count]
@@ -74,7 +74,7 @@ class PredictorSearch(Sampler):
         new = [item for item in dict.fromkeys(results) if item not in self._told]
         self._told |= {item: item for item in new}
         self._rows += list(self._features(new))
-        self._asked, self._trees = set(), None
+        self._asked, self._fit = set(), None
 
     def _new(self, candidates: Sequence[Architecture]) -> list[Architecture]:
         """Without repetition, what was neither told nor asked for."""
@@ -107,11 +107,11 @@ class PredictorSearch(Sampler):
         order = np.argsort(-(expected.mean + self.explore * expected.deviation), kind="stable")
         return [candidates[place] for place in order[:count]]
 
-    def _fitted(self) -> Trees:
-        """Trees fitted to what was told; their seed is the number of labels."""
-        if self._trees is None:
-            self._trees = Trees(np.array(self._rows), self._labels, seed=len(self._told))
-        return self._trees
+    def _fitted(self) -> Regression:
+        """Fitted to what was told; the seed is the number of labels."""
+        if self._fit is None:
+            self._fit = Regression(np.array(self._rows), self._labels, seed=len(self._told))
+        return self._fit
 
     @property
     def _labels(self) -> Values:
