@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -64,11 +65,8 @@ def graph_features(space: Space, architectures: Sequence[Architecture]) -> Matri
     numbers = _numbers(space)
     columns.append(np.array([[item[name] for name in numbers] for item in choices], dtype=float))
     small = space.for_features.for_images(IMAGE, CLASSES)
-    graphs = [small.build(item, IMAGE, CLASSES) for item in choices]
-    if not space.dag_kinds:
-        columns.append(np.array([_whole(graph) for graph in graphs]))
-    parts = space.feature_parts
-    columns.append(np.log1p([_sizes(graph, parts) for graph in graphs]))
+    # a graph is dropped as soon as it is read: thousands would keep the garbage collector busy
+    columns.append(np.array([_of_graph(space, small.build(c, IMAGE, CLASSES)) for c in choices]))
     return np.concatenate(columns, axis=1)
 
 
@@ -84,11 +82,15 @@ def _different(parts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
-def _whole(graph: Graph) -> list[float]:
+def _of_graph(space: Space, graph: Graph) -> list[float]:
+    """What is read of the whole graph."""
+    sizes = list(map(math.log1p, _sizes(graph, space.feature_parts)))
+    if space.dag_kinds:
+        return sizes
     counts = Counter(node.spec.primitive for node in graph.nodes)
     view = graph.primitives
-    depth = levels(len(view.nodes), view.edges)[0][-1]
-    return [*(counts[name] for name in PRIMITIVES), len(view.nodes), float(depth)]
+    depth = float(levels(len(view.nodes), view.edges)[0][-1])
+    return [*(counts[name] for name in PRIMITIVES), len(view.nodes), depth, *sizes]
 
 
 def _sizes(graph: Graph, parts: Sequence[str]) -> list[int]:
