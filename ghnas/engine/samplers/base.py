@@ -50,6 +50,7 @@ def register(name: str) -> Callable[[Factory], Factory]:
     """Make a sampler known by a name.
 
     Example:
+        >>> from ghnas.engine.samplers import RandomSearch
         >>> @register("small")
         ... class Small(RandomSearch):
         ...     def ask(self, count, rng):  # the smallest of ten random architectures
