@@ -25,6 +25,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.spaces import Space
@@ -96,6 +97,10 @@ class Regression:
 
     @cached_property
     def _models(self) -> tuple[ExtraTreesRegressor, Pipeline]:
+        with threadpool_limits(1):  # sums do not depend on the number of cores
+            return self._fit()
+
+    def _fit(self) -> tuple[ExtraTreesRegressor, Pipeline]:
         rows, count = self._clipped(self.rows), len(self.labels)
         scores = norm.ppf((rankdata(self.labels) - 0.5) / count)
         trees = ExtraTreesRegressor(TREES, max_features=SHARE, random_state=self.seed)
@@ -117,7 +122,8 @@ class Regression:
             raise ValueError(f"{rows.shape[1]} features, fitted on {self.rows.shape[1]}")
         clipped, (trees, process) = self._clipped(rows), self._models
         by_tree = np.stack([tree.predict(clipped) for tree in trees.estimators_])
-        mean, deviation = process.predict(clipped, return_std=True)
+        with threadpool_limits(1):
+            mean, deviation = process.predict(clipped, return_std=True)
         means = np.stack([by_tree.mean(axis=0), mean])
         variance = (by_tree.var(axis=0) + deviation**2) / 2 + means.var(axis=0)
         return Prediction(means.mean(axis=0), np.sqrt(variance))

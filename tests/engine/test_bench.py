@@ -11,7 +11,7 @@ import pytest
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.engine.bench import Table, bench, search_table
-from ghnas.engine.samplers import SAMPLERS, PredictorSearch, RandomSearch
+from ghnas.engine.samplers import SAMPLERS, RandomSearch
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
@@ -20,13 +20,6 @@ MEMBERS = list(dict.fromkeys(SPACE.sample(seed) for seed in range(60)))[:40]
 TABLE = Table(
     SPACE, [str(item) for item in MEMBERS], np.random.default_rng(0).permutation(40) * 1.0
 )
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Candidates of the predictor where it has no pool."""
-    monkeypatch.setattr(PredictorSearch, "fresh", 10)
-    monkeypatch.setattr(PredictorSearch, "mutants", 10)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -61,13 +61,6 @@ def advance(
     return history
 
 
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Candidates of the predictor."""
-    monkeypatch.setattr(PredictorSearch, "fresh", 30)
-    monkeypatch.setattr(PredictorSearch, "mutants", 50)
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Populations that are passed within a few batches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -56,6 +56,7 @@ class PredictorSearch(Sampler):
         self._pool, self._starters, self._scores = pool, starters, scores
         self._told: dict[Architecture, Architecture] = {}
         self._rows: list[Values] = []
+        self._hashes: set[str] = set()
         self._asked: set[Architecture] = set()
         """Since the last batch that was told."""
         self._fit: Regression | None = None
@@ -74,6 +75,8 @@ class PredictorSearch(Sampler):
         new = [item for item in dict.fromkeys(results) if item not in self._told]
         self._told |= {item: item for item in new}
         self._rows += list(self._features(new))
+        if self._pool is None:
+            self._hashes.update(item.without_graph().hash for item in new)
         self._asked, self._fit = set(), None
 
     def _new(self, candidates: Sequence[Architecture]) -> list[Architecture]:
@@ -93,19 +96,39 @@ class PredictorSearch(Sampler):
     def _promising(
         self, count: int, rng: random.Random, taken: Sequence[Architecture]
     ) -> list[Architecture]:
-        if self._pool is None:
-            mutants = [self.space.mutate(rng.choice(self._best), rng) for _ in range(self.mutants)]
-            candidates = self._new([*self._random(self.fresh, rng), *mutants])
-            rows = self._features(candidates)
-        else:
+        if self._pool is not None:
             left = set(self._new(self._pool)).difference(taken)
             places = [place for place, item in enumerate(self._pool) if item in left]
-            candidates, rows = [self._pool[place] for place in places], self._pool_rows[places]
-        if len(candidates) < count:
-            return candidates + self._random(count - len(candidates), rng)
+            order = self._order(self._pool_rows[places])
+            chosen = [self._pool[places[place]] for place in order[:count]]
+        else:
+            mutants = [self.space.mutate(rng.choice(self._best), rng) for _ in range(self.mutants)]
+            candidates = self._new([*self._random(self.fresh, rng), *mutants])
+            order = self._order(self._features(candidates))
+            chosen = self._different((candidates[place] for place in order), count, taken)
+        return chosen + self._random(count - len(chosen), rng)
+
+    def _order(self, rows: Values) -> Sequence[int]:
+        """Candidates by what is expected of them, the best first."""
+        if not len(rows):
+            return []
         expected = self._fitted().predict(rows)
-        order = np.argsort(-(expected.mean + self.explore * expected.deviation), kind="stable")
-        return [candidates[place] for place in order[:count]]
+        worth = expected.mean + self.explore * expected.deviation
+        return np.argsort(-worth, kind="stable").tolist()  # type: ignore[no-any-return]
+
+    def _different(
+        self, ordered: Iterable[Architecture], count: int, taken: Sequence[Architecture]
+    ) -> list[Architecture]:
+        """The first that are not isomorphic to what is known, nor to each other."""
+        known = self._hashes | {item.hash for item in (*self._asked, *taken)}
+        chosen: list[Architecture] = []
+        for item in ordered:
+            if len(chosen) == count:
+                break
+            if item.hash not in known:
+                known.add(item.hash)
+                chosen.append(item)
+        return chosen
 
     def _fitted(self) -> Regression:
         """Fitted to what was told; the seed is the number of labels."""
