@@ -7,7 +7,7 @@ out for many cells at once, and are equal for isomorphic cells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -36,12 +36,29 @@ class LabelledDag(NamedTuple):
     output: int
 
 
+def with_operations_on_vertices(
+    operations: Sequence[str], edges: Iterable[tuple[int, int]]
+) -> LabelledDag:
+    """A cell of one input whose vertices, not its edges, have operations.
+
+    Each of them is written as two nodes with its operation on the edge between; what connects
+    vertices is plain.
+
+    Args:
+        operations: Of the vertices between input (0) and output (the last).
+        edges: Pairs (source, target) of vertices, source < target.
+    """
+    inner = range(1, len(operations) + 1)
+    labelled = [
+        (operation, 2 * v - 1, 2 * v) for v, operation in zip(inner, operations, strict=True)
+    ]
+    plain = [(None, 2 * source, 2 * target - 1) for source, target in edges]
+    return LabelledDag((*labelled, *plain), output=2 * len(operations) + 1)
+
+
 @dataclass(frozen=True)
 class DagKind:
     """What the cells of a search space have in common, and with it their features.
-
-    A cell whose nodes, not its edges, have operations is written with two nodes for each: the
-    operation stands on the edge between them, the connections are plain.
 
     Features, of what lies on a path from an input to the output:
 

@@ -174,6 +174,12 @@ class Space(ABC):
         """For each of `dag_kinds` the architecture's cell."""
         return {}
 
+    @property
+    def feature_choices(self) -> tuple[str, ...]:
+        """Choices that are features by themselves: those whose options are numbers."""
+        numbers = (i for i in self.choices if all(isinstance(o, int) for o in i.options))
+        return tuple(item.name for item in numbers)
+
     @cached_property
     def for_features(self) -> Space:
         """The space with the skeleton that parameters and FLOPs are counted in as features."""

@@ -29,7 +29,7 @@ def feature_names(space: Space) -> tuple[str, ...]:
     """What `graph_features` gives, in its order.
 
     - `CELL FEATURE` for each kind of cell; see `ghnas.architectures.labelled_dag.DagKind`.
-    - The choices that are numbers, by their names.
+    - The choices that are numbers, by their names (`Space.feature_choices`).
     - `primitive TYPE`, `nodes`, `levels`: nodes of the graph by primitive type, all of them, and
       the longest path, where the space has no cells.
     - `parameters`, `flops` and `parameters PART`, `flops PART`: natural logarithms (of 1 +), of
@@ -40,7 +40,7 @@ def feature_names(space: Space) -> tuple[str, ...]:
     parts = ["", *(f" {part}" for part in _different(space.feature_parts))]
     return (
         *cells,
-        *_numbers(space),
+        *space.feature_choices,
         *whole,
         *(f"{size}{part}" for size in ("parameters", "flops") for part in parts),
     )
@@ -62,7 +62,7 @@ def graph_features(space: Space, architectures: Sequence[Architecture]) -> Matri
     choices = [dict(item.choices) for item in architectures]
     dags = [space.dags(item) for item in choices]
     columns = [kind.features([d[cell] for d in dags]) for cell, kind in space.dag_kinds.items()]
-    numbers = _numbers(space)
+    numbers = space.feature_choices
     columns.append(np.array([[item[name] for name in numbers] for item in choices], dtype=float))
     small = space.for_features.for_images(IMAGE, CLASSES)
     # a graph is dropped as soon as it is read: thousands would keep the garbage collector busy
@@ -71,11 +71,6 @@ def graph_features(space: Space, architectures: Sequence[Architecture]) -> Matri
 
 
 _WHOLE = ("nodes", "levels")
-
-
-def _numbers(space: Space) -> list[str]:
-    """The choices whose options are numbers."""
-    return [item.name for item in space.choices if all(isinstance(o, int) for o in item.options)]
 
 
 def _different(parts: Sequence[str]) -> list[str]:

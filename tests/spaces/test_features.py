@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from searching import DARTS_V2
 
-from ghnas.architectures.labelled_dag import DagKind, LabelledDag
+from ghnas.architectures.labelled_dag import DagKind, LabelledDag, with_operations_on_vertices
 from ghnas.spaces import list_spaces, load_space
 from ghnas.spaces.features import feature_names, graph_features
 
@@ -151,6 +151,44 @@ def test_what_leads_nowhere_does_not_count() -> None:
     dead = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
     alone = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
     assert features_of("nasbench201", dead, "cell") == features_of("nasbench201", alone, "cell")
+
+
+def test_a_cell_with_operations_on_its_vertices_by_hand() -> None:
+    """From the input to a (1) and b (2), from a to b, from b and the input to the output (3)."""
+    cell = with_operations_on_vertices(["a", "b"], [(0, 1), (0, 2), (1, 2), (2, 3), (0, 3)])
+    kind = DagKind(("a", "b"), frozenset("a"), inputs=1, nodes=6)
+    [row] = kind.features([cell])
+    found = {name: value for name, value in zip(kind.names, row, strict=True) if value}
+    assert found == pytest.approx(
+        {
+            "count a": 1,
+            "count b": 1,
+            "input a": 1,
+            "input b": 1,
+            "output b": 1,
+            "edges": 2,
+            "nodes": 2,
+            "depth any": 2,
+            "depth weighted": 1,
+            "depth a": 1,
+            "depth b": 1,
+            "depth a+b": 2,
+            "mean depth any": 3 / 2,
+            "mean depth weighted": 1,
+            "first nodes": 1,
+            "paths any": 3,  # b; a and b; none, from the input to the output
+            "paths weighted": 1,
+            "paths plain": 2,
+            "paths a": 1,
+            "paths b": 2,
+            "paths a+b": 3,
+            "on paths a": 1 / 3,
+            "on paths b": 2 / 3,
+            "most in": 1,
+            "most out": 1,
+            "out of input": 2,
+        }
+    )
 
 
 KIND = DagKind(("a", "b", "c"), frozenset("ab"), inputs=2, nodes=6)
