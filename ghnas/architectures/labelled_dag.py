@@ -70,7 +70,7 @@ class DagKind:
       `depth` and `paths` also one operation, or one of two: `OP+OP`.
     - `mean depth KIND`, `first nodes`: mean over nodes of the depth; nodes of depth 1.
     - `paths KIND`: paths from an input to the output on operations of the kind alone; the kind
-      `plain` is what has no parameters.
+      `weightless` is what has no parameters.
     - `on paths OP`: how many of the operation a path has, mean over all paths.
     - `most in`, `most out`, `out of INPUT`: the largest number of operations that end or begin
       at a node, and those that begin at an input.
@@ -100,7 +100,7 @@ class DagKind:
             *(f"shortest {kind}" for kind in several),
             *(f"mean depth {kind}" for kind in several),
             "first nodes",
-            *(f"paths {kind}" for kind in (*several, "plain", *self._fewer)),
+            *(f"paths {kind}" for kind in (*several, "weightless", *self._fewer)),
             *(f"on paths {op}" for op in self.operations),
             "most in",
             "most out",
@@ -197,7 +197,7 @@ class DagKind:
 
     @cached_property
     def _members(self) -> np.ndarray:
-        """Which codes belong to each kind: any, weighted, plain, then those of `_fewer`."""
+        """Which codes belong to each kind: any, weighted, weightless, then those of `_fewer`."""
         operations = np.eye(len(self.operations), dtype=bool)
         pairs = [a | b for a, b in combinations(operations, 2)]
         weighted = np.array([op in self.weighted for op in self.operations], dtype=bool)
@@ -205,7 +205,7 @@ class DagKind:
         return np.hstack([np.zeros((len(rows), _FIRST), dtype=bool), rows])
 
     def _lengths(self, edges: Codes) -> tuple[Matrix, Matrix]:
-        """Most and fewest operations of each kind but `plain` from an input to each node, (cells,
+        """Most and fewest operations of each kind but `weightless` from an input to each node, (cells,
         kind, node); infinite where there is no path."""
         weights = np.delete(self._members, 2, axis=0).astype(float)
         shape = (len(edges), len(weights), self.nodes)

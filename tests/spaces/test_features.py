@@ -78,7 +78,7 @@ def test_a_darts_cell_by_hand() -> None:
             "first nodes": 3,
             "paths any": 9,  # 2, 2 and 2 to the first three nodes, 1 + 2 to the last
             "paths weighted": 7,
-            "paths plain": 2,
+            "paths weightless": 2,
             "paths skip_connect": 2,
             "paths sep_conv_3x3": 5,
             "paths skip_connect+sep_conv_3x3": 7,
@@ -178,7 +178,7 @@ def test_a_cell_with_operations_on_its_vertices_by_hand() -> None:
             "first nodes": 1,
             "paths any": 3,  # b; a and b; none, from the input to the output
             "paths weighted": 1,
-            "paths plain": 2,
+            "paths weightless": 2,
             "paths a": 1,
             "paths b": 2,
             "paths a+b": 3,
@@ -223,7 +223,7 @@ def test_paths_are_those_that_a_list_of_all_has(many: list[list[str]]) -> None:
         assert found["shortest any"] == min(map(len, paths), default=0)
         assert found["depth weighted"] == max(weights, default=0)
         assert found["shortest weighted"] == min(weights, default=0)
-        assert found["paths plain"] == sum(set(path) <= {"c"} for path in paths)
+        assert found["paths weightless"] == sum(set(path) <= {"c"} for path in paths)
         assert found["paths weighted"] == sum(set(path) <= {"a", "b"} for path in paths)
         for op in "abc":
             assert found[f"depth {op}"] == max((path.count(op) for path in paths), default=0)
