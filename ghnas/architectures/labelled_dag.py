@@ -125,33 +125,36 @@ class DagKind:
     def _features(self, cells: Sequence[LabelledDag]) -> Matrix:
         edges, ends = self._codes(cells)
         edges = self._living(edges, ends)
-        batch, has_op = np.arange(len(cells)), edges >= _FIRST
-        at_input, at_output = self._plain_reach(edges, ends)
+        has_op = edges >= _FIRST
         by_op = np.stack([edges == _FIRST + i for i in range(len(self.operations))], axis=1)
-        counts = by_op.sum(axis=(2, 3))
-        on_inputs = [
-            (by_op * at_input[i][:, None, :, None]).sum(axis=(2, 3)) for i in range(self.inputs)
-        ]
-        on_output = (by_op * at_output[:, None, None, :]).sum(axis=(2, 3))
-        inner = has_op.any(axis=1)  # nodes that an operation ends at
-        longest, shortest = self._lengths(edges)
-        depth = np.maximum(longest[batch, :, ends], 0)
-        least = np.where(np.isfinite(shortest[batch, :2, ends]), shortest[batch, :2, ends], 0)
-        nodes = inner.sum(axis=1)
-        mean_depth = [
-            (np.maximum(longest[:, k], 0) * inner).sum(axis=1) / np.maximum(nodes, 1)
-            for k in (0, 1)
-        ]
-        first = ((longest[:, 0] == 1) & inner).sum(axis=1)
-        paths, on_paths = self._paths(edges, ends, by_op)
+        at_inputs, at_output = self._plain_reach(edges, ends)
         outgoing = has_op.sum(axis=2)
-        out_of = [(has_op.sum(axis=2) * reach).sum(axis=1) for reach in at_input]
         columns = [
-            counts, *on_inputs, on_output, has_op.sum(axis=(1, 2)), nodes, depth, least,
-            *mean_depth, first, paths, on_paths, has_op.sum(axis=1).max(axis=1),
-            outgoing.max(axis=1), *out_of,
-        ]  # fmt: skip
+            by_op.sum(axis=(2, 3)),
+            *((by_op * reach[:, None, :, None]).sum(axis=(2, 3)) for reach in at_inputs),
+            (by_op * at_output[:, None, None, :]).sum(axis=(2, 3)),
+            has_op.sum(axis=(1, 2)),
+            *self._depths(edges, ends, inner=has_op.any(axis=1)),
+            *self._paths(edges, ends, by_op),
+            has_op.sum(axis=1).max(axis=1),
+            outgoing.max(axis=1),
+            *((outgoing * reach).sum(axis=1) for reach in at_inputs),
+        ]
         return np.column_stack(columns).astype(float)
+
+    def _depths(self, edges: Codes, ends: Codes, inner: np.ndarray) -> list[np.ndarray]:
+        """From `nodes` to `first nodes`; `inner` are the nodes that an operation ends at."""
+        longest, shortest = self._lengths(edges)
+        least = shortest[np.arange(len(edges)), :2, ends]
+        nodes = inner.sum(axis=1)
+        total = (np.maximum(longest[:, :2], 0) * inner[:, None]).sum(axis=2)
+        return [
+            nodes,
+            np.maximum(longest[np.arange(len(edges)), :, ends], 0),
+            np.where(np.isfinite(least), least, 0),
+            total / np.maximum(nodes, 1)[:, None],
+            ((longest[:, 0] == 1) & inner).sum(axis=1),
+        ]
 
     def _codes(self, cells: Sequence[LabelledDag]) -> tuple[Codes, Codes]:
         """For each cell the code of every pair (source, target), and its output."""
@@ -205,8 +208,8 @@ class DagKind:
         return np.hstack([np.zeros((len(rows), _FIRST), dtype=bool), rows])
 
     def _lengths(self, edges: Codes) -> tuple[Matrix, Matrix]:
-        """Most and fewest operations of each kind but `weightless` from an input to each node, (cells,
-        kind, node); infinite where there is no path."""
+        """Most and fewest operations of each kind but `weightless` from an input to each node,
+        (cells, kind, node); infinite where there is no path."""
         weights = np.delete(self._members, 2, axis=0).astype(float)
         shape = (len(edges), len(weights), self.nodes)
         longest, shortest = np.full(shape, -np.inf), np.full(shape, np.inf)
