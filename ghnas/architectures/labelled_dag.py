@@ -134,7 +134,7 @@ class DagKind:
             *((by_op * reach[:, None, :, None]).sum(axis=(2, 3)) for reach in at_inputs),
             (by_op * at_output[:, None, None, :]).sum(axis=(2, 3)),
             has_op.sum(axis=(1, 2)),
-            *self._depths(edges, ends, inner=has_op.any(axis=1)),
+            *self._depths(edges, ends, inner=np.asarray(has_op.any(axis=1))),
             *self._paths(edges, ends, by_op),
             has_op.sum(axis=1).max(axis=1),
             outgoing.max(axis=1),
