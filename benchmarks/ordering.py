@@ -26,13 +26,13 @@ from ghnas.architectures.network import kaiming
 from ghnas.data import ImageData, evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.model import GHN
-from ghnas.ranking.comparison import Truth, read_truth, subset
 from ghnas.scoring.composite import Reference
 from ghnas.scoring.composite import measure as measure_components
 from ghnas.scoring.evaluation import Components, evaluate_one
 from ghnas.scoring.proxies import PROXIES, rank_vote, score_graph
 from ghnas.spaces import load_space
 from ghnas.training.short import SETTINGS, train_briefly
+from ghnas.training.truth_table import Truth, read_truth, subset
 from ghnas.utils.processes import Workers
 from ghnas.utils.statistics import Values, evaluate
 from ghnas.utils.tables import RowFile

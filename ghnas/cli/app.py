@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import finetune, predict, rank, runs, search, spaces, train, truth
+from ghnas.cli import bench, finetune, predict, rank, runs, search, spaces, train, truth
 from ghnas.utils.errors import UserError, UserNote
 
 BAD_INPUT = 2
@@ -32,6 +32,7 @@ app.command("dashboard", epilog=runs.DASHBOARD_EXAMPLE)(runs.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
 app.command("rank", epilog=rank.EXAMPLE)(rank.rank)
+app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 app.command("predict", epilog=predict.PREDICT_EXAMPLE)(predict.predict)
 app.command("convert", epilog=predict.CONVERT_EXAMPLE)(predict.convert)
 app.command("generate", epilog=spaces.GENERATE_EXAMPLE)(spaces.generate)

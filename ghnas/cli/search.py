@@ -51,7 +51,7 @@ def search(
             "--sampler",
             "--strategy",
             metavar="NAME",
-            help="random, evolution, tpe or nsga2.",
+            help="random, evolution, local, tpe, nsga2 or predictor.",
             show_default="random",
         ),
     ] = None,

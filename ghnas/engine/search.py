@@ -21,7 +21,7 @@ from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import MANIFEST, Run, create_run, open_run
 from ghnas.engine.runs import new_run_folder
-from ghnas.engine.samplers import check_sampler, create_sampler
+from ghnas.engine.samplers import Factory, create_sampler
 from ghnas.engine.storage import create_study
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space
@@ -95,7 +95,7 @@ def search(
     objective: Objective | Function,
     budget: int = 1000,
     *,
-    sampler: str | BaseSampler = "random",
+    sampler: str | BaseSampler | Factory = "random",
     seed: int = 0,
     path: str | PathLike[str] | None = None,
     directions: Sequence[Direction] | None = None,
@@ -116,8 +116,9 @@ def search(
         objective: `ghnas.ZeroShot`, or any function of an `Architecture` that returns a number,
             or several. What it raises fails the candidate's trial, not the search.
         budget: Candidates in all.
-        sampler: `random`, `evolution`, `tpe`, `nsga2`, or any of Optuna's samplers. Searches with
-            one of the names are the same for the same seed.
+        sampler: `random`, `evolution`, `local`, `tpe`, `nsga2`, `predictor`, any of Optuna's
+            samplers, or a function that makes one of a space and directions. Searches with one of
+            the names are the same for the same seed.
         seed: Of the sampler.
         path: A folder for the run, made if need be; None: the search is kept in memory.
         directions: `maximize` or `minimize` for each value of a function; default: one value, to
@@ -174,7 +175,7 @@ def search_run(
     run: Run,
     objective: Objective,
     report: Callable[[SearchProgress], None] | None = None,
-    sampler: str | BaseSampler | None = None,
+    sampler: str | BaseSampler | Factory | None = None,
 ) -> Study:
     """Search in a run until its budget is recorded; of a complete one nothing is done.
 
@@ -182,7 +183,7 @@ def search_run(
         run: A new run or an interrupted one.
         objective: The one that the run was started with.
         report: Called before the first batch and after each.
-        sampler: An Optuna sampler that the run was started with; default: by the run's name.
+        sampler: What the run was started with, if that was no name; default: by the run's name.
 
     Returns:
         Its study.
@@ -203,7 +204,7 @@ def _search_in_memory(
     space: Space,
     objective: Objective,
     manifest: Manifest,
-    sampler: str | BaseSampler,
+    sampler: str | BaseSampler | Factory,
     report: Callable[[SearchProgress], None] | None,
 ) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -221,7 +222,7 @@ def new_manifest(
     objective: Objective,
     budget: int,
     *,
-    sampler: str | BaseSampler = "random",
+    sampler: str | BaseSampler | Factory = "random",
     seed: int = 0,
     max_parameters: int | None = None,
     max_flops: int | None = None,
@@ -246,16 +247,15 @@ def new_manifest(
         UserError: For an unknown sampler, a number out of range, or a short list of several
             objectives.
     """
-    named = sampler if isinstance(sampler, str) else type(sampler).__name__
-    if isinstance(sampler, str):
-        check_sampler(sampler)
+    fresh = create_sampler(sampler, space, objective.directions)
+    made = sampler if isinstance(sampler, BaseSampler) else fresh
+    named = sampler if isinstance(sampler, str) else type(made).__name__
     if short_list is not None:
         check_one_objective(objective.names)
     limits = {"max-params": max_parameters, "max-flops": max_flops}
     for name, value in ({"budget": budget, "batch size": batch_size} | limits).items():
         if value is not None and value < 1:
             raise UserError(f"the {name} must be 1 or more, not {value}")
-    fresh = create_sampler(sampler, space, objective.directions)
     data: Any = getattr(objective, "data", None)
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,7 +14,7 @@ from ghnas.utils.statistics import Values
 
 _DECADES = 3.0
 """Positive values that span more powers of ten are drawn on a logarithmic axis."""
-_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "ghnas", "font.size": 9}
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "ghnas", "font.size": 9}
 """Text stays text, and equal figures are equal files."""
 
 
@@ -42,6 +42,6 @@ def scatter(x: Values, y: Values, title: str, x_label: str, y_label: str) -> str
     axes.grid(color="#dddddd")
     axes.set_axisbelow(True)
     text = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()

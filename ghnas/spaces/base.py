@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from ghnas.architectures.architecture import Architecture, Choices, Value
 from ghnas.architectures.graph import Graph, Shape
+from ghnas.architectures.labelled_dag import DagKind, LabelledDag
 from ghnas.spaces.files import SpaceFile
 from ghnas.utils.errors import UserError
 
@@ -48,7 +49,8 @@ class Space(ABC):
     images of `image_shape`.
 
     A family defines `choices` and `build`, and where the defaults do not fit `is_connected`,
-    `draw`, `format` and `read`.
+    `draw`, `format` and `read`; a family of cells also `dag_kinds` and `dags`, from which graph
+    features are made (`ghnas.spaces.features`).
 
     Example:
         >>> import random
@@ -164,6 +166,32 @@ class Space(ABC):
         )
 
     @cached_property
+    def dag_kinds(self) -> Mapping[str, DagKind]:
+        """The kinds of cells by name; empty where there are none."""
+        return {}
+
+    def dags(self, choices: Choices) -> Mapping[str, LabelledDag]:
+        """For each of `dag_kinds` the architecture's cell."""
+        return {}
+
+    @property
+    def feature_choices(self) -> tuple[str, ...]:
+        """Choices that are features by themselves: those whose options are numbers."""
+        numbers = (i for i in self.choices if all(isinstance(o, int) for o in i.options))
+        return tuple(item.name for item in numbers)
+
+    @cached_property
+    def for_features(self) -> Space:
+        """The space with the skeleton that parameters and FLOPs are counted in as features."""
+        return self
+
+    @property
+    def feature_parts(self) -> tuple[str, ...]:
+        """For each cell or stage of a graph of `for_features` what it is; empty where that
+        differs between architectures."""
+        return ()
+
+    @cached_property
     def size(self) -> int:
         """Number of architectures, isomorphic ones counted apart."""
         return math.prod(len(choice.options) for choice in self.choices)
@@ -206,9 +234,19 @@ class Space(ABC):
             mutant = choices | {choice.name: rng.choice(others)}
             if self.is_connected(mutant):
                 return self._of(mutant)
-        every = [choices | {item.name: option} for item in changeable for option in item.options]
-        connected = [mutant for mutant in every if mutant != choices and self.is_connected(mutant)]
-        return self._of(rng.choice(connected) if connected else choices)
+        return rng.choice(self.neighbours(architecture) or [self._of(choices)])
+
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All connected architectures that differ in one choice, in the order of the choices.
+
+        Args:
+            architecture: Of this space.
+        """
+        choices = dict(architecture.choices)
+        every = [choices | {item.name: option} for item in self.choices for option in item.options]
+        return [
+            self._of(mutant) for mutant in every if mutant != choices and self.is_connected(mutant)
+        ]
 
     def crossover(
         self, first: Architecture, second: Architecture, rng: random.Random

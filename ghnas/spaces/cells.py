@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import chain, combinations
 from typing import Literal
@@ -13,6 +13,7 @@ from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
 from ghnas.architectures.genotypes import Edge, Genotype, format_genotype, parse_genotype
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
+from ghnas.architectures.labelled_dag import DagKind, LabelledDag
 from ghnas.architectures.ops import Concat, Input, Sum, Zeros
 from ghnas.spaces.base import Choice, Space
 from ghnas.spaces.files import MOST, CellSettings, SpaceFile, StrictModel
@@ -94,6 +95,26 @@ def cell_edges(choices: Choices, cell: str, nodes: int) -> list[list[tuple[str, 
     return result
 
 
+def cell_dag(
+    edges: list[list[tuple[str, int]]], outputs: Sequence[int], is_none: Callable[[str], bool]
+) -> LabelledDag:
+    """A cell of two inputs whose output is one more node behind its `outputs`.
+
+    Args:
+        edges: As of `cell_edges`.
+        outputs: The nodes that are concatenated.
+        is_none: Whether an operation is no connection.
+    """
+    last = 2 + len(edges)
+    connected = tuple(
+        (operation, source, target)
+        for target, pairs in enumerate(edges, start=2)
+        for operation, source in pairs
+        if not is_none(operation)
+    )
+    return LabelledDag((*connected, *((None, node, last) for node in outputs)), last)
+
+
 def lives(edges: list[list[int]], outputs: Sequence[int], inputs: Sequence[bool]) -> bool:
     """Whether an output of a cell depends on its living inputs.
 
@@ -134,6 +155,26 @@ class CellSpace(Space):
         outputs = range(2, 2 + self.file.cell.nodes)
         cells = (self.file.cell.connected(self.edges(choices, cell)) for cell in CELLS)
         return all(lives(edges, outputs, (True, True)) for edges in cells)
+
+    @cached_property
+    def dag_kinds(self) -> Mapping[str, DagKind]:
+        cell = self.file.cell
+        return dict.fromkeys(CELLS, cell.dag_kind(inputs=2, nodes=3 + cell.nodes))
+
+    def dags(self, choices: Choices) -> Mapping[str, LabelledDag]:
+        outputs = range(2, 2 + self.file.cell.nodes)
+        return {
+            cell: cell_dag(self.edges(choices, cell), outputs, self.file.cell.is_none)
+            for cell in CELLS
+        }
+
+    @cached_property
+    def for_features(self) -> Space:
+        return self.with_skeleton(cells=3, channels=8)
+
+    @property
+    def feature_parts(self) -> tuple[str, ...]:
+        return ("normal", "reduce", "reduce")
 
     def genotype(self, choices: Choices) -> Genotype:
         """The choices in the DARTS notation."""

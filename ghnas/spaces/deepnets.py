@@ -6,7 +6,7 @@ DeepNets-1M (Knyazev et al., NeurIPS 2021, arXiv 2110.13100, section 3 and appen
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
@@ -14,11 +14,21 @@ import ghnas.architectures.deepnets_blocks  # noqa: F401  (enters its blocks int
 from ghnas.architectures.architecture import Choices, Value
 from ghnas.architectures.blocks import Place, add_block
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
+from ghnas.architectures.labelled_dag import DagKind, LabelledDag
 from ghnas.architectures.ops import Activation, Bias, Concat, GlobalAveragePool, Input, Linear, Sum
 from ghnas.architectures.token_ops import Blank, Flatten
 from ghnas.spaces.base import Choice, Space
-from ghnas.spaces.cells import CELLS, cell_choices, cell_edges, input_pairs, lives, reductions
+from ghnas.spaces.cells import (
+    CELLS,
+    cell_choices,
+    cell_dag,
+    cell_edges,
+    input_pairs,
+    lives,
+    reductions,
+)
 from ghnas.spaces.deepnets_file import DeepNetsFile, is_convolution
+from ghnas.spaces.files import dag_kind
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
@@ -95,6 +105,17 @@ class DeepNetsSpace(Space):
     @cached_property
     def _first_options(self) -> Choices:
         return {item.name: item.options[0] for item in self.choices}
+
+    @cached_property
+    def dag_kinds(self) -> Mapping[str, DagKind]:
+        return dict.fromkeys(CELLS, dag_kind(self.file.operations, 2, 3 + self.split.nodes[1]))
+
+    def dags(self, choices: Choices) -> Mapping[str, LabelledDag]:
+        outputs = self._outputs(choices)
+        return {
+            cell: cell_dag(self._edges(choices, cell), outputs, self._none.__contains__)
+            for cell in CELLS
+        }
 
     # Sampling, as published: not uniform over each choice, and with rules.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
 from typing import Literal
@@ -12,6 +13,7 @@ from pydantic import Field
 from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier, conv_bn
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
+from ghnas.architectures.labelled_dag import DagKind, LabelledDag
 from ghnas.architectures.ops import Activation, BatchNorm, Input, Sum, Zeros
 from ghnas.spaces.base import Choice, Space
 from ghnas.spaces.cells import lives
@@ -86,6 +88,24 @@ class DenseCellSpace(Space):
     def is_connected(self, choices: Choices) -> bool:
         edges = self.file.cell.connected(self.edges(choices))
         return lives(edges, [len(edges)], [True])
+
+    @cached_property
+    def dag_kinds(self) -> Mapping[str, DagKind]:
+        cell = self.file.cell
+        return {"cell": cell.dag_kind(inputs=1, nodes=cell.nodes)}
+
+    def dags(self, choices: Choices) -> Mapping[str, LabelledDag]:
+        edges = tuple(
+            (operation, source, target)
+            for target, pairs in enumerate(self.edges(choices), start=1)
+            for operation, source in pairs
+            if not self.file.cell.is_none(operation)
+        )
+        return {"cell": LabelledDag(edges, self.file.cell.nodes - 1)}
+
+    @cached_property
+    def for_features(self) -> Space:
+        return self.with_skeleton(cells=1, channels=16, stages=1)
 
     def format(self, choices: Choices) -> str:
         """As the benchmark writes it: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+...`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -10,11 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ghnas.architectures.blocks import BLOCKS, Place, Settings, add_block, block_settings
 from ghnas.architectures.graph import GraphBuilder
+from ghnas.architectures.labelled_dag import DagKind
 from ghnas.architectures.ops import ACTIVATIONS
 from ghnas.utils.errors import UserError
 
 MOST = 4096
 """The most channels, and the largest value of a block's setting."""
+
+WEIGHTLESS = frozenset({"zeros", "skip", "max_pool", "avg_pool"})
+"""Blocks that learn nothing (a skip only where it halves the size)."""
 
 EARLIER_NAMES = {"consensus": "composite"}
 """What an objective and a method of ranking were called before; these go on working."""
@@ -104,6 +108,10 @@ class CellSettings(StrictModel):
         """Whether an operation is no connection."""
         return operation in self._none
 
+    def dag_kind(self, inputs: int, nodes: int) -> DagKind:
+        """The kind of a cell with these operations; see `DagKind`."""
+        return dag_kind(self.operations, inputs, nodes)
+
     @cached_property
     def _none(self) -> frozenset[str]:
         return frozenset(name for name, item in self.operations.items() if item.block == "zeros")
@@ -111,6 +119,13 @@ class CellSettings(StrictModel):
     def connected(self, edges: Iterable[Iterable[tuple[str, int]]]) -> list[list[int]]:
         """For each node the sources that it is connected to, from its (operation, source) pairs."""
         return [[i for op, i in pairs if op not in self._none] for pairs in edges]
+
+
+def dag_kind(operations: Mapping[str, FixedBlock], inputs: int, nodes: int) -> DagKind:
+    """The kind of the cells whose edges have these operations; see `DagKind`."""
+    used = tuple(name for name, item in operations.items() if item.block != "zeros")
+    weighted = frozenset(name for name in used if operations[name].block not in WEIGHTLESS)
+    return DagKind(used, weighted, inputs, nodes)
 
 
 def _check_setting(key: str, value: Any) -> None:

@@ -92,6 +92,10 @@ class StageSpace(Space):
             if len(values) > 1
         )
 
+    @property
+    def feature_parts(self) -> tuple[str, ...]:
+        return tuple(f"s{number}" for number in range(len(self.file.stages)))
+
     def build(self, choices: Choices, image_shape: Shape, classes: int) -> Graph:
         choices = self.check(choices)
         graph = GraphBuilder()

@@ -101,6 +101,16 @@ def evaluate(
     }
 
 
+def estimate_spearman(scores: Values, truth: Values, seed: int = 0) -> Estimate:
+    """Spearman's correlation with its interval; see `evaluate`."""
+    return _estimate(lambda pick: spearman(scores[pick], truth[pick]), len(truth), seed, RESAMPLES)
+
+
+def estimate_mean(values: Values, seed: int = 0) -> Estimate:
+    """A mean with its interval; see `evaluate`."""
+    return _estimate(lambda pick: float(values[pick].mean()), len(values), seed, RESAMPLES)
+
+
 def _estimate(
     statistic: Callable[[Indices], float], count: int, seed: int, resamples: int
 ) -> Estimate:

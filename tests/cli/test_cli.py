@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from ghnas.cli import main, options
+from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
     "search", "finetune", "dashboard", "train", "predict", "convert", "generate", "spaces", "show",
-    "runs", "truth", "rank",
+    "runs", "truth", "rank", "bench",
 )  # fmt: skip
 
 
@@ -319,3 +320,56 @@ def test_fine_tuning_of_a_genotype(ghnas: Ghnas, pets: Path) -> None:
     code, out, err = ghnas("finetune", text, "--results", pets / "results", "--epochs", 1)
     assert code == 0, err
     assert "genotype-" in out
+
+
+# ---------------------------------------------------------------- bench
+
+
+@pytest.fixture
+def accuracies(tmp_path: Path) -> Path:
+    """A table of 30 architectures; a score that orders them as their accuracy does."""
+    space = load_space("nasbench201")
+    some = dict.fromkeys(str(space.sample(seed)) for seed in range(40))
+    rows = [f"{text},{0.5 + i / 100},{i}" for i, text in enumerate(list(some)[:30])]
+    path = tmp_path / "accuracies.csv"
+    path.write_text("\n".join(["architecture,test_accuracy,score", *rows]) + "\n")
+    return path
+
+
+def test_bench(ghnas: Ghnas, tmp_path: Path, accuracies: Path) -> None:
+    folder = tmp_path / "bench"
+    code, out, err = ghnas(
+        "bench", accuracies, "--space", "nasbench201", "--samplers", "random,predictor",
+        "--trainings", "4,16", "--seeds", 2, "--scores", "score", "--workers", 1,
+        "--output", folder, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    result = json.loads(out)
+    methods = {item["method"]: item for item in result["methods"]}
+    assert list(methods) == ["zero-shot score", "random", "predictor", "predictor + scores"]
+    assert methods["zero-shot score"]["regret"][0]["value"] == 0
+    assert methods["random"]["trainings"] == [4, 16]
+    assert result["architectures"] == 30
+    assert json.loads((folder / "bench.json").read_text()) == result
+    assert "| random |" in (folder / "bench.md").read_text()
+    ElementTree.fromstring((folder / "regret.svg").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--samplers", "best"), "unknown sampler 'best'"),
+        (("--trainings", "64"), "64 trainings are not possible"),
+        (("--trainings", "few"), "--trainings must be a whole number"),
+        (("--scores", "beauty"), "has no column 'beauty'"),
+        (("--space", "darts"), "not a genotype in the DARTS notation"),
+    ],
+)
+def test_bench_refuses(
+    ghnas: Ghnas, tmp_path: Path, accuracies: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    given = ("--space", "nasbench201", "--trainings", "8", "--output", tmp_path / "bench")
+    code, _, err = ghnas("bench", accuracies, *given, *options)
+    assert code == 2
+    assert sentence in err
+    assert not (tmp_path / "bench").exists()

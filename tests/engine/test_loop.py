@@ -24,7 +24,7 @@ from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import LOCK, open_run
 from ghnas.utils.errors import UserError
 
-SAMPLERS = ("random", "evolution", "tpe", "nsga2")
+SAMPLERS = ("random", "evolution", "local", "tpe", "nsga2", "predictor")
 SMALL_SPACE = """
 name: small
 family: cells

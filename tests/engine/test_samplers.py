@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import pytest
 
 from ghnas.architectures.architecture import Architecture
@@ -12,7 +15,10 @@ from ghnas.engine.samplers import (
     SAMPLERS,
     Evolution,
     GeneticSearch,
+    LocalSearch,
     ParzenSearch,
+    PredictorSearch,
+    RandomSearch,
     Sampler,
     create_sampler,
     gain,
@@ -25,7 +31,7 @@ from ghnas.engine.trials import Directions
 from ghnas.spaces import Space, load_space, parse_space
 from ghnas.utils.errors import UserError
 
-NAMES = ("random", "evolution", "tpe", "nsga2")
+NAMES = ("random", "evolution", "local", "tpe", "nsga2", "predictor")
 ONE: Directions = ("maximize",)
 TWO: Directions = ("maximize", "minimize")
 
@@ -86,7 +92,7 @@ def test_asked_for_belong_to_the_space(space: Space, name: str) -> None:
             assert space.is_connected(dict(item.choices))
 
 
-@pytest.mark.parametrize("name", ["evolution", "tpe", "nsga2"])
+@pytest.mark.parametrize("name", ["evolution", "local", "tpe", "nsga2", "predictor"])
 def test_learns(space: Space, name: str) -> None:
     def late_mean(sampler: str) -> float:
         history = advance(create_sampler(sampler, space, ONE), range(12), ONE, size=32)
@@ -94,6 +100,80 @@ def test_learns(space: Space, name: str) -> None:
         return sum(late) / len(late)
 
     assert late_mean(name) > late_mean("random") + 0.1
+
+
+def test_local_search_asks_for_neighbours_of_the_best(space: Space) -> None:
+    local = LocalSearch(space, ONE)
+    told = [with_values(space.sample(seed), (float(seed % 5),)) for seed in range(10)]
+    local.tell(told)
+    asked = local.ask(20, random.Random(0)) + local.ask(20, random.Random(0))
+    assert len(set(asked)) == 40
+    assert all(_differences(item, told[4]) == 1 for item in asked)
+
+
+def test_local_search_starts_anew_where_no_neighbour_is_better(space: Space) -> None:
+    local, best = LocalSearch(space, ONE), space.sample(0)
+    local.tell([with_values(best, (1.0,))])
+    local.tell([with_values(item, (0.0,)) for item in space.neighbours(best)])
+    assert all(_differences(item, best) > 1 for item in local.ask(5, random.Random(1)))
+
+
+def test_neighbours_are_all_that_differ_in_one_choice() -> None:
+    space = load_space("nasbench201")
+    architecture = space.architecture({item.name: "skip_connect" for item in space.choices})
+    around = space.neighbours(architecture)
+    assert len(set(around)) == len(around) == 6 * 4
+    assert all(_differences(item, architecture) == 1 for item in around)
+
+
+def test_predictor_asks_for_starters_first_then_at_random_then_for_the_best() -> None:
+    dense = load_space("nasbench201")
+    pool = list(dict.fromkeys(dense.sample(seed) for seed in range(150)))
+
+    def convolutions(item: Architecture) -> float:
+        return float(list(item.choices.values()).count("nor_conv_3x3"))
+
+    sampler = PredictorSearch(dense, ONE, pool=pool, starters=pool[5:11])
+    first = sampler.ask(4, random.Random(0))
+    assert first == pool[5:9]
+    assert sampler.ask(2, random.Random(0)) == pool[9:11]  # what was asked for is not asked again
+    sampler.tell([with_values(item, (convolutions(item),)) for item in pool[5:11]])
+    told = set(pool[5:11])
+    for number in range(5):
+        asked = sampler.ask(8, random.Random(number))
+        assert len(set(asked)) == 8
+        assert set(asked) <= set(pool) - told
+        told |= set(asked)
+        sampler.tell([with_values(item, (convolutions(item),)) for item in asked])
+    assert max(map(convolutions, told)) == max(map(convolutions, pool))
+
+
+def test_predictor_reads_given_scores() -> None:
+    """Accuracy is a score that no graph feature says."""
+    dense = load_space("nasbench201")
+    pool = list(dict.fromkeys(dense.sample(seed) for seed in range(300)))
+    score = {item: random.Random(i).random() for i, item in enumerate(pool)}
+
+    def late_mean(sampler: PredictorSearch) -> float:
+        history = []
+        for number in range(6):
+            asked = sampler.ask(8, random.Random(number))
+            history += [with_values(item, (score[item],)) for item in asked]
+            sampler.tell(history[-8:])
+        return sum(item.values[0] for item in history[-24:]) / 24
+
+    def scores(items: Sequence[Architecture]) -> np.ndarray:
+        return np.array([[score[item]] for item in items])
+
+    told = late_mean(PredictorSearch(dense, ONE, pool=pool, scores=scores))
+    assert told > late_mean(PredictorSearch(dense, ONE, pool=pool)) + 0.2
+
+
+def test_a_search_takes_a_sampler_with_settings(space: Space) -> None:
+    first = [space.sample(seed) for seed in range(3)]
+    factory = partial(PredictorSearch, starters=first)
+    study = search(space, likes_separable, budget=5, sampler=factory)
+    assert [study._form.trial(t).architecture for t in study.trials[:3]] == first
 
 
 def test_evolution_forgets_the_oldest(space: Space) -> None:
@@ -183,7 +263,7 @@ def test_unknown_sampler(space: Space) -> None:
 
 
 def test_a_new_sampler_is_one_function(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghnas.engine.samplers.SAMPLERS", dict(SAMPLERS))
+    monkeypatch.setitem(SAMPLERS, "same", RandomSearch)  # and out again at the end
 
     @register("same")
     class Same:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghnas.ranking.comparison import read_truth, subset
 from ghnas.ranking.ensemble import out_of_fold
 from ghnas.reports.plots import scatter
+from ghnas.training.truth_table import read_truth, subset
 from ghnas.utils import statistics as correlation
 from ghnas.utils.errors import UserError
 from ghnas.utils.tables import RowFile

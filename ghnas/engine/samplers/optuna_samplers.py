@@ -1,159 +1,28 @@
-"""Samplers: which candidates to score next.
-
-A sampler is an object with `ask` and `tell`, and a name under `register`. What it asks for must
-depend on the random generator and on what it was told alone, so that a search can be repeated
-and resumed.
-"""
+"""Optuna's samplers."""
 
 from __future__ import annotations
 
 import random
 import warnings
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from ghnas.architectures.architecture import Architecture
+from ghnas.engine.samplers.base import (
+    BATCH,
+    Sampler,
+    gain,
+    negated,
+    register,
+    with_values,
+    worse_than,
+)
 from ghnas.engine.trials import Directions, distributions
 from ghnas.spaces import Space
-from ghnas.utils.errors import UserError
-
-BATCH = 128
-"""Candidates that are asked for together, unless a sampler or an objective wants fewer."""
-
-
-class Sampler(Protocol):
-    """Asks for candidates and learns from their values."""
-
-    learns: bool
-    """Whether it depends on values; if not, candidates are asked for while others are scored."""
-    repeatable: bool
-    """Whether equal generators and values give equal candidates, so that an interrupted search
-    goes on exactly as if it had not been."""
-    batch_size: int
-    """Candidates that are best asked for together."""
-
-    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
-        """Propose `count` candidates that connect image and output.
-
-        Called again in the same batch for those that break a limit or are not new.
-        """
-
-    def tell(self, results: Sequence[Architecture]) -> None:
-        """Learn from a whole batch: its architectures with their values, in the order of asking."""
-
-
-Factory = Callable[[Space, Directions], Sampler]
-SAMPLERS: dict[str, Factory] = {}
-
-
-def register(name: str) -> Callable[[Factory], Factory]:
-    """Make a sampler known by a name.
-
-    Example:
-        >>> @register("small")
-        ... class Small(RandomSearch):
-        ...     def ask(self, count, rng):  # the smallest of ten random architectures
-        ...         tens = [[self.space.sample(rng) for _ in range(10)] for _ in range(count)]
-        ...         return [min(ten, key=lambda item: item.parameters) for ten in tens]
-        >>> from ghnas import load_space, search
-        >>> len(search(load_space("darts"), lambda item: 0.0, budget=3, sampler="small").trials)
-        3
-    """
-
-    def add(factory: Factory) -> Factory:
-        SAMPLERS[name] = factory
-        return factory
-
-    return add
-
-
-def create_sampler(name: str | BaseSampler, space: Space, directions: Directions) -> Sampler:
-    """A sampler before its first batch.
-
-    Args:
-        name: One of `SAMPLERS`, or any of Optuna's samplers.
-        space: The search space.
-        directions: Of the objectives.
-
-    Raises:
-        UserError: If there is no such sampler, naming those that there are.
-    """
-    if isinstance(name, BaseSampler):
-        return OptunaSampler(space, directions, name)
-    check_sampler(name)
-    if not space.choices:  # one architecture: Optuna's NSGA-II fails without parameters
-        return RandomSearch(space, directions)
-    return SAMPLERS[name](space, directions)
-
-
-def check_sampler(name: str) -> None:
-    """Make sure that there is a sampler of that name.
-
-    Raises:
-        UserError: Naming those that there are.
-    """
-    if name not in SAMPLERS:
-        raise UserError(f"unknown sampler {name!r}; known are {', '.join(SAMPLERS)}")
-
-
-@register("random")
-class RandomSearch(Sampler):
-    """Uniform over each choice."""
-
-    learns, repeatable, batch_size = False, True, BATCH
-
-    def __init__(self, space: Space, directions: Directions) -> None:
-        self.space = space
-
-    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
-        return [self.space.sample(rng) for _ in range(count)]
-
-    def tell(self, results: Sequence[Architecture]) -> None:
-        pass
-
-
-@register("evolution")
-class Evolution(Sampler):
-    """Regularised evolution (Real et al., AAAI 2019).
-
-    The population is the latest candidates; a child is the best of `tournament` random ones with
-    one choice changed. The oldest die, not the worst. The population holds at least two batches,
-    so that no candidate dies before it could be a parent.
-    """
-
-    learns, repeatable, batch_size = True, True, 64
-    population = 128
-    tournament = 16
-
-    def __init__(self, space: Space, directions: Directions) -> None:
-        self.space = space
-        self.directions = directions
-        self._alive: deque[Architecture] = deque()
-
-    def ask(self, count: int, rng: random.Random) -> list[Architecture]:
-        newborn = min(max(self.population - len(self._alive), 0), count)
-        return [self.space.sample(rng) for _ in range(newborn)] + [
-            self.space.mutate(self._parent(rng), rng) for _ in range(count - newborn)
-        ]
-
-    def tell(self, results: Sequence[Architecture]) -> None:
-        self._alive.extend(results)
-        while len(self._alive) > max(self.population, 2 * len(results)):
-            self._alive.popleft()
-
-    def _parent(self, rng: random.Random) -> Architecture:
-        if not self._alive:  # the first batch is larger than the population
-            return self.space.sample(rng)
-        contest = rng.sample(list(self._alive), min(self.tournament, len(self._alive)))
-        gains = [gain(item.values, self.directions) for item in contest]
-        best = min(range(len(contest)), key=lambda i: (worse_than(i, gains), *negated(gains[i])))
-        return contest[best]
 
 
 class OptunaSampler(Sampler):
@@ -338,30 +207,3 @@ class GeneticSearch(_SeededSampler):
             architecture = self.space.architecture(item.params)
             self._add([with_values(architecture, item.values)], first)
         return self._probe()
-
-
-def with_values(architecture: Architecture, values: Sequence[float]) -> Architecture:
-    """The architecture with the objectives' values."""
-    return replace(architecture, values=tuple(values))
-
-
-def gain(values: Sequence[float], directions: Directions) -> tuple[float, ...]:
-    """Values with the sign turned where less is better: more is better in each."""
-    return tuple(
-        value if direction == "maximize" else -value
-        for value, direction in zip(values, directions, strict=True)
-    )
-
-
-def negated(values: Sequence[float]) -> tuple[float, ...]:
-    """For sorting with the best first."""
-    return tuple(-value for value in values)
-
-
-def worse_than(index: int, gains: Sequence[Sequence[float]]) -> int:
-    """How many of the others are as good in every objective and better in one."""
-    own = gains[index]
-    return sum(
-        all(a >= b for a, b in zip(other, own, strict=True)) and tuple(other) != tuple(own)
-        for other in gains
-    )
