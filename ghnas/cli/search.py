@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, SCORE_IMAGES, KEEP, BEST, REFINE_STEPS, SHORT_LIST = 1000, 512, 100, 10, 100, 20
+BUDGET, SCORE_IMAGES, KEEP, BEST, TRAIN_EPOCHS, SHORT_LIST = 1000, 512, 100, 10, 2, 32
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 """Data sets that are no folder."""
 SIZES = ("cells", "channels")
@@ -92,24 +92,42 @@ def search(
             "--exact", help="Score every candidate on all images; default: drop poor ones early."
         ),
     ] = False,
-    refine: Annotated[
+    train: Annotated[
         int | None,
-        number(
+        typer.Option(
+            "--train",
             "--refine",
-            "After the search, give the N best a short training and order them by their loss.",
-            "none",
+            metavar="N",
+            parser=options.whole_number("--train"),
+            help="After the search, give N candidates a short training, the best by the zero-shot "
+            "score and those that a predictor chooses, and order them by their loss.",
+            show_default="none",
         ),
     ] = None,
-    refine_steps: Annotated[
-        int | None, number("--refine-steps", "SGD steps of each, of 64 images.", str(REFINE_STEPS))
-    ] = None,
-    refine_cells: Annotated[
+    train_epochs: Annotated[
         int | None,
-        number(
+        number("--train-epochs", "Passes over the training images of each.", str(TRAIN_EPOCHS)),
+    ] = None,
+    train_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--train-steps",
+            "--refine-steps",
+            metavar="N",
+            parser=options.whole_number("--train-steps"),
+            help="SGD steps of each, of 64 images, in place of epochs.",
+            show_default="none",
+        ),
+    ] = None,
+    train_cells: Annotated[
+        int | None,
+        typer.Option(
+            "--train-cells",
             "--refine-cells",
-            "Depth of the networks that are trained.",
-            "as in the space's file",
-            most=200,
+            metavar="N",
+            parser=options.whole_number("--train-cells", most=200),
+            help="Depth of the networks that are trained.",
+            show_default="as in the space's file",
         ),
     ] = None,
     resume: Annotated[
@@ -124,17 +142,21 @@ def search(
     asked = {key: value for key, value in context.params.items() if value not in (None, False)}
     out = console(json)
     place = pick_device(device)
-    shortened = options.given(count=refine, steps=refine_steps, cells=refine_cells)
+    shortened = options.given(
+        count=train, steps=train_steps, epochs=train_epochs, cells=train_cells
+    )
+    if train_epochs and not train_steps:
+        shortened["steps"] = None
     if resume:
         found, zero_shot = _continue(out, results, run, asked, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     else:
-        short_list = ShortList(**shortened) if refine else None
+        short_list = ShortList(**shortened) if train else None
         found, zero_shot = _start(out, results, asked, short_list, place)
     _search(out, found, zero_shot, results)
-    if refine or found.manifest.short_list:
-        started = found.manifest.short_list or ShortList(count=refine or 0)
+    if train or found.manifest.short_list:
+        started = found.manifest.short_list or ShortList(count=train or 0)
         wanted = started.model_copy(update=shortened)
         _train_short_list(out, found, zero_shot, wanted, results)
     _summarise(out, found, results)
@@ -300,18 +322,23 @@ def _report(shown: Meter, progress: SearchProgress) -> None:
 def _train_short_list(
     out: Console, run: Run, objective: ZeroShot, wanted: ShortList, results: Path
 ) -> None:
-    """Give the best candidates a short training, with a meter."""
-    from ghnas.engine.stages.short_list import short_list_job, train_short_list
+    """Give candidates a short training, with a meter."""
+    from ghnas.engine.stages.short_list import (
+        short_list_job,
+        steps_of_epoch,
+        train_short_list,
+    )
     from ghnas.reports.tables import describe_skeleton
 
-    job = short_list_job(run, objective, wanted.steps, wanted.cells)
+    steps = wanted.steps or wanted.epochs * steps_of_epoch(objective.data)
+    job = short_list_job(run, objective, steps, wanted.cells)
     skeleton = job.space.skeleton
     size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
-    say(out, f"training the {wanted.count} best for {wanted.steps} steps each: {size}")
+    say(out, f"training {wanted.count} candidates for {steps:,} steps each: {size}")
     if job.device.type == "cpu":
         say_compiling(out, "execute", "differentiate")
-    depth = f" --refine-cells {wanted.cells}" if wanted.cells else ""
-    again = f"{run.name} --refine {wanted.count} --refine-steps {wanted.steps}{depth}"
+    depth = f" --train-cells {wanted.cells}" if wanted.cells else ""
+    again = f"{run.name} --train {wanted.count} --train-steps {steps}{depth}"
     kept = f": what was trained is kept in {run.path}\n{_go_on(again, results)}"
     with meter(out, "trained", kept) as shown:
         train_short_list(run, job, wanted.count, shown.update)
@@ -328,15 +355,17 @@ def _results_option(results: Path) -> str:
 
 def _summarise(out: Console, run: Run, results: Path) -> None:
     """The best candidates, where everything is, and what to do next."""
-    from ghnas.reports.tables import ranking_table
+    from ghnas.reports.tables import describe_order, ranking_table
 
     say(out, "")
     best = run.ranked(BEST)
     out.print(ranking_table(run, best))
     say(out, f"everything is in {run.path}")
     say(out, f"in the browser:   optuna-dashboard {shlex.quote(run.storage_url)}")
+    if order := run.order:
+        say(out, describe_order(order))
     if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
-        again = f"ghnas search --resume --refine {SHORT_LIST}{_results_option(results)}"
+        again = f"ghnas search --resume --train {SHORT_LIST}{_results_option(results)}"
         say(out, f"a better order:   {again}")
     say(out, f"next:             ghnas finetune top-5{_results_option(results)}")
 

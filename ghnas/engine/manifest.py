@@ -17,8 +17,8 @@ from ghnas.utils.errors import UserError
 FORMAT_VERSION = 2
 """Of the run folder; raised when an older ghnas could not read it."""
 
-SHORT_TRAINING_STEPS = 100
-"""SGD steps of each candidate of a short list."""
+SHORT_TRAINING_EPOCHS = 2
+"""Passes over the training images of each candidate of a short list."""
 
 MAY_CHANGE = ("created", "versions", "device", "study_name", "sources", "short_list")
 """Entries in which a run may differ from a search that goes on with it."""
@@ -39,18 +39,20 @@ class Sources(BaseModel):
 
 
 class ShortList(BaseModel):
-    """How many of the best candidates have a short training after the search, and which.
+    """How many candidates have a short training after the search, and which.
 
     Args:
         count: How many; see `ghnas.engine.stages.short_list`.
-        steps: SGD steps of each.
+        steps: SGD steps of each; None: so many epochs.
+        epochs: Passes over the training images.
         cells: Of the networks that are trained; None: as many as in the space's file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     count: int
-    steps: int = SHORT_TRAINING_STEPS
+    steps: int | None = None
+    epochs: int = SHORT_TRAINING_EPOCHS
     cells: int | None = None
 
 

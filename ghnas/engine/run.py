@@ -12,6 +12,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from ghnas.engine.manifest import Manifest, read_manifest
+from ghnas.engine.order import Order, read_order
 from ghnas.engine.storage import (
     add_trials,
     append_trials,
@@ -162,11 +163,18 @@ class Run:
             limit: Only so many.
         """
         storage = self.open_storage()
-        outcomes = self._short_trainings(storage)
-        return rank_trials(self._load_study(storage), self.form, outcomes)[:limit]
+        outcomes, order = self.short_trainings(storage), self.order
+        expected = order.expected if order else None
+        return rank_trials(self._load_study(storage), self.form, outcomes, expected)[:limit]
 
-    def _short_trainings(self, storage: BaseStorage) -> dict[int, float]:
+    @property
+    def order(self) -> Order | None:
+        """What a predictor expects of the candidates, once some were trained."""
+        return read_order(self.path)
+
+    def short_trainings(self, storage: BaseStorage | None = None) -> dict[int, float]:
         """The outcome for each trial of the search that had a short training."""
+        storage = storage or self.open_storage()
         try:
             study = optuna.load_study(study_name=self._name_beside(SHORT_LIST), storage=storage)
         except KeyError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -51,6 +51,7 @@ class Trial:
         front: Whether nothing is better in one objective and as good in the others.
         short_training: Minus the loss of its short training, if it had one; see
             `ghnas.engine.stages.short_list`.
+        expected: What trainings of a run make expect of it; see `ghnas.engine.order`.
     """
 
     number: int
@@ -68,6 +69,7 @@ class Trial:
     rank: int = 0
     front: bool = False
     short_training: float | None = None
+    expected: float | None = None
 
     @property
     def name(self) -> str:
@@ -88,6 +90,7 @@ class Trial:
             "accuracy": self.accuracy,
             **dict(zip(objectives, self.values, strict=False)),
             "short_training": self.short_training,
+            "expected": self.expected,
             "parameters": self.parameters,
             "flops": self.flops,
             "hash": self.hash,
@@ -197,20 +200,25 @@ def primary(objectives: Sequence[str]) -> int:
 
 
 def rank_trials(
-    study: Study, form: TrialFormat, short_trainings: dict[int, float] | None = None
+    study: Study,
+    form: TrialFormat,
+    short_trainings: Mapping[int, float] | None = None,
+    expected: Mapping[int, float] | None = None,
 ) -> list[Trial]:
     """Distinct architectures that were scored, best first, each with its rank.
 
     With one objective the best comes first; with several the Pareto front comes first, front and
-    rest each by the primary objective. Those that had a short training come before the others,
-    by its outcome. Ties: fewer parameters, then the earlier one.
+    rest each by the primary objective. Those that had a short training come before the others.
+    These are ordered by the outcome; the others by what is expected of them, where that is known,
+    else by the objective. Ties: fewer parameters, then the earlier one.
 
     Args:
         study: Of a search.
         form: How its trials are written.
         short_trainings: Outcomes by the trial's number; higher is better.
+        expected: By the trial's number; higher is better.
     """
-    place, outcomes = primary(form.objectives), short_trainings or {}
+    place, outcomes, hopes = primary(form.objectives), short_trainings or {}, expected or {}
     sign = 1 if study.directions[place].name == "MAXIMIZE" else -1
     distinct = [
         trial for trial in form.trials(study) if trial.duplicate_of is None and trial.values
@@ -220,9 +228,12 @@ def rank_trials(
         front = {frozen.number for frozen in study.best_trials}
 
     def order(trial: Trial) -> tuple[float, ...]:
-        outcome = outcomes.get(trial.number, -float("inf"))
         quality = sign * trial.values[place]
-        return (trial.number not in front, -outcome, -quality, trial.parameters, trial.number)
+        outcome = outcomes.get(trial.number, -float("inf"))
+        hope = hopes.get(trial.number, 0.0)
+        return (
+            trial.number not in front, -outcome, -hope, -quality, trial.parameters, trial.number,
+        )  # fmt: skip
 
     distinct.sort(key=order)
     front = front or {trial.number for trial in distinct[:1]}
@@ -232,6 +243,7 @@ def rank_trials(
             rank=rank,
             front=trial.number in front,
             short_training=outcomes.get(trial.number),
+            expected=hopes.get(trial.number),
         )
         for rank, trial in enumerate(distinct, start=1)
     ]

@@ -17,6 +17,7 @@ from ghnas.spaces import Space
 from ghnas.utils.statistics import Estimate
 
 if TYPE_CHECKING:
+    from ghnas.engine.order import Order
     from ghnas.engine.run import Run
     from ghnas.engine.runs import RunSummary
     from ghnas.engine.stages.finetuning import FinetuneResult
@@ -182,6 +183,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
     names = run.manifest.objectives
     several = len(names) > 1
     trained = any(item.short_training is not None for item in ranked)
+    hoped = any(item.expected is not None for item in ranked)
     zero_shot = any(item.accuracy is not None for item in ranked)
     # accuracy, parameters and FLOPs have columns of their own
     values = [i for i, name in enumerate(names) if name not in ("accuracy", "params", "flops")]
@@ -190,6 +192,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
             str(item.rank) + (" *" if several and item.front else ""),
             item.name,
             *([_short_training(item)] if trained else []),
+            *([_expected(item)] if hoped else []),
             *(f"{item.values[i]:.4g}" for i in values),
             *([format_percent(item.accuracy)] if zero_shot else []),
             format_count(item.parameters),
@@ -202,6 +205,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
         "#",
         "trial",
         *(["loss"] if trained else []),
+        *(["predicted"] if hoped else []),
         *(names[i] for i in values),
         *(["zero-shot"] if zero_shot else []),
         "params",
@@ -211,6 +215,8 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
     note = "*: on the Pareto front; " if several else ""
     if trained:
         note += "loss: in nats, in the last half of a short training; "
+    if hoped:
+        note += "predicted: 0 is the median of those trained, 1 better than 84 % of them; "
     if zero_shot:
         note += "zero-shot: accuracy on validation images, no training; "
     return table(f"The best of {run.name}", columns, rows, f"{note}{FLOPS_NOTE}")
@@ -230,6 +236,19 @@ def describe_values(trial: Trial, objectives: Sequence[str]) -> str:
 def _short_training(item: Trial) -> str:
     """The loss of a short training."""
     return "-" if item.short_training is None else f"{-item.short_training:.3f}"
+
+
+def describe_order(order: Order) -> str:
+    """Whether a predictor can be trusted on this space and these images, in a line."""
+    value, low, high = order.agreement.value, order.agreement.low, order.agreement.high
+    return (
+        f"trust:            of the {order.trained} trained, a predictor orders those that it has "
+        f"not seen at Spearman {value:.2f} ({low:.2f} to {high:.2f})"
+    )
+
+
+def _expected(item: Trial) -> str:
+    return "-" if item.expected is None else f"{item.expected:+.2f}"
 
 
 def runs_table(runs: Sequence[RunSummary]) -> Table:

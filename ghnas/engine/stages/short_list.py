@@ -1,13 +1,17 @@
-"""The second stage of a search: its best candidates, given a short training and ordered by it.
+"""The second stage of a search: a short training of candidates that a predictor chooses.
 
 A zero-shot score sees a small network at one point; a short training at full depth sees how fast
-the architecture learns. It costs as much as hundreds of zero-shot scores, so that only a short
-list is worth it.
+the architecture learns. It costs as much as hundreds of zero-shot scores, so that only a few
+candidates have one. The first are the best by the zero-shot score and as many at random; from
+then on a predictor that is fitted to what was observed chooses among all candidates
+(`ghnas.engine.samplers.PredictorSearch`). Zero-shot scores are features of the predictor and a
+source of starters, never a filter: where they say nothing about accuracy, they decide nothing.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,15 +19,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
+import optuna
 import torch
 from optuna.trial import FrozenTrial
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
-from ghnas.data import random_batches
-from ghnas.engine.manifest import SHORT_TRAINING_STEPS
+from ghnas.data import ImageData, random_batches
 from ghnas.engine.objectives import ZeroShot
+from ghnas.engine.order import make_order, write_order, zero_shot_scores
 from ghnas.engine.run import SHORT_LIST, Run
+from ghnas.engine.samplers import PredictorSearch
 from ghnas.engine.search import check_one_objective
 from ghnas.engine.storage import writing
 from ghnas.engine.trials import Trial, TrialFormat, rank_trials
@@ -41,6 +48,8 @@ from ghnas.utils.processes import Workers
 
 BATCH = 64
 """Images of each step."""
+STARTERS = 8
+"""Of the best by the zero-shot score, before the predictor knows anything."""
 
 
 def quality(refined: ShortTraining) -> float:
@@ -74,10 +83,15 @@ class RefineJob:
     settings: SGDSettings = SETTINGS
 
 
+def steps_of_epoch(data: ImageData) -> int:
+    """SGD steps that see each training image once."""
+    return max(len(data.train) // BATCH, 1)
+
+
 def short_list_job(
-    run: Run, objective: ZeroShot, steps: int = SHORT_TRAINING_STEPS, cells: int | None = None
+    run: Run, objective: ZeroShot, steps: int, cells: int | None = None
 ) -> RefineJob:
-    """The short training of the best candidates of a run.
+    """How candidates of a run are trained.
 
     Args:
         run: A zero-shot run.
@@ -108,15 +122,17 @@ def short_list_job(
 def train_short_list(
     run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]
 ) -> None:
-    """Train the best candidates of a run that were not trained yet, and keep what comes out.
+    """Train candidates of a run until so many have a short training, and keep what comes out.
 
-    `Run.ranked` puts them first from then on. Each is a trial of the study `<run>-refine`, with
-    its training loss as intermediate values; one that is finished is never trained again.
+    Which ones depends on the run and on what was observed alone, so that an interrupted stage goes
+    on as if it had not been, and a larger count adds to a smaller one. Each is a trial of the
+    study `<run>-short-list`, with its training loss as intermediate values; one that is finished
+    is never trained again. `Run.ranked` puts them first from then on, see `ghnas.engine.order`.
 
     Args:
         run: With one objective.
         job: How.
-        count: The best so many by the zero-shot score.
+        count: Candidates that are trained in the end.
         report: Called with the candidates done and their number.
 
     Raises:
@@ -126,33 +142,71 @@ def train_short_list(
     """
     check_one_objective(run.manifest.objectives)
     with run.locked():
-        study = run.study_beside(SHORT_LIST, "short_training", "maximize")
-        way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
-        for key, value in way.items():
-            known = study.user_attrs.get(key, value)
-            if known != value:
-                raise UserError(
-                    f"the short list of {run.name} was trained with {key} {known}, not {value}: "
-                    "use the same again, or start a new search"
-                )
-            study.set_user_attr(key, value)
-        best = rank_trials(run.study(), run.form)[:count]
-        done_before = {trial.number for trial in run.ranked() if trial.short_training is not None}
-        left = {trial.number: trial for trial in best if trial.number not in done_before}
-        done = len(best) - len(left)
-        report(done, len(best))
-        shape, classes = run.manifest.image_shape, len(run.manifest.classes)
-        space = job.space.for_images(shape, classes)
-        graphs = {
-            number: space.architecture(trial.architecture.choices).graph
-            for number, trial in left.items()
-        }
+        study = _study(run, job)
+        trials = {item.architecture: item for item in rank_trials(run.study(), run.form)}
+        count = min(count, len(trials))
+        outcomes = run.short_trainings()
+        report(len(outcomes), max(count, len(outcomes)))
+        if len(outcomes) < count:
+            _train_chosen(run, job, study, trials, count, report)
+        order = make_order(run.space, list(trials.values()), run.short_trainings())
+        if order is not None:
+            with writing(run.path):
+                write_order(run.path, order)
+
+
+def _study(run: Run, job: RefineJob) -> optuna.Study:
+    """The stage's study; all its trainings are alike."""
+    study = run.study_beside(SHORT_LIST, "short_training", "maximize")
+    way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
+    for key, value in way.items():
+        known = study.user_attrs.get(key, value)
+        if known != value:
+            raise UserError(
+                f"the short list of {run.name} was trained with {key} {known}, not {value}: "
+                "use the same again, or start a new search"
+            )
+        study.set_user_attr(key, value)
+    return study
+
+
+def _train_chosen(
+    run: Run,
+    job: RefineJob,
+    study: optuna.Study,
+    trials: Mapping[Architecture, Trial],
+    count: int,
+    report: Callable[[int, int], None],
+) -> None:
+    """Ask, train and tell, a batch at a time; what is recorded is asked for again, and told."""
+    space = job.space.for_images(run.manifest.image_shape, len(run.manifest.classes))
+    pool = list(trials)
+    sampler = PredictorSearch(
+        run.space,
+        ("maximize",),
+        pool=pool,
+        starters=pool[:STARTERS],
+        scores=lambda chosen: zero_shot_scores([trials[item] for item in chosen]),
+    )
+    outcomes, batch = run.short_trainings(), 0
+    while len(outcomes) < count:
+        rng = random.Random(f"{run.manifest.seed}:{SHORT_LIST}:{batch}")
+        asked = [trials[item] for item in dict.fromkeys(sampler.ask(sampler.batch_size, rng))]
+        left = [item for item in asked if item.number not in outcomes][: count - len(outcomes)]
+        graphs = {item.number: space.architecture(item.architecture.choices).graph for item in left}
+        by_number = {item.number: item for item in left}
         with closing(train_all(graphs, job)) as results:
             for number, refined, seconds in results:
+                frozen = _frozen(run.form, by_number[number], refined, seconds)
                 with writing(run.study_path):
-                    study.add_trial(_frozen(run.form, left[number], refined, seconds))
-                done += 1
-                report(done, len(best))
+                    study.add_trial(frozen)
+                outcomes[number] = frozen.values[0]
+                report(len(outcomes), count)
+        known = [item for item in asked if item.number in outcomes]
+        sampler.tell(
+            [replace(item.architecture, values=(outcomes[item.number],)) for item in known]
+        )
+        batch += 1
 
 
 def train_all(

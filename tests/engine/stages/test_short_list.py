@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from searching import finished, make_manifest, ranking
 
+from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
 from ghnas.engine.manifest import ShortList
 from ghnas.engine.run import SHORT_LIST
-from ghnas.engine.stages.short_list import RefineJob, quality, train_short_list
+from ghnas.engine.stages.short_list import STARTERS, RefineJob, quality, train_short_list
+from ghnas.scoring.evaluation import Score
 from ghnas.spaces import load_space
-from ghnas.training.short import train_briefly
+from ghnas.training.short import ShortTraining, train_briefly
 from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
@@ -76,6 +79,59 @@ def test_what_was_trained_is_not_trained_again(tmp_path: Path) -> None:
         train_short_list(run, replace(make_job(), space=run.space), 6, ignore)
 
 
+def test_a_predictor_chooses_and_says_how_far_it_is_to_be_trusted(tmp_path: Path) -> None:
+    """The same whatever the number of processes, and when interrupted at any training."""
+    whole = finished(tmp_path, budget=60)
+    best = [item.number for item in whole.ranked()][:STARTERS]
+    train_short_list(whole, make_job(steps=2), 20, ignore)
+    trained = whole.short_trainings()
+    assert set(best) <= set(trained)
+    assert len(trained) == 20
+    order = whole.order
+    assert order is not None
+    assert order.trained == 20
+    assert order.agreement.low <= order.agreement.value <= order.agreement.high
+    after = whole.ranked()
+    assert [item.number in trained for item in after] == [True] * 20 + [False] * (len(after) - 20)
+    outcomes = [trained[item.number] for item in after[:20]]
+    assert outcomes == sorted(outcomes, reverse=True)
+    hopes = [item.expected for item in after[20:]]
+    assert hopes == sorted(hopes, reverse=True)
+    assert len(set(hopes)) > 1
+    for stop in (3, 13):
+        run = finished(tmp_path, budget=60)
+
+        def interrupt(done: int, total: int, stop: int = stop) -> None:
+            if done == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_short_list(run, make_job(steps=2, workers=2), 20, interrupt)
+        assert stop <= len(run.short_trainings()) < 20
+        train_short_list(run, make_job(steps=2, workers=2), 17, ignore)
+        train_short_list(run, make_job(steps=2), 20, ignore)
+        again = run.short_trainings()
+        assert again.keys() == trained.keys()
+        assert [again[key] for key in trained] == pytest.approx(list(trained.values()), rel=1e-3)
+        assert [item.number for item in run.ranked()] == [item.number for item in after]
+
+
+def test_what_is_learned_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where trainings favour one operation, candidates with it are chosen; a zero-shot score that
+    says nothing does no harm."""
+    run, asked = finished(tmp_path, budget=200), []
+
+    def pretend(graphs: dict[int, Graph], job: RefineJob) -> Iterator[tuple[int, Any, float]]:
+        for number, graph in graphs.items():
+            worth = sum(node.op.kind == "max_pool" for node in graph.nodes)
+            asked.append(worth)
+            yield number, ShortTraining((5.0 - worth,) * 2, Score(0.5, 1.0)), 0.0
+
+    monkeypatch.setattr("ghnas.engine.stages.short_list.train_all", pretend)
+    train_short_list(run, make_job(), 48, ignore)
+    assert sum(asked[-16:]) / 16 > sum(asked[:16]) / 16 + 1
+
+
 def test_the_record_shows_candidate_and_curve(tmp_path: Path) -> None:
     run = finished(tmp_path)
     train_short_list(run, make_job(), 2, ignore)
@@ -101,7 +157,7 @@ def test_several_objectives_have_no_short_list(tmp_path: Path) -> None:
 
 def test_search_with_a_short_list(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
     options = ("--ghn", tiny_ghn, "--score-images", 32, "--results", tmp_path, "--json")
-    short = ("--refine", 2, "--refine-steps", 2, "--refine-cells", 1)
+    short = ("--train", 2, "--train-steps", 2, "--train-cells", 1)
     code, out, err = ghnas("search", "--budget", 6, *short, *options)
     assert code == 0, err
     best = json.loads(out)["best"]
