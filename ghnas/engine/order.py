@@ -1,7 +1,7 @@
 """What is expected of a run's candidates, once some of them were trained for a while.
 
 Those that were trained are ordered by what was observed: on published trainings of DARTS cells, a
-predictor's opinion of them adds nothing to it (`results/predictor.md`). The others follow by what
+predictor's opinion of them adds nothing to it (`results/budgets.md`). The others follow by what
 the predictor expects of them.
 """
 
