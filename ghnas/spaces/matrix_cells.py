@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from functools import cached_property
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -88,6 +90,10 @@ class Cell(NamedTuple):
         return result[1:]
 
 
+DRAWS = 1000
+"""Draws in a row with edges that lead nowhere after which one of them is taken."""
+
+
 class _Matrix(StrictModel):
     """The notation of the benchmark."""
 
@@ -113,11 +119,37 @@ class MatrixCellSpace(Space):
     file: MatrixCellSpaceFile
 
     @cached_property
+    def _edges(self) -> list[tuple[int, int]]:
+        """(source, target) of every edge that there can be."""
+        return list(combinations(range(self.file.cell.nodes), 2))
+
+    @cached_property
     def choices(self) -> tuple[Choice, ...]:
         nodes, operations = self.file.cell.nodes, tuple(self.file.cell.operations)
-        edges = [Choice(f"{a}-{b}", (0, 1)) for a, b in combinations(range(nodes), 2)]
+        edges = [Choice(f"{a}-{b}", (0, 1)) for a, b in self._edges]
         inner = [Choice(f"{vertex}.operation", operations) for vertex in range(1, nodes - 1)]
         return (*edges, *inner)
+
+    def draw(self, rng: random.Random) -> Choices:
+        """Random operations, and a matrix of few enough edges, all of which lie on paths from input
+        to output: each such matrix is as likely as any other.
+
+        A matrix drawn edge by edge would lose most of its vertices to pruning.
+        """
+        count, last = len(self._edges), self.file.cell.nodes - 1
+        sizes = range(1, min(self.file.cell.edges, count) + 1)
+        weights = [math.comb(count, size) for size in sizes]
+        for _ in range(DRAWS):
+            edges = rng.sample(self._edges, rng.choices(sizes, weights)[0])
+            if {a for a, _ in edges} - {0} == {b for _, b in edges} - {last}:
+                break
+        chosen = {f"{a}-{b}" for a, b in edges}
+        return {
+            item.name: int(item.name in chosen)
+            if item.options == (0, 1)
+            else rng.choice(item.options)
+            for item in self.choices
+        }
 
     def _sources(self, choices: Choices) -> list[list[int]]:
         """For each vertex after the input those that it reads, pruned or not."""
