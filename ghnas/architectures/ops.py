@@ -247,7 +247,8 @@ class Truncate(Op, kind="truncate"):
         return (min(self.out, inputs[0][0]), *inputs[0][1:])
 
     def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
-        return inputs[0].unflatten(1, (groups, -1))[:, :, : self.out].flatten(1, 2)
+        parts: Tensor = inputs[0].unflatten(1, (groups, -1))
+        return parts[:, :, : self.out].flatten(1, 2)
 
 
 @dataclass(frozen=True)
