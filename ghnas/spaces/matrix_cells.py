@@ -108,7 +108,8 @@ class MatrixCellSpace(Space):
     Choices: for each edge of the matrix whether it is there, 0 or 1, named as `0-1` (from vertex 0,
     the cell's input, to vertex 1), and the operation of each inner vertex, as `1.operation`.
     Vertices on no path from input to output are pruned, as in the benchmark, so that different
-    choices can be one network; what is left may have no more edges than the file allows. Edges
+    choices can be one network; what is left may have no more edges than the file allows. Another
+    order of the vertices is the same network where the output's channels divide evenly. Edges
     from the input are 1x1 convolutions with norm and ReLU; the output concatenates the inner
     vertices that it reads and adds the input if it reads that too. The notation is the benchmark's
     JSON of adjacency matrix and operations.
