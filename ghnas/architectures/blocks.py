@@ -130,6 +130,15 @@ def skip(graph: GraphBuilder, place: Place) -> int:
     return place.source if place.stride == 1 else factorized_reduce(graph, place)
 
 
+@block("identity")
+def identity(graph: GraphBuilder, place: Place) -> int:
+    """Identity; where the shape changes, a 1x1 convolution and batch normalisation
+    (NAS-Bench-Macro)."""
+    if place.stride == 1 and graph.shape(place.source)[0] == place.channels:
+        return place.source
+    return conv_bn(graph, place, conv_name="0", bn_name="1")
+
+
 @block("zeros")
 def zeros(graph: GraphBuilder, place: Place) -> int:
     """No connection."""
@@ -242,6 +251,11 @@ def relu_residual(graph: GraphBuilder, place: Place, *, kernel: int = 3) -> int:
     if graph.shape(shortcut) != graph.shape(x):
         shortcut = graph.add(Conv(place.channels, 1), shortcut, name=f"{name}.downsample.1")
     return _residual(graph, shortcut, x)
+
+
+def halving_max_pool(graph: GraphBuilder, source: int) -> int:
+    """Max pooling of 2x2 windows with stride 2; the size is rounded up."""
+    return graph.add(MaxPool(2, 2), _extended(graph, source, 2))
 
 
 def _extended(graph: GraphBuilder, x: int, stride: int) -> int:

@@ -15,9 +15,9 @@ from torch.autograd import Function
 
 
 def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Max pooling with padding kernel // 2."""
+    """Max pooling with padding (kernel - 1) // 2."""
     if x.is_cuda or kernel != 3 or x.requires_grad:
-        return F.max_pool2d(x, kernel, stride, padding=kernel // 2)
+        return F.max_pool2d(x, kernel, stride, padding=(kernel - 1) // 2)
     x = _neighbour_maximum(x, 2)[:, :, ::stride]
     return _neighbour_maximum(x, 3)[..., ::stride]
 

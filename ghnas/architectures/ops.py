@@ -212,7 +212,7 @@ class _Pool(Op):
 
 @dataclass(frozen=True)
 class MaxPool(_Pool, kind="max_pool", primitive="max_pool"):
-    """Max pooling, padded to keep the size at stride 1."""
+    """Max pooling; an odd kernel is padded to keep the size at stride 1."""
 
     def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         return cpu_kernels.max_pool(inputs[0], self.kernel, self.stride)
@@ -249,6 +249,20 @@ class Extend(Op, kind="extend"):
     def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
         x = torch.cat([inputs[0], inputs[0][:, :, -1:]], dim=2)
         return torch.cat([x, x[..., -1:]], dim=3)
+
+
+@dataclass(frozen=True)
+class Truncate(Op, kind="truncate"):
+    """The first channels, so that wider outputs can be summed with narrower ones."""
+
+    out: int
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        return (min(self.out, inputs[0][0]), *inputs[0][1:])
+
+    def forward(self, inputs: Tensors, parameters: Tensors, groups: int = 1) -> Tensor:
+        parts: Tensor = inputs[0].unflatten(1, (groups, -1))
+        return parts[:, :, : self.out].flatten(1, 2)
 
 
 @dataclass(frozen=True)

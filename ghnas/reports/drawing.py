@@ -11,6 +11,7 @@ from ghnas.architectures.graph import Graph, Node, format_shape
 from ghnas.architectures.ops import Op, describe
 from ghnas.spaces.cells import CELLS, CellSpace
 from ghnas.spaces.dense_cells import DenseCellSpace
+from ghnas.spaces.matrix_cells import MatrixCellSpace
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def draw(architecture: Architecture) -> list[Drawing]:
         return [_draw_cell(space, choices, cell) for cell in CELLS]
     if isinstance(space, DenseCellSpace):
         return [_draw_dense_cell(space, choices)]
+    if isinstance(space, MatrixCellSpace):
+        return [_draw_matrix_cell(space, choices)]
     return [_draw_blocks(space.name, architecture.graph)]
 
 
@@ -80,6 +83,16 @@ def _draw_dense_cell(space: DenseCellSpace, choices: Choices) -> Drawing:
         )
         parts.append(Part(str(len(parts)), "sum", wires))
     return Drawing("cell", tuple(parts))
+
+
+def _draw_matrix_cell(space: MatrixCellSpace, choices: Choices) -> Drawing:
+    cell = space.cell(choices)
+    named = [*enumerate(cell.operations, 1), ("out", "output")]
+    inner = [
+        Part(str(name), operation, tuple(map(Wire, sources)))
+        for (name, operation), sources in zip(named, cell.sources, strict=True)
+    ]
+    return Drawing("cell", (Part("0", "input"), *inner))
 
 
 def _draw_blocks(name: str, graph: Graph) -> Drawing:
@@ -123,7 +136,7 @@ def _wires(graph: Graph, owner: dict[int, int], block: list[int]) -> tuple[Wire,
     return (*main, *(Wire(source, "skip") for source in shortcuts))
 
 
-_LEFT_OUT = ("input", "bn", "ln", "activation", "bias", "sum", "shift")
+_LEFT_OUT = ("input", "bn", "ln", "activation", "bias", "sum", "shift", "truncate")
 
 
 def _operation_name(node: Node) -> str:

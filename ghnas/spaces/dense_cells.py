@@ -17,26 +17,12 @@ from ghnas.architectures.labelled_dag import DagKind, LabelledDag
 from ghnas.architectures.ops import Activation, BatchNorm, Input, Sum, Zeros
 from ghnas.spaces.base import Choice, Space
 from ghnas.spaces.cells import lives
-from ghnas.spaces.files import MOST, CellSettings, SpaceFile, StrictModel
+from ghnas.spaces.files import CellSettings, SpaceFile, StagedCellSkeleton
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
 _NODE = re.compile(r"\|(?:[^|~]+~\d+\|)+")
 _EDGE = re.compile(r"([^|~]+)~(\d+)\|")
-
-
-class DenseCellSkeleton(StrictModel):
-    """The macro part.
-
-    Args:
-        channels: Of the first stage; doubled at every further one.
-        cells: Of each stage.
-        stages: Between them stands a residual block that halves the size.
-    """
-
-    channels: int = Field(ge=1, le=MOST)
-    cells: int = Field(ge=1, le=200)
-    stages: int = Field(default=3, ge=1, le=8)
 
 
 class DenseCellSettings(CellSettings):
@@ -49,7 +35,7 @@ class DenseCellSpaceFile(SpaceFile):
     """A space file of the `dense_cells` family."""
 
     family: Literal["dense_cells"]
-    skeleton: DenseCellSkeleton
+    skeleton: StagedCellSkeleton
     cell: DenseCellSettings
 
 

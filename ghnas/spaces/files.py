@@ -128,6 +128,20 @@ def dag_kind(operations: Mapping[str, FixedBlock], inputs: int, nodes: int) -> D
     return DagKind(used, weighted, inputs, nodes)
 
 
+class StagedCellSkeleton(StrictModel):
+    """The macro part of networks whose cells stand in stages, each at half the size.
+
+    Args:
+        channels: Of the first stage; doubled at every further one.
+        cells: Of each stage.
+        stages: How many there are.
+    """
+
+    channels: int = Field(ge=1, le=MOST)
+    cells: int = Field(ge=1, le=200)
+    stages: int = Field(default=3, ge=1, le=8)
+
+
 def _check_setting(key: str, value: Any) -> None:
     if key == "activation":
         if value not in ACTIVATIONS:

@@ -48,7 +48,7 @@ def list_spaces() -> dict[str, Path]:
     Example:
         >>> import ghnas
         >>> list(ghnas.list_spaces())
-        ['darts', 'deepnets1m', 'mobile', 'nasbench201']
+        ['darts', 'deepnets1m', 'mobile', 'nasbench101', 'nasbench201', 'nasbench_macro']
     """
     found = {path.stem: path for folder in _folders() for path in folder.glob("*.yaml")}
     return dict(sorted(found.items()))

@@ -38,8 +38,8 @@ def fails(ghnas: Ghnas, tmp_path: Path) -> Callable[..., str]:
 def test_unknown_space(fails: Callable[..., str]) -> None:
     for command in (("search", "--space", "drats"), ("spaces", "drats")):
         assert (
-            "unknown space 'drats': use darts, deepnets1m, mobile, nasbench201, or the path"
-            in fails(*command)
+            "unknown space 'drats': use darts, deepnets1m, mobile, nasbench101, nasbench201, "
+            "nasbench_macro, or the path" in fails(*command)
         )
 
 

@@ -66,7 +66,7 @@ def test_seed_repeats_a_search(tmp_path: Path, sampler: str) -> None:
     assert ranking(first) != ranking(other)
 
 
-@pytest.mark.parametrize("space", ["darts", "mobile"])
+@pytest.mark.parametrize("space", ["darts", "mobile", "nasbench101", "nasbench_macro"])
 @pytest.mark.parametrize("objectives", [("accuracy",), ("params", "accuracy", "flops")])
 def test_every_candidate_is_recorded(
     tmp_path: Path, space: str, objectives: tuple[str, ...]

@@ -27,6 +27,8 @@ SPACES = {
     "darts": {"cells": 3, "channels": 4},
     "mobile": {},
     "nasbench201": {"cells": 1, "channels": 4},
+    "nasbench101": {"cells": 1, "channels": 7},
+    "nasbench_macro": {"channels": 4, "head": 16},
     "deepnets1m": {"channels": 8},
 }
 EXECUTORS = (ModuleExecutor, GroupedExecutor, FusedExecutor)
@@ -111,7 +113,7 @@ def test_sizes_that_do_not_halve(executor: Executor, name: str, size: tuple[int,
 
 
 @pytest.mark.parametrize("kind", [GroupedExecutor])
-@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+@pytest.mark.parametrize("name", ["darts", "nasbench201", "nasbench101", "nasbench_macro"])
 def test_gradients_at_sizes_that_do_not_halve(kind: type[GroupedExecutor], name: str) -> None:
     space = load_space(name).with_skeleton(**SPACES[name])
     graph = space.sample(0).for_images((3, 13, 18), 10).graph

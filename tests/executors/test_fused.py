@@ -30,6 +30,13 @@ from ghnas.executors.fused import FusedExecutor, Unsupported, lower
 from ghnas.scoring.evaluation import evaluate, evaluate_one
 from ghnas.spaces import load_space
 
+SMALL: dict[str, dict[str, int]] = {
+    "darts": {},
+    "mobile": {},
+    "nasbench201": {"channels": 4, "cells": 1},
+    "nasbench101": {"channels": 7},
+    "nasbench_macro": {"channels": 8, "head": 32},
+}
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -54,11 +61,9 @@ def assert_equal_to_network(graph: Graph, images: torch.Tensor) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(["darts", "mobile", "nasbench201"]))
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(SMALL)))
 def test_random_candidates_give_the_logits_of_their_networks(seed: int, name: str) -> None:
-    space = load_space(name)
-    if name == "nasbench201":
-        space = space.with_skeleton(channels=4, cells=1)
+    space = load_space(name).with_skeleton(**SMALL[name])
     graph = space.sample(random.Random(seed)).for_images((3, 16, 16), 10).graph
     assert_equal_to_network(graph, IMAGES)
 

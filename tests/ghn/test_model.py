@@ -97,7 +97,7 @@ def test_levels_equal_node_by_node() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["darts", "mobile"])
+@pytest.mark.parametrize("name", ["darts", "mobile", "nasbench101", "nasbench_macro"])
 def test_every_parameter_is_predicted(preset: str, name: str) -> None:
     ghn = GHN(GHNConfig(hid=8, max_shape=(16, 16, 5, 5), **PRESETS[preset]))
     graphs = sample(3, name)

@@ -44,7 +44,7 @@ def test_shares_and_times() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["darts", "mobile"])
+@pytest.mark.parametrize("name", ["darts", "mobile", "nasbench101", "nasbench_macro"])
 def test_every_candidate_can_be_drawn(name: str) -> None:
     space = load_space(name)
     rng = random.Random(0)

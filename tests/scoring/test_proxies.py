@@ -241,12 +241,19 @@ def test_weights_that_nothing_depends_on(name: str) -> None:
     assert math.isfinite(score_graph(PROXIES[name], graph.build(), *batch, seed=0))
 
 
+SKELETONS: dict[str, dict[str, int]] = {
+    "darts": {"cells": 2, "channels": 4},
+    "nasbench201": {"cells": 2, "channels": 4},
+    "nasbench101": {"channels": 8},
+    "nasbench_macro": {"channels": 4, "head": 32},
+    "mobile": {},
+}
+
+
 @pytest.mark.parametrize("name", PROXIES)
-@pytest.mark.parametrize("space_name", ["darts", "nasbench201", "mobile"])
+@pytest.mark.parametrize("space_name", SKELETONS)
 def test_proxies_are_pure_finite_and_repeatable(name: str, space_name: str) -> None:
-    space = load_space(space_name)
-    if space_name != "mobile":
-        space = space.with_skeleton(cells=2, channels=4)
+    space = load_space(space_name).with_skeleton(**SKELETONS[space_name])
     graph = space.sample(random.Random(1)).for_images((3, 16, 16), 5).graph
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(6, 3, 16, 16, generator=generator), torch.arange(6) % 5

@@ -57,6 +57,25 @@ dense_cells = st.fixed_dictionaries(
         "cell": st.fixed_dictionaries({"nodes": st.integers(2, 6), "operations": operations}),
     }
 )
+matrix_cells = st.fixed_dictionaries(
+    {
+        "family": st.just("matrix_cells"),
+        "skeleton": st.fixed_dictionaries(
+            {"channels": channels, "cells": st.integers(1, 3), "stages": st.integers(1, 5)}
+        ),
+        "cell": st.fixed_dictionaries(
+            {"nodes": st.integers(2, 8), "edges": st.integers(1, 28), "operations": operations}
+        ),
+    }
+)
+layers = st.fixed_dictionaries(
+    {
+        "family": st.just("layers"),
+        "skeleton": st.fixed_dictionaries({"channels": channels, "head": channels}),
+        "stages": st.lists(st.integers(1, 4), min_size=1, max_size=4),
+        "operations": operations,
+    }
+)
 options = NUMBER | st.lists(NUMBER, min_size=1, max_size=3)
 stage = st.tuples(
     blocks(choices=True),
@@ -96,7 +115,14 @@ deepnets = st.fixed_dictionaries(
         "splits": st.fixed_dictionaries({"train": split}),
     }
 )
-FAMILIES = {"cells": cells, "dense_cells": dense_cells, "stages": stages, "deepnets": deepnets}
+FAMILIES = {
+    "cells": cells,
+    "dense_cells": dense_cells,
+    "matrix_cells": matrix_cells,
+    "stages": stages,
+    "layers": layers,
+    "deepnets": deepnets,
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

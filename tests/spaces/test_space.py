@@ -15,6 +15,7 @@ from searching import DARTS_V2
 from ghnas.architectures.genotypes import format_genotype, parse_genotype
 from ghnas.architectures.network import Network
 from ghnas.spaces import list_spaces, load_space, parse_space, read_space_file
+from ghnas.spaces.archive import Architectures, generate
 from ghnas.utils.errors import UserError
 
 SHAPE = (3, 16, 16)
@@ -44,6 +45,16 @@ def test_networks_run(name: str) -> None:
     network = Network(graph)
     assert network(torch.randn(4, *SHAPE)).shape == (4, 7)
     assert sum(p.numel() for p in network.parameters()) == graph.parameter_count
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_archives_hold_what_was_sampled(tmp_path: Path, name: str) -> None:
+    space = load_space(name)
+    generate(tmp_path, space, read_space_file(name), count=6, seed=0, workers=1)
+    kept = Architectures(tmp_path)
+    for architecture, parameters in zip(kept, kept.column("parameters"), strict=True):
+        assert architecture.parameters == parameters
+        assert space.parse(str(architecture)) == architecture
 
 
 def test_sampling_repeats_by_seed() -> None:

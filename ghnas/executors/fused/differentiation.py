@@ -206,6 +206,14 @@ class _Differentiation:
     def _move(self, step: Step, place: _Place) -> None:
         """The output's gradient is the input's."""
         form = (step.source, step.affine)
+        channels = self.made.sizes[step.source] // (step.height * step.width)
+        if step.channels < channels:  # the others get nothing of it
+            own, there = self._own(step._replace(channels=channels))
+            if own is not None:
+                if not there:
+                    self._emit(CLEAR_GRADIENT, step._replace(channels=channels), place, own)
+                self._emit(PASS_GRADIENT, step._replace(**_output_of(step)), place, own, True)
+            return
         if step.activation == 0 and form not in self.places and form != (0, -1):
             self.places[form] = place
             return

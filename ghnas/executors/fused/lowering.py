@@ -26,6 +26,7 @@ from ghnas.architectures.ops import (
     MaxPool,
     Shift,
     Sum,
+    Truncate,
     Zeros,
 )
 from ghnas.executors.fused.draft import Draft, place
@@ -278,6 +279,9 @@ class _Lowering:
     def _shift(self, node: Node, inputs: list[_Value]) -> _Value:
         return replace(self._unskipped(inputs[0]), skip=1)
 
+    def _truncate(self, node: Node, inputs: list[_Value]) -> _Value:
+        return self._copy(replace(inputs[0], channels=node.shape[0]))
+
     def _extend(self, node: Node, inputs: list[_Value]) -> _Value:
         value, target = self._unskipped(inputs[0]), self._new(*node.shape)
         self._emit(EXTEND, value, target)
@@ -340,6 +344,7 @@ _HANDLERS: dict[type, Callable[[_Lowering, Node, list[_Value]], _Value]] = {
     AvgPool: _Lowering._pool,
     Shift: _Lowering._shift,
     Extend: _Lowering._extend,
+    Truncate: _Lowering._truncate,
     Sum: _Lowering._sum,
     Concat: _Lowering._concat,
     Zeros: _Lowering._zeros,
