@@ -69,8 +69,8 @@ class ConvDecoder(nn.Module):
         count, positions = len(rows), height * width
         rows = rows.reshape(count, positions, -1).transpose(0, 1).flatten(0, 1)
         bias = bias.reshape(count, positions).t().flatten()
-        hidden = F.relu(F.linear(x, rows, bias)).view(len(x), positions, count)
-        return F.relu(F.linear(hidden, middle.weight.flatten(1), middle.bias))
+        hidden = F.linear(x, rows, bias).relu_().view(len(x), positions, count)
+        return F.linear(hidden, middle.weight.flatten(1), middle.bias).relu_()
 
     def _rows(self, sizes: Sequence[Shape]) -> dict[Shape, tuple[Tensor, Tensor]]:
         """The last layer's rows and biases for each (out, in).

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -173,28 +173,45 @@ class Traversal:
     weights: Tensor
     edge_ends: tuple[int, ...]
 
-    def receive(self, messages: Tensor, level: int, start: int, end: int) -> Tensor:
-        """Sum the weighted messages into the nodes of one level.
+    @property
+    def sizes(self) -> list[int]:
+        """Nodes of each level."""
+        return _steps(self.ends)
 
-        Args:
-            messages: (M, width).
-            level: Index of the level.
-            start: Its first rank.
-            end: The first rank after it.
+    def edges(self) -> Iterator[Edges]:
+        """The edges into each level."""
+        sizes = _steps(self.edge_ends)
+        parts = (item.split(sizes) for item in (self.sources, self.targets, self.weights))
+        return map(Edges, *parts, self.starts.split(self.sizes))
 
-        Returns:
-            (end - start, width).
-        """
-        first, last = self.edge_ends[level - 1] if level else 0, self.edge_ends[level]
-        if first == last:
-            return messages.new_zeros(end - start, messages.shape[1])
-        sources, weights = self.sources[first:last], self.weights[first:last]
+
+def _steps(ends: Sequence[int]) -> list[int]:
+    return [end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+class Edges(NamedTuple):
+    """The edges into the nodes of one level; as in `Traversal`.
+
+    Args:
+        sources, targets, weights: (E,).
+        starts: (N,).
+    """
+
+    sources: Tensor
+    targets: Tensor
+    weights: Tensor
+    starts: Tensor
+
+    def receive(self, messages: Tensor) -> Tensor:
+        """The weighted sum of what each node is sent: (M, width) -> (N, width)."""
+        if not len(self.sources):
+            return messages.new_zeros(len(self.starts), messages.shape[1])
         if messages.is_cuda:  # the backward pass of embedding_bag sorts: slow on a GPU
-            zeros = messages.new_zeros(end - start, messages.shape[1])
-            terms = messages[sources] * weights[:, None]
-            return zeros.index_add(0, self.targets[first:last], terms)
+            zeros = messages.new_zeros(len(self.starts), messages.shape[1])
+            terms = messages[self.sources] * self.weights[:, None]
+            return zeros.index_add(0, self.targets, terms)
         return F.embedding_bag(
-            sources, messages, self.starts[start:end], mode="sum", per_sample_weights=weights
+            self.sources, messages, self.starts, mode="sum", per_sample_weights=self.weights
         )
 
 
@@ -339,11 +356,10 @@ def _traversal(
         table[own, -1, : len(own)] = distance
         messages[index, :, : len(own)] = own * kinds + np.arange(kinds)[:, None]
     np.equal(table[:, -1], 1, out=table[:, 0])
-    table = table.reshape(len(order), -1)
-    received = np.count_nonzero(table, axis=1)
+    received = np.count_nonzero(table, axis=(1, 2))
     edges = np.flatnonzero(table != 0)
     graph = np.repeat(np.arange(len(level)), np.diff(starts))[order]
-    shift = (graph - ranks) * table.shape[1]
+    shift = (graph - ranks) * kinds * width
     after = np.cumsum(received)
     edge_ends = after[ends - 1]
     edge_begins = np.concatenate([[0], edge_ends[:-1]])
