@@ -182,7 +182,7 @@ def test_what_decay_left_of_a_weight_is_read_as_zero(tmp_path: Path) -> None:
         weight[0, :3] = torch.tensor([1e-40, -1e-35, 1e-20])
     save_ghn(path, ghn)
     read = load_ghn(path).decoder_1d.fc[2].weight
-    assert read[0, :3].tolist() == [0, 0, float(weight[0, 2])]
+    assert read[0, :3].tolist() == [0, 0, weight[0, 2].item()]
     assert torch.equal(read[1:], weight[1:])
 
 
