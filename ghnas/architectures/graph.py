@@ -6,11 +6,11 @@ model to count, the hash to find duplicates, the report to draw. It knows nothin
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol, cast
 
 from ghnas.utils.errors import UserError
@@ -81,7 +81,7 @@ class Specification:
     def digest(self) -> bytes:
         """A stable digest of the operation and its shapes."""
         text = f"{self.op!r}|{self.input_shapes!r}"
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return blake2b(text.encode(), digest_size=16).digest()
 
     def __reduce__(self) -> tuple[Callable[..., Specification], tuple[Any, ...]]:
         """Small when sent to another process, and shared there as here."""
@@ -172,7 +172,11 @@ class Graph:
     @cached_property
     def parameters(self) -> dict[str, Shape]:
         """Parameter names and shapes, in the order of the nodes."""
-        return dict(item for node in self.nodes for item in node.parameters)
+        return {
+            f"{name}.{key}" if name else key: shape
+            for spec, _, name, _ in self.nodes
+            for key, shape in spec.parameter_shapes
+        }
 
     @cached_property
     def parameter_count(self) -> int:
@@ -202,13 +206,11 @@ class Graph:
         order and a concatenation only up to the order of channels.
         """
         labels = [node.spec.digest for node in self.nodes]
-        count = len(labels)
-        for _ in range(2):
-            for index, node in enumerate(self.nodes):
-                labels[index] = _combine(labels[index], [labels[i] for i in node.inputs])
-            for index in range(count - 1, -1, -1):
-                readers = self.consumers[index]
-                labels[index] = _combine(labels[index], [labels[i] for i in readers])
+        forward = [(index, node.inputs) for index, node in enumerate(self.nodes)]
+        backward = list(enumerate(self.consumers))[::-1]
+        for order in (forward, backward, forward, backward):
+            for index, others in order:
+                labels[index] = _combine(labels[index], [labels[i] for i in others])
         return _combine(b"", labels).hex()
 
     @cached_property
@@ -244,10 +246,13 @@ def _restore(
 
 
 def _combine(label: bytes, others: list[bytes]) -> bytes:
-    digest = hashlib.blake2b(label, digest_size=16)
-    for other in sorted(others):
-        digest.update(other)
+    others.sort()
+    digest = _EMPTY.copy()  # cheaper than a new one
+    digest.update(label + b"".join(others))
     return digest.digest()
+
+
+_EMPTY = blake2b(digest_size=16)
 
 
 _new: Callable[[type[Node], tuple[Specification, tuple[int, ...], str, int]], Node]

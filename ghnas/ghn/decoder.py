@@ -69,24 +69,31 @@ class ConvDecoder(nn.Module):
         count, positions = len(rows), height * width
         rows = rows.reshape(count, positions, -1).transpose(0, 1).flatten(0, 1)
         bias = bias.reshape(count, positions).t().flatten()
-        hidden = F.relu(F.linear(x, rows, bias)).view(len(x), positions, count)
-        return F.relu(F.linear(hidden, middle.weight.flatten(1), middle.bias))
+        hidden = F.linear(x, rows, bias).relu_().view(len(x), positions, count)
+        return F.linear(hidden, middle.weight.flatten(1), middle.bias).relu_()
 
     def _rows(self, sizes: Sequence[Shape]) -> dict[Shape, tuple[Tensor, Tensor]]:
         """The last layer's rows and biases for each (out, in).
 
-        All are taken at once: one gather costs a single pass over the layer's gradient.
+        For the largest `in` they are its first ones; all others are taken at once: one gather
+        costs a single pass over the layer's gradient.
         """
         last = cast(nn.Conv2d, self.conv[2])
-        table = torch.arange(last.out_channels, device=last.weight.device)
-        table = table.view(self.max_shape[:2])
-        indices = [table[:out, :fan_in].flatten() for out, fan_in in sizes]
-        lengths = [len(item) for item in indices]
-        chosen = torch.cat(indices)
-        weights = last.weight.flatten(1).index_select(0, chosen).split(lengths)
-        assert last.bias is not None
-        biases = last.bias.index_select(0, chosen).split(lengths)
-        return dict(zip(sizes, zip(weights, biases, strict=True), strict=True))
+        weight, bias = last.weight.flatten(1), cast(Tensor, last.bias)
+        whole = self.max_shape[1]
+        result: dict[Shape, tuple[Tensor, Tensor]] = {
+            (out, whole): (weight[: out * whole], bias[: out * whole])
+            for out, fan_in in sizes
+            if fan_in == whole
+        }
+        rest = [size for size in sizes if size not in result]
+        if rest:
+            table = torch.arange(last.out_channels, device=weight.device).view(self.max_shape[:2])
+            indices = [table[:out, :fan_in].flatten() for out, fan_in in rest]
+            chosen, lengths = torch.cat(indices), [len(item) for item in indices]
+            parts = (item.index_select(0, chosen).split(lengths) for item in (weight, bias))
+            result |= zip(rest, zip(*parts, strict=True), strict=True)
+        return result
 
     def head(self, states: Tensor, weights: Tensor) -> Tensor:
         """Classifier weights (K, classes, i) from `forward`'s for (max out, in, 1, 1)."""

@@ -95,43 +95,37 @@ class GatedGNN(nn.Module):
 
     def _traverse(self, x: Tensor, traversal: Traversal) -> Tensor:
         """States in the order of rank -> updated states in the order of rank."""
-        width = x.shape[1]
-        send = self._sender()
+        width, sizes = x.shape[1], traversal.sizes
+        weight, bias = self.gru.weight_ih.t(), self.gru.bias_ih
         # a node's own part of the gates does not depend on its messages
-        own = F.linear(x, self.gru.weight_hh, self.gru.bias_hh)
-        states: list[Tensor] = []
+        own = F.linear(x, self.gru.weight_hh, self.gru.bias_hh).split((2 * width, width), dim=1)
+        parts = zip(traversal.edges(), *(item.split(sizes) for item in (x, *own)), strict=True)
+        send, states = self._sender(), []
         sent = _Sent(len(x) * traversal.kinds, x)
-        start = 0
-        for level, end in enumerate(traversal.ends):
-            incoming = traversal.receive(sent.all, level, start, end)
-            gates = F.linear(incoming, self.gru.weight_ih, self.gru.bias_ih)
-            before, own_gates = x[start:end], own[start:end]
-            reset, update = torch.sigmoid(gates[:, : 2 * width] + own_gates[:, : 2 * width]).chunk(
-                2, dim=1
-            )
-            new = torch.tanh(gates[:, 2 * width :] + reset * own_gates[:, 2 * width :])
-            state = torch.lerp(new, before, update)
-            sent.append(send(state), start * traversal.kinds)
+        for edges, before, own_gates, own_new in parts:
+            received = torch.addmm(bias, edges.receive(sent.all), weight)
+            gates, new = received.split((2 * width, width), dim=1)
+            reset, update = (gates + own_gates).sigmoid_().chunk(2, dim=1)
+            state = torch.lerp((new + reset * own_new).tanh_(), before, update)
+            sent.append(send(state).view(-1, width))
             states.append(state)
-            start = end
         return torch.cat(states)
 
     def _sender(self) -> Callable[[Tensor], Tensor]:
-        """States (n, width) -> messages (n * kinds, width): a row for each kind of edge.
+        """States (n, width) -> messages (n, kinds * width) before their last ReLU.
 
         Both MLPs run as one, their second layers side by side in a block-diagonal matrix.
         """
         mlps = [self.mlp] if self.mlp_ve is None else [self.mlp, self.mlp_ve]
         first, second = ([cast(nn.Linear, mlp.fc[i]) for mlp in mlps] for i in (0, 2))
-        first_weight = torch.cat([layer.weight for layer in first])
+        first_weight = torch.cat([layer.weight for layer in first]).t()
         first_bias = torch.cat([layer.bias for layer in first])
-        second_weight = torch.block_diag(*[layer.weight for layer in second])
+        second_weight = torch.block_diag(*[layer.weight for layer in second]).t()
         second_bias = torch.cat([layer.bias for layer in second])
 
         def send(state: Tensor) -> Tensor:
-            hidden = F.relu(F.linear(state, first_weight, first_bias))
-            messages = F.relu(F.linear(hidden, second_weight, second_bias))
-            return messages.view(-1, state.shape[1])
+            hidden = torch.addmm(first_bias, state, first_weight).relu_()
+            return torch.addmm(second_bias, hidden, second_weight)
 
         return send
 
@@ -141,10 +135,13 @@ class _Sent:
 
     def __init__(self, count: int, like: Tensor) -> None:
         self._growing = torch.is_grad_enabled()
+        self._end = 0
         self.all = like.new_empty(0 if self._growing else count, like.shape[1])
 
-    def append(self, messages: Tensor, start: int) -> None:
+    def append(self, messages: Tensor) -> None:
+        """Add messages, through their ReLU."""
         if self._growing:
-            self.all = torch.cat([self.all, messages])
+            self.all = torch.cat([self.all, messages.relu()])
         else:
-            self.all[start : start + len(messages)] = messages
+            begin, self._end = self._end, self._end + len(messages)
+            torch.clamp_min(messages, 0, out=self.all[begin : self._end])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +16,8 @@ from torch import Tensor
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.architectures.paths import CUTOFF, levels, shortest_paths
 
-with warnings.catch_warnings():  # of torch.jit.script, which this import calls
-    warnings.simplefilter("ignore", FutureWarning)
-    from torch_geometric.data import Batch, Data
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 PRIMITIVES = (
     "max_pool",
@@ -48,26 +46,41 @@ class GraphFeatures:
 
     Args:
         graph: The architecture.
-        data: For torch_geometric: `primitive` (n,) node types; `shape` (n, 4) parameter shapes,
-            out, in, height, width, 0 where there is none; `path_index` (2, p: from, to) pairs with
-            a path, `path_length` (p,) of the shortest; `level` (n,) longest path from a source;
-            `height` (n,) longest path to a sink.
+        primitive: (n,) node types.
+        shape: (n, 4) parameter shapes, out, in, height, width, 0 where there is none.
+        distance: (n, n: to, from) length of the shortest path, 0 where there is none.
+        level: (n,) longest path from a source.
+        height: (n,) longest path to a sink.
         kept_head: Whether the classifier is left out of what is predicted.
     """
 
     graph: Graph
-    data: Data
+    primitive: np.ndarray
+    shape: np.ndarray
+    distance: np.ndarray
+    level: np.ndarray
+    height: np.ndarray
     kept_head: bool = False
 
-    def slots(self) -> Iterator[tuple[str, Shape, str, int]]:
-        """The parameters to predict: role, shape, full name, position in the primitive graph."""
-        heads = _heads(self.graph)
-        for position, index in enumerate(self.graph.primitives.nodes):
-            if not (self.kept_head and position in heads):
-                node = self.graph.nodes[index]
-                for name, shape in node.parameters:
-                    role = heads.get(position) or _role(node.spec.primitive, name)
-                    yield role, shape, name, position
+    @property
+    def data(self) -> Data:
+        """The same for torch_geometric, with `path_index` (2, p: from, to), the pairs with a path,
+        and `path_length` (p,)."""
+        from torch_geometric.data import Data
+
+        targets, sources = np.nonzero(self.distance)
+        arrays = {
+            "primitive": self.primitive,
+            "shape": self.shape,
+            "path_index": np.stack([sources, targets]),
+            "path_length": self.distance[targets, sources],
+            "level": self.level,
+            "height": self.height,
+        }
+        return Data(
+            num_nodes=len(self.level),
+            **{name: torch.from_numpy(array) for name, array in arrays.items()},
+        )
 
 
 def graph_features(
@@ -96,19 +109,16 @@ def _read(graph: Graph, distance: np.ndarray, kept_head: int | None) -> GraphFea
     if kept_head is not None:
         for position in _heads(graph):
             shapes[position] = (kept_head, *shapes[position][1:])
-    above, below = levels(count, view.edges)
-    targets, sources = np.nonzero(distance != 0)
-    shape = np.fromiter(chain.from_iterable(shapes), np.int64, 4 * count).reshape(count, 4)
-    data = Data(
-        primitive=torch.tensor([_CODES[spec.primitive] for spec in specs]),
-        shape=torch.from_numpy(shape),
-        path_index=torch.from_numpy(np.stack([sources, targets])),
-        path_length=torch.from_numpy(distance[targets, sources]),
-        level=torch.from_numpy(above),
-        height=torch.from_numpy(below),
-        num_nodes=count,
+    level, height = levels(count, view.edges)
+    return GraphFeatures(
+        graph,
+        primitive=np.array([_CODES[spec.primitive] for spec in specs]),
+        shape=np.fromiter(chain.from_iterable(shapes), np.int64, 4 * count).reshape(count, 4),
+        distance=distance,
+        level=level,
+        height=height,
+        kept_head=kept_head is not None,
     )
-    return GraphFeatures(graph, data, kept_head is not None)
 
 
 def _heads(graph: Graph) -> dict[int, str]:
@@ -163,30 +173,47 @@ class Traversal:
     weights: Tensor
     edge_ends: tuple[int, ...]
 
-    def receive(self, messages: Tensor, level: int, start: int, end: int) -> Tensor:
-        """Sum the weighted messages into the nodes of one level.
+    @property
+    def sizes(self) -> list[int]:
+        """Nodes of each level."""
+        return _steps(self.ends)
 
-        Args:
-            messages: (M, width).
-            level: Index of the level.
-            start: Its first rank.
-            end: The first rank after it.
+    def edges(self) -> Iterator[Edges]:
+        """The edges into each level."""
+        sizes = _steps(self.edge_ends)
+        parts = (item.split(sizes) for item in (self.sources, self.targets, self.weights))
+        return map(Edges, *parts, self.starts.split(self.sizes))
 
-        Returns:
-            (end - start, width).
-        """
-        first, last = self.edge_ends[level - 1] if level else 0, self.edge_ends[level]
-        if first == last:
-            return messages.new_zeros(end - start, messages.shape[1])
-        sources, weights = self.sources[first:last], self.weights[first:last]
+
+def _steps(ends: Sequence[int]) -> list[int]:
+    return [end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+class Edges(NamedTuple):
+    """The edges into the nodes of one level; as in `Traversal`.
+
+    Args:
+        sources, targets, weights: (E,).
+        starts: (N,).
+    """
+
+    sources: Tensor
+    targets: Tensor
+    weights: Tensor
+    starts: Tensor
+
+    def receive(self, messages: Tensor) -> Tensor:
+        """The weighted sum of what each node is sent: (M, width) -> (N, width)."""
+        if not len(self.sources):
+            return messages.new_zeros(len(self.starts), messages.shape[1])
         if messages.is_cuda and messages.requires_grad:
             # the backward pass of embedding_bag sorts, which is slow on a GPU; the sums of this
             # one can differ in their last digits from run to run
-            zeros = messages.new_zeros(end - start, messages.shape[1])
-            terms = messages[sources] * weights[:, None]
-            return zeros.index_add(0, self.targets[first:last], terms)
+            zeros = messages.new_zeros(len(self.starts), messages.shape[1])
+            terms = messages[self.sources] * self.weights[:, None]
+            return zeros.index_add(0, self.targets, terms)
         return F.embedding_bag(
-            sources, messages, self.starts[start:end], mode="sum", per_sample_weights=weights
+            self.sources, messages, self.starts, mode="sum", per_sample_weights=self.weights
         )
 
 
@@ -264,15 +291,18 @@ def _moved(value: Any, device: torch.device) -> Any:
 def batch_features(features: Sequence[GraphFeatures], virtual_edges: bool = True) -> FeatureBatch:
     """Put graphs into one batch and sort their nodes into levels."""
     kinds = 2 if virtual_edges else 1
-    batch = Batch.from_data_list([item.data for item in features])
-    groups, nodes = _decode_groups(features, batch.ptr.tolist())
-    source, target = batch.path_index
+    counts = [len(item.level) for item in features]
+    starts = np.cumsum([0, *counts])
+    groups, nodes = _decode_groups(features, starts.tolist())
+    distances = [item.distance for item in features]
     return FeatureBatch(
-        primitive=batch.primitive,
-        shape=batch.shape,
-        graph=batch.batch,
-        forward=_traversal(batch.level, source, target, batch.path_length, kinds),
-        backward=_traversal(batch.height, target, source, batch.path_length, kinds),
+        primitive=torch.from_numpy(np.concatenate([item.primitive for item in features])),
+        shape=torch.from_numpy(np.concatenate([item.shape for item in features])),
+        graph=torch.from_numpy(np.repeat(np.arange(len(features)), counts)),
+        forward=_traversal([item.level for item in features], distances, starts, kinds),
+        backward=_traversal(
+            [item.height for item in features], [item.T for item in distances], starts, kinds
+        ),
         groups=groups,
         nodes=nodes,
     )
@@ -281,45 +311,73 @@ def batch_features(features: Sequence[GraphFeatures], virtual_edges: bool = True
 def _decode_groups(
     features: Sequence[GraphFeatures], starts: Sequence[int]
 ) -> tuple[tuple[DecodeGroup, ...], Tensor]:
-    found: dict[tuple[str, Shape], list[tuple[int, str, int]]] = defaultdict(list)
+    """The parameters to predict by role and shape, and the node of each."""
+    found: dict[tuple[str, Shape], tuple[list[tuple[int, str]], list[int]]]
+    found = defaultdict(lambda: ([], []))
+    known: dict[int, list[tuple[str, list[tuple[int, str]], list[int]]]] = {}
     for index, item in enumerate(features):
-        for role, shape, name, position in item.slots():
-            found[role, shape].append((index, name, position + starts[index]))
-    groups = tuple(
-        DecodeGroup(role, shape, tuple((index, name) for index, name, _ in members))
-        for (role, shape), members in found.items()
-    )
-    nodes = [node for members in found.values() for _, _, node in members]
-    return groups, torch.tensor(nodes, dtype=torch.int64)
+        nodes, heads = item.graph.nodes, _heads(item.graph)
+        for position, number in enumerate(item.graph.primitives.nodes):
+            spec, _, name, _ = nodes[number]
+            if position in heads:
+                if item.kept_head:
+                    continue
+                role = heads[position]
+                slots = [(key, *found[role, shape]) for key, shape in spec.parameter_shapes]
+            elif id(spec) in known:  # many nodes share it
+                slots = known[id(spec)]
+            else:
+                slots = known[id(spec)] = [
+                    (key, *found[_role(spec.primitive, key), shape])
+                    for key, shape in spec.parameter_shapes
+                ]
+            for key, members, owners in slots:
+                members.append((index, f"{name}.{key}" if name else key))
+                owners.append(starts[index] + position)
+    groups = tuple(DecodeGroup(*key, tuple(members)) for key, (members, _) in found.items())
+    owners = [node for _, nodes in found.values() for node in nodes]
+    return groups, torch.tensor(owners, dtype=torch.int64)
+
+
+_RECIPROCALS = 1 / torch.arange(256).float().clamp(min=1).numpy()
 
 
 def _traversal(
-    level: Tensor, source: Tensor, target: Tensor, length: Tensor, kinds: int
+    level: Sequence[np.ndarray], distances: Sequence[np.ndarray], starts: np.ndarray, kinds: int
 ) -> Traversal:
-    order = torch.argsort(level, stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))
-    ends = torch.cumsum(torch.bincount(level), 0)
-    sources, targets, weights = rank[source], rank[target], 1 / length.float()
-    near = length == 1
-    rows, goals, factors = sources[near] * kinds, targets[near], weights[near]
-    if kinds == 2:
-        rows = torch.cat([rows, sources * 2 + 1])
-        goals, factors = torch.cat([goals, targets]), torch.cat([factors, weights])
-    by_target = torch.argsort(goals, stable=True)
-    rows, goals, factors = rows[by_target], goals[by_target], factors[by_target]
-    begins = torch.cat([ends.new_zeros(1), ends[:-1]])
-    edge_begins, edge_ends = torch.searchsorted(goals, torch.stack([begins, ends]))
-    ranks = torch.arange(len(order))
-    level_of = torch.searchsorted(ends, ranks, right=True)
+    """One direction, from the level of each node and lengths [to, from] of paths, by graph."""
+    levels = np.concatenate(level)
+    order = np.argsort(levels, kind="stable")
+    ranks = np.arange(len(order))
+    rank = np.empty_like(order)
+    rank[order] = ranks
+    sizes = np.bincount(levels)
+    ends = np.cumsum(sizes)
+    # a row for each target in the order of rank, its direct edges before its virtual ones: what
+    # is found row by row is sorted
+    width = max(map(len, level))
+    table = np.zeros((len(order), kinds, width), np.uint8)
+    messages = np.zeros((len(level), kinds, width), np.int64)
+    for index, distance in enumerate(distances):
+        own = rank[starts[index] : starts[index + 1]]
+        table[own, -1, : len(own)] = distance
+        messages[index, :, : len(own)] = own * kinds + np.arange(kinds)[:, None]
+    np.equal(table[:, -1], 1, out=table[:, 0])
+    received = np.count_nonzero(table, axis=(1, 2))
+    edges = np.flatnonzero(table != 0)
+    graph = np.repeat(np.arange(len(level)), np.diff(starts))[order]
+    shift = (graph - ranks) * kinds * width
+    after = np.cumsum(received)
+    edge_ends = after[ends - 1]
+    edge_begins = np.concatenate([[0], edge_ends[:-1]])
     return Traversal(
-        order,
-        rank,
+        torch.from_numpy(order),
+        torch.from_numpy(rank),
         tuple(ends.tolist()),
         kinds,
-        sources=rows,
-        targets=goals - begins[level_of[goals]],
-        starts=torch.searchsorted(goals, ranks) - edge_begins[level_of],
-        weights=factors,
+        sources=torch.from_numpy(messages.ravel()[edges + np.repeat(shift, received)]),
+        targets=torch.from_numpy(np.repeat(ranks - np.repeat(ends - sizes, sizes), received)),
+        starts=torch.from_numpy(after - received - np.repeat(edge_begins, sizes)),
+        weights=torch.from_numpy(_RECIPROCALS[table.ravel()[edges]]),
         edge_ends=tuple(edge_ends.tolist()),
     )

@@ -200,6 +200,7 @@ def _call(task: tuple[Any, ...]) -> Any:
 def become_worker() -> None:
     """Use one torch thread, ignore Ctrl-C, which the parent answers, and end with the parent."""
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # products with them take a hundred times as long
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -207,10 +208,13 @@ def become_worker() -> None:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Let torch use one thread for each operation, and restore the number at the end."""
+    """Compute as worker processes do, with one torch thread for each operation, and restore at the
+    end what was before."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.set_flush_denormal(False)

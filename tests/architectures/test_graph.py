@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searching import DARTS_V2
 
+from ghnas.architectures.genotypes import parse_genotype
 from ghnas.architectures.graph import Graph, GraphBuilder
 from ghnas.architectures.ops import Activation, BatchNorm, Concat, Conv, Input, Sum
 from ghnas.architectures.paths import levels, shortest_paths
@@ -88,6 +90,12 @@ def test_isomorphic_genotypes_have_one_hash() -> None:
     twin |= {"normal.4.inputs": "0+3", "normal.5.inputs": "1+2"}
     same = [DARTS.architecture(item).for_images((3, 16, 16), 10).hash for item in (candidate, twin)]
     assert same[0] == same[1]
+
+
+def test_a_hash_is_that_of_recorded_runs() -> None:
+    genotype = parse_genotype(DARTS_V2)
+    graph = DARTS.genotype_graph(genotype, (3, 16, 16), 10)  # type: ignore[attr-defined]
+    assert graph.hash == "976343f2ff2a82c75c7ad0329fb14fbe"
 
 
 @st.composite

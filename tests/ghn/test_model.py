@@ -28,7 +28,7 @@ from ghnas.ghn.checkpoint import (
     trained_skeleton,
 )
 from ghnas.ghn.config import PRESETS, GHNConfig, GHNInfo
-from ghnas.ghn.features import graph_features
+from ghnas.ghn.features import batch_features, graph_features
 from ghnas.ghn.model import GHN, read_graphs
 from ghnas.scoring.scorer import score
 from ghnas.spaces import load_space
@@ -96,6 +96,36 @@ def test_levels_equal_node_by_node() -> None:
         torch.testing.assert_close(ghn.embeddings(batch), ghn.ln(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_a_traversal_holds_every_path_once(kinds: int) -> None:
+    """Graphs of different sizes and depths in one batch; edges as node numbers of the batch."""
+    graphs = [*sample(2), *sample(1, "mobile"), *sample(1, "nasbench201")]
+    features = graph_features(graphs)
+    batch = batch_features(features, virtual_edges=kinds == 2)
+    expected, start = [], 0
+    for item in features:
+        paths = (item.data.path_index + start).t().tolist()
+        for (source, target), length in zip(paths, item.data.path_length.tolist(), strict=True):
+            expected += [(source, target, 0, 1.0)] if length == 1 else []
+            expected += [(source, target, 1, pytest.approx(1 / length))] if kinds == 2 else []
+        start += item.data.num_nodes
+    for traversal, flipped in ((batch.forward, False), (batch.backward, True)):
+        found, begin = [], 0
+        assert traversal.order[traversal.rank].tolist() == list(range(start))
+        for edges, end in zip(traversal.edges(), traversal.ends, strict=True):
+            ends = [*edges.starts.tolist()[1:], len(edges.sources)]
+            counts = torch.tensor(ends) - edges.starts
+            assert edges.targets.tolist() == torch.repeat_interleave(counts).tolist()
+            assert bool((edges.sources < begin * kinds).all())  # their messages are there
+            sources = traversal.order[edges.sources // kinds].tolist()
+            targets = traversal.order[edges.targets + begin].tolist()
+            ends_of = (targets, sources) if flipped else (sources, targets)
+            kind, weights = (edges.sources % kinds).tolist(), edges.weights.tolist()
+            found += zip(*ends_of, kind, weights, strict=True)
+            begin = end
+        assert sorted(found) == sorted(expected, key=lambda edge: edge[:3])
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", ["darts", "mobile", "nasbench101", "nasbench_macro"])
 def test_every_parameter_is_predicted(preset: str, name: str) -> None:
@@ -143,6 +173,17 @@ def test_checkpoints_round_trip(tmp_path: Path) -> None:
     assert len(about.sha256) == 64
     for key, value in ghn.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
+
+
+def test_what_decay_left_of_a_weight_is_read_as_zero(tmp_path: Path) -> None:
+    ghn, path = GHN(SMALL), tmp_path / "ghn.safetensors"
+    weight = ghn.decoder_1d.fc[2].weight
+    with torch.no_grad():
+        weight[0, :3] = torch.tensor([1e-40, -1e-35, 1e-20])
+    save_ghn(path, ghn)
+    read = load_ghn(path).decoder_1d.fc[2].weight
+    assert read[0, :3].tolist() == [0, 0, weight[0, 2].item()]
+    assert torch.equal(read[1:], weight[1:])
 
 
 def test_bad_checkpoints(tmp_path: Path) -> None:

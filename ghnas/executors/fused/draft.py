@@ -38,10 +38,13 @@ class Draft:
     def lifetimes(self) -> list[tuple[int, int]]:
         """The first and the last step of each tensor; the images are there from the beginning."""
         first, last = [len(self.steps)] * len(self.sizes), [-1] * len(self.sizes)
-        for number, step in enumerate(self.steps):
-            for tensor in (step.source, step.second, step.target):
+        used = [(step.source, step.second, step.target) for step in self.steps]
+        for number, tensors in enumerate(used):
+            for tensor in tensors:
                 last[tensor] = number
-                first[tensor] = min(first[tensor], number)
+        for number, tensors in zip(range(len(used) - 1, -1, -1), reversed(used), strict=True):
+            for tensor in tensors:
+                first[tensor] = number
         first[0], last[self.logits] = 0, len(self.steps)
         return list(zip(first, last, strict=True))
 
@@ -49,8 +52,9 @@ class Draft:
         """The program with a place for each tensor in an arena."""
         steps = np.array(self.steps, np.int64)
         table = steps.view(STEP).ravel()
+        addresses = np.array(places, np.int64)
         for name in ("source", "second", "target"):
-            table[name] = np.array(places, np.int64)[table[name]]
+            table[name] = addresses[table[name]]
         table["target"] += self.shifts
         return Program(
             steps=table,

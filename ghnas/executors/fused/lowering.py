@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 from ghnas.architectures.graph import Graph, Node
 from ghnas.architectures.ops import (
@@ -56,8 +55,7 @@ class Unsupported(Exception):
     """The graph has an operation that the fused executor does not know."""
 
 
-@dataclass(frozen=True)
-class _Value:
+class _Value(NamedTuple):
     """What a node stands for.
 
     Args:
@@ -216,7 +214,7 @@ class _Lowering:
             value = self._unskipped(value)
         shape = node.shape
         target = self._new(*shape)
-        target = replace(target, statistics=self._room(shape[0]))
+        target = target._replace(statistics=self._room(shape[0]))
         border = dilation * (kernel - 1) // 2
         terms = value.channels * kernel * kernel
         self.extra = max(self.extra, (rounded(shape[0]) + rounded(terms)) * BLOCK)
@@ -256,7 +254,7 @@ class _Lowering:
             out_affine=affine,
             weight=self.offsets[f"{node.name}.weight"],
         )
-        return replace(value, affine=affine, statistics=-1)
+        return value._replace(affine=affine, statistics=-1)
 
     def _bias(self, node: Node, inputs: list[_Value]) -> _Value:
         value = self._unskipped(inputs[0])
@@ -265,7 +263,7 @@ class _Lowering:
         affine = self._room(value.channels)
         weight = self.offsets[f"{node.name}.bias"]
         self._emit(AFFINE, value, value, out_affine=affine, weight=weight)
-        return replace(value, affine=affine, statistics=-1)
+        return value._replace(affine=affine, statistics=-1)
 
     def _activate(self, node: Node, inputs: list[_Value]) -> _Value:
         op, (value,) = cast(Activation, node.op), inputs
@@ -274,10 +272,10 @@ class _Lowering:
         code = _ACTIVATIONS[op.function]
         if value.activation and not value.activation == code == RELU:
             value = self._copy(value)
-        return replace(value, activation=code, statistics=-1)
+        return value._replace(activation=code, statistics=-1)
 
     def _shift(self, node: Node, inputs: list[_Value]) -> _Value:
-        return replace(self._unskipped(inputs[0]), skip=1)
+        return self._unskipped(inputs[0])._replace(skip=1)
 
     def _truncate(self, node: Node, inputs: list[_Value]) -> _Value:
         return self._copy(replace(inputs[0], channels=node.shape[0]))
