@@ -278,7 +278,7 @@ class _Lowering:
         return self._unskipped(inputs[0])._replace(skip=1)
 
     def _truncate(self, node: Node, inputs: list[_Value]) -> _Value:
-        return self._copy(replace(inputs[0], channels=node.shape[0]))
+        return self._copy(inputs[0]._replace(channels=node.shape[0]))
 
     def _extend(self, node: Node, inputs: list[_Value]) -> _Value:
         value, target = self._unskipped(inputs[0]), self._new(*node.shape)
