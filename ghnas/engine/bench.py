@@ -36,7 +36,7 @@ ASKED = 8
 """Architectures that are trained before a sampler learns of them."""
 PATIENCE = 20
 """How often a sampler is asked for what is in the table and was not trained."""
-STARTERS = 8
+STARTERS = 4
 """Architectures that a predictor with scores starts from: those that the scores have highest."""
 ONE: Directions = ("maximize",)
 
