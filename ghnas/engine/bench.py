@@ -162,7 +162,8 @@ def bench(
             "are not possible"
         )
     methods = [*samplers, *([_WITH_SCORES] if table.scores and "predictor" in samplers else [])]
-    tasks = [(name, seed, max(marks)) for name in methods for seed in range(seeds)]
+    # all methods by turns, so that the rate says when it ends
+    tasks = [(name, seed, max(marks)) for seed in range(seeds) for name in methods]
     found: dict[tuple[str, int], Values] = {}
     with Workers(min(workers, len(tasks)), _searcher, table) as pool:
         for done, (name, seed, values) in enumerate(pool.as_completed(tasks), start=1):
