@@ -12,18 +12,21 @@ tables; on `accuracies_600ep.csv` nothing was.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from common import write_table
+from scipy.stats import rankdata
+from sklearn.ensemble import ExtraTreesRegressor
 
 from ghnas import list_spaces, load_space
 from ghnas.scoring.predictor import Regression
-from ghnas.spaces.features import graph_features
+from ghnas.spaces.features import feature_names, graph_features
 from ghnas.training.truth_table import read_truth, subset
 from ghnas.utils.statistics import (
+    Indices,
     Values,
     estimate_mean,
     estimate_spearman,
@@ -31,6 +34,8 @@ from ghnas.utils.statistics import (
 )
 
 LABELS = (32, 64, 128)
+SIMPLE = (" count ", " input", "depth any", "depth weighted", "most in", "parameters")
+"""What names of simple features have in them: counts, depths, degrees, size."""
 OWN = 64
 """Labels for which the predictor's own estimate is held against what it reaches."""
 
@@ -56,48 +61,67 @@ SOURCES = (
 )  # fmt: skip
 
 
-def draws(rows: Values, truth: Values, labels: int, count: int) -> Iterator[tuple[Values, Values]]:
+Order = Callable[[Values, Values, Values], Values]
+"""From rows and labels that are known, and other rows: scores of the others."""
+
+
+def by_predictor(known: Values, labels: Values, others: Values) -> Values:
+    """Trees and a Gaussian process."""
+    return Regression(known, labels).predict(others).mean
+
+
+def by_trees(known: Values, labels: Values, others: Values) -> Values:
+    """Scikit-learn's trees as they are."""
+    model = ExtraTreesRegressor(200, random_state=0).fit(known, rankdata(labels))
+    return np.asarray(model.predict(others))
+
+
+def draws(size: int, labels: int, count: int) -> Iterator[tuple[Indices, Indices]]:
     """For each draw the places of the labels and of the others."""
     for draw in range(count):
-        order = np.random.default_rng(draw).permutation(len(truth))
+        order = np.random.default_rng(draw).permutation(size)
         yield order[:labels], order[labels:]
 
 
-def reached(rows: Values, truth: Values, labels: int, count: int) -> Values:
+def reached(order: Order, rows: Values, truth: Values, labels: int, count: int) -> Values:
     """Spearman on the others, for each draw."""
     return np.array([
-        spearman(Regression(rows[known], truth[known]).predict(rows[others]).mean, truth[others])
-        for known, others in draws(rows, truth, labels, count)
+        spearman(order(rows[known], truth[known], rows[others]), truth[others])
+        for known, others in draws(len(truth), labels, count)
     ])  # fmt: skip
 
 
-def own_estimate(rows: Values, truth: Values, found: Values) -> str:
+def own_estimate(rows: Values, truth: Values, count: int) -> str:
     """The mean of the cross-validated correlations, and how often their interval holds what is
     reached on the others."""
-    own = []
-    for known, _ in draws(rows, truth, OWN, len(found)):
+    found, own = reached(by_predictor, rows, truth, OWN, count), []
+    for known, _ in draws(len(truth), OWN, count):
         regression = Regression(rows[known], truth[known])
         own.append(estimate_spearman(regression.out_of_fold(), truth[known]))
     held = sum(item.low <= value <= item.high for item, value in zip(own, found, strict=True))
     return f"{np.mean([item.value for item in own]):.3f}; {held} of {len(own)}"
 
 
-def row(source: Source, folder: Path, count: int) -> Sequence[object]:
-    """What is reached with each number of labels."""
+def rows_of(source: Source, folder: Path, count: int) -> Iterator[Sequence[object]]:
+    """What is reached with each number of labels, by each model."""
     space = load_space(source.space)
     table = subset(read_truth(folder / source.file, source.column), source.part)
     rows = graph_features(space, [space.parse(text) for text in table.architectures])
-    cells, estimate = [], "-"
-    for labels in LABELS:
-        if labels >= 0.8 * len(table.mean):
-            cells.append("-")
-            continue
-        found = reached(rows, table.mean, labels, count)
-        mean = estimate_mean(found)
-        cells.append(f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})")
-        if labels == OWN:
-            estimate = own_estimate(rows, table.mean, found)
-    return (source.name, f"{len(table.mean):,}, {source.part}", rows.shape[1], *cells, estimate)
+    simple = [any(word in name for word in SIMPLE) for name in feature_names(space)]
+    models: dict[str, tuple[Order, Values]] = {
+        "predictor": (by_predictor, rows),
+        "trees": (by_trees, rows),
+        "trees, simple features": (by_trees, rows[:, simple]),
+    }
+    for name, (order, features) in models.items():
+        cells = ["-"] * len(LABELS)
+        for place, labels in enumerate(LABELS):
+            if labels < 0.8 * len(table.mean):
+                mean = estimate_mean(reached(order, features, table.mean, labels, count))
+                cells[place] = f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})"
+        own = own_estimate(rows, table.mean, count) if name == "predictor" else "-"
+        head = (source.name, f"{len(table.mean):,}, {source.part}", name, features.shape[1])
+        yield (*head, *cells, own)
 
 
 def main() -> None:
@@ -111,15 +135,17 @@ def main() -> None:
         "predictor",
         "A few trained architectures order the rest",
         (
-            "table", "architectures, part", "features",
+            "table", "architectures, part", "model", "features",
             *(f"{labels} labels" for labels in LABELS), f"own estimate, {OWN}",
         ),
-        [row(source, options.tables, options.draws) for source in sources],
+        [row for source in sources for row in rows_of(source, options.tables, options.draws)],
         [
-            "Spearman of the predictor's mean (graph features alone, no score) with the trained "
+            "Spearman of what is predicted (from graph features alone, no score) with the trained "
             f"accuracy of all architectures that are no labels; mean over {options.draws} draws of "
             "the labels, with the percentile bootstrap's 95 % interval over draws. DARTS has "
-            "100 cells: labels and the rest are drawn from the same 100, too few for 128.",
+            "100 cells: labels and the rest are drawn from the same 100, too few for 128. "
+            "Trees: 200 of scikit-learn's extremely randomised ones, as they are; simple features: "
+            "counts, depths, in-degree, parameters.",
             "",
             f"Own estimate: the predictor's cross-validated correlation on its {OWN} labels, mean "
             "over draws; and in how many draws its 95 % interval holds what is reached on the "

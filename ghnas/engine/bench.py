@@ -36,7 +36,7 @@ ASKED = 8
 """Architectures that are trained before a sampler learns of them."""
 PATIENCE = 20
 """How often a sampler is asked for what is in the table and was not trained."""
-STARTERS = 8
+STARTERS = 4
 """Architectures that a predictor with scores starts from: those that the scores have highest."""
 ONE: Directions = ("maximize",)
 
@@ -162,7 +162,8 @@ def bench(
             "are not possible"
         )
     methods = [*samplers, *([_WITH_SCORES] if table.scores and "predictor" in samplers else [])]
-    tasks = [(name, seed, max(marks)) for name in methods for seed in range(seeds)]
+    # all methods by turns, so that the rate says when it ends
+    tasks = [(name, seed, max(marks)) for seed in range(seeds) for name in methods]
     found: dict[tuple[str, int], Values] = {}
     with Workers(min(workers, len(tasks)), _searcher, table) as pool:
         for done, (name, seed, values) in enumerate(pool.as_completed(tasks), start=1):

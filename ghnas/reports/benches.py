@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from ghnas.engine.bench import Curve
 from ghnas.reports.plots import STYLE
-from ghnas.reports.tables import format_estimate, table
+from ghnas.reports.tables import Column, format_estimate, table
 from ghnas.utils.files import write_atomically
 
 
@@ -28,7 +28,7 @@ def bench_table(curves: Sequence[Curve]) -> RichTable:
             value, low, high = (f"{x:.2f}" for x in astuple(estimate))
             cells.append(value if isnan(estimate.low) else f"{value}\n{low} {high}")
         rows.append((curve.method, *cells))
-    return table("Regret by trainings", ("method", *map(str, marks)), rows)
+    return table("Regret by trainings", (Column("method", wrap=True), *map(str, marks)), rows)
 
 
 def write_bench(folder: Path, curves: Sequence[Curve], notes: Sequence[str]) -> None:

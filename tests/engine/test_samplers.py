@@ -173,7 +173,7 @@ def test_a_search_takes_a_sampler_with_settings(space: Space) -> None:
     first = [space.sample(seed) for seed in range(3)]
     factory = partial(PredictorSearch, starters=first)
     study = search(space, likes_separable, budget=5, sampler=factory)
-    assert [study._form.trial(t).architecture for t in study.trials[:3]] == first
+    assert [space.architecture(trial.params) for trial in study.trials[:3]] == first
 
 
 def test_evolution_forgets_the_oldest(space: Space) -> None:

@@ -213,6 +213,7 @@ def paths_to(cell: LabelledDag, node: int) -> Iterator[list[str]]:
 
 
 @given(st.lists(cells, min_size=1, max_size=5))
+@settings(deadline=None)
 def test_paths_are_those_that_a_list_of_all_has(many: list[list[str]]) -> None:
     for labels, row in zip(many, KIND.features([drawn(item) for item in many]), strict=True):
         found = dict(zip(KIND.names, row, strict=True))

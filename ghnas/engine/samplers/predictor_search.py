@@ -39,7 +39,7 @@ class PredictorSearch(Sampler):
     """
 
     learns, repeatable, batch_size = True, True, 8
-    initial = 16
+    initial = 8
     explore = 0.5
     fresh, parents, mutants = 500, 10, 500
 
