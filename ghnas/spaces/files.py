@@ -17,7 +17,7 @@ from ghnas.utils.errors import UserError
 MOST = 4096
 """The most channels, and the largest value of a block's setting."""
 
-WEIGHTLESS = frozenset({"zeros", "skip", "max_pool", "avg_pool"})
+WEIGHTLESS = frozenset({"zeros", "skip", "identity", "max_pool", "avg_pool"})
 """Blocks that learn nothing (a skip only where it halves the size)."""
 
 EARLIER_NAMES = {"consensus": "composite"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -10,9 +11,10 @@ from pydantic import Field
 from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
+from ghnas.architectures.labelled_dag import DagKind, LabelledDag
 from ghnas.architectures.ops import Input
 from ghnas.spaces.base import Choice, Space
-from ghnas.spaces.files import MOST, Operations, SpaceFile, StrictModel
+from ghnas.spaces.files import MOST, Operations, SpaceFile, StrictModel, dag_kind
 from ghnas.spaces.registry import family
 from ghnas.utils.errors import UserError
 
@@ -57,6 +59,24 @@ class LayerSpace(Space):
     def choices(self) -> tuple[Choice, ...]:
         operations = tuple(self.file.operations)
         return tuple(Choice(f"layer.{i}", operations) for i in range(sum(self.file.stages)))
+
+    @cached_property
+    def dag_kinds(self) -> Mapping[str, DagKind]:
+        stages = enumerate(self.file.stages)
+        return {f"stage{i}": dag_kind(self.file.operations, 1, 1 + many) for i, many in stages}
+
+    def dags(self, choices: Choices) -> Mapping[str, LabelledDag]:
+        names = iter(choices.values())
+        chains = [tuple((str(next(names)), k, k + 1) for k in range(i)) for i in self.file.stages]
+        return {f"stage{i}": LabelledDag(chain, len(chain)) for i, chain in enumerate(chains)}
+
+    @cached_property
+    def for_features(self) -> Space:
+        return self.with_skeleton(channels=32)
+
+    @property
+    def feature_parts(self) -> tuple[str, ...]:
+        return tuple(self.dag_kinds)
 
     def is_connected(self, choices: Choices) -> bool:
         operations = self.file.operations

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -15,6 +16,11 @@ from pydantic import Field, ValidationError, model_validator
 from ghnas.architectures.architecture import Choices
 from ghnas.architectures.blocks import Place, add_block, classifier, halving_max_pool
 from ghnas.architectures.graph import Graph, GraphBuilder, Shape
+from ghnas.architectures.labelled_dag import (
+    DagKind,
+    LabelledDag,
+    with_operations_on_vertices,
+)
 from ghnas.architectures.ops import Concat, Input, Sum, Truncate
 from ghnas.spaces.base import Choice, Space
 from ghnas.spaces.files import CellSettings, SpaceFile, StagedCellSkeleton, StrictModel, explain
@@ -180,6 +186,24 @@ class MatrixCellSpace(Space):
                 if vertex
             ),
         )
+
+    @cached_property
+    def dag_kinds(self) -> Mapping[str, DagKind]:
+        cell = self.file.cell
+        return {"cell": cell.dag_kind(inputs=1, nodes=2 * cell.nodes - 2)}
+
+    def dags(self, choices: Choices) -> Mapping[str, LabelledDag]:
+        cell = self._pruned(choices)
+        edges = [(s, t) for t, sources in enumerate(cell.sources, 1) for s in sources]
+        return {"cell": with_operations_on_vertices(cell.operations, edges)}
+
+    @property
+    def feature_choices(self) -> tuple[str, ...]:
+        return ()  # the matrix is read as a cell
+
+    @cached_property
+    def for_features(self) -> Space:
+        return self.with_skeleton(channels=16, cells=1, stages=3)
 
     def is_connected(self, choices: Choices) -> bool:
         return 1 <= self._pruned(choices).edges <= self.file.cell.edges

@@ -48,7 +48,7 @@ from ghnas.utils.processes import Workers
 
 BATCH = 64
 """Images of each step."""
-STARTERS = 8
+STARTERS = 4
 """Of the best by the zero-shot score, before the predictor knows anything."""
 
 
