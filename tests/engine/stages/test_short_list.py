@@ -47,8 +47,9 @@ def test_the_best_are_trained_and_come_first(tmp_path: Path) -> None:
     train_short_list(run, job, 5, lambda *call: calls.append(call))
     assert calls == [(done, 5) for done in range(6)]
     after = run.ranked()
-    assert sorted(item.number for item in after[:5]) == sorted(before[:5])
-    assert [item.number for item in after[5:]] == before[5:]
+    trained = {item.number for item in after[:5]}
+    assert set(before[:STARTERS]) < trained
+    assert [item.number for item in after[5:]] == [n for n in before if n not in trained]
     found = [item.short_training for item in after[:5]]
     assert found == sorted(found, reverse=True, key=lambda value: value or -1000.0)
     assert all(item.short_training is None for item in after[5:])
@@ -121,15 +122,21 @@ def test_what_is_learned_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     says nothing does no harm."""
     run, asked = finished(tmp_path, budget=200), []
 
+    def worth_of(graph: Graph) -> int:
+        return sum(node.op.kind == "max_pool" for node in graph.nodes)
+
     def pretend(graphs: dict[int, Graph], job: RefineJob) -> Iterator[tuple[int, Any, float]]:
         for number, graph in graphs.items():
-            worth = sum(node.op.kind == "max_pool" for node in graph.nodes)
+            worth = worth_of(graph)
             asked.append(worth)
             yield number, ShortTraining((5.0 - worth,) * 2, Score(0.5, 1.0)), 0.0
 
     monkeypatch.setattr("ghnas.engine.stages.short_list.train_all", pretend)
     train_short_list(run, make_job(), 48, ignore)
-    assert sum(asked[-16:]) / 16 > sum(asked[:16]) / 16 + 1
+    space = SPACE.for_images((3, 8, 8), 2)
+    pool = [worth_of(space.architecture(t.architecture.choices).graph) for t in run.ranked()]
+    assert sum(asked[8:]) / 40 > sum(pool) / len(pool) + 1.5
+    assert max(asked) == max(pool)
 
 
 def test_the_record_shows_candidate_and_curve(tmp_path: Path) -> None:
