@@ -65,7 +65,7 @@ def test_manifest_round_trip(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"sampler": "magic"}, "unknown sampler 'magic'; known are random, evolution, tpe, nsga"),
+        ({"sampler": "magic"}, "unknown sampler 'magic'; known are random, evolution, local"),
         ({"budget": 0}, "the budget must be 1 or more, not 0"),
         ({"batch_size": -1}, "the batch size must be 1 or more, not -1"),
         ({"max_parameters": 0}, "the max-params must be 1 or more, not 0"),
