@@ -1,7 +1,7 @@
 """What does it bring to train a short list for a moment? Against accuracies that are known.
 
 Takes the scores of an earlier `ghnas rank`, trains the best by one of them as `ghnas search
---refine` does, and compares the order with and without. Trainings are kept in a CSV file: the same
+--train` trains, and compares the order with and without. Trainings are kept in a CSV file: the same
 command goes on where it was interrupted.
 """
 
