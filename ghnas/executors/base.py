@@ -71,7 +71,7 @@ def losses_of(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FlatParameters(Mapping[str, Tensor]):
-    """A network's parameters by name as views of one vector, for training.
+    """A network's parameters by name as views of one vector.
 
     Args:
         graph: The architecture.
@@ -83,11 +83,17 @@ class FlatParameters(Mapping[str, Tensor]):
         self._shapes = graph.parameters
 
     @classmethod
+    @torch.no_grad()
+    def joined(cls, graph: Graph, parameters: Parameters) -> FlatParameters:
+        """A copy of given parameters."""
+        return cls(graph, torch.cat([parameters[name].reshape(-1) for name in graph.parameters]))
+
+    @classmethod
     def copied(cls, graph: Graph, parameters: Parameters) -> FlatParameters:
         """A copy of given parameters, a leaf that wants gradients."""
-        with torch.no_grad():
-            flat = torch.cat([parameters[name].reshape(-1) for name in graph.parameters])
-        return cls(graph, flat.clone().requires_grad_())
+        made = cls.joined(graph, parameters)
+        made.flat.requires_grad_()
+        return made
 
     def __getitem__(self, name: str) -> Tensor:
         return self.as_dict()[name]

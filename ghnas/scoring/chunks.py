@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ghnas.architectures.graph import Graph
-from ghnas.executors.base import Executor
+from ghnas.executors.base import Executor, FlatParameters
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, Measure, Score, evaluate_some
 from ghnas.scoring.racing import Race
@@ -69,5 +69,6 @@ def _score_chunk(
     """Predict the weights of all graphs together, evaluate those at the positions `wanted`."""
     if not wanted:
         return [None] * len(graphs)
-    weights = ghn.predict_graphs(graphs)
+    pairs = zip(graphs, ghn.predict_graphs(graphs), strict=True)
+    weights = [FlatParameters.joined(*pair) for pair in pairs]  # once, and not for each batch
     return evaluate_some(executor, graphs, weights, batches, measure, wanted, race)
