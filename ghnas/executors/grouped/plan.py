@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -136,25 +137,36 @@ def plan(
         known: The graphs' schedule, if it is there already.
     """
     made = known or schedule(graphs)
-    places: dict[int, dict[str, tuple[int, int]]] = {network: {} for network in networks}
-    for number, own in enumerate(rows):
-        for row, (network, name) in enumerate(own):
-            if network in places:
-                places[network][name] = number, row
+    places = _places(graphs, rows, networks)
     order: list[list[int]] = [[] for _ in rows]
     parameters = []
     for step in made.steps:
         # batch-norm sees each batch as further networks with the same parameters
         copies = batches if isinstance(step.spec.op, Op) and step.spec.op.reads_statistics else 1
         pieces = []
-        for key, _ in step.spec.parameter_shapes:
-            found = []
-            for g, n in step.members:
-                name = graphs[g].nodes[n].name
-                found.append(places[networks[g]][f"{name}.{key}" if name else key])
-            pieces.append(_pieces(order, found * copies))
+        if step.spec.parameter_shapes:
+            own = [places[g][n] for g, n in step.members]
+            pieces = [_pieces(order, list(slot) * copies) for slot in zip(*own, strict=True)]
         parameters.append(tuple(pieces))
     return Plan(made, tuple(parameters), tuple(map(torch.tensor, order)), batches)
+
+
+def _places(
+    graphs: Sequence[Graph], rows: Rows, networks: Sequence[int]
+) -> list[list[tuple[tuple[int, int], ...]]]:
+    """For each graph and node the (tensor, row) of its parameters."""
+    named: dict[int, dict[str, tuple[int, int]]] = {network: {} for network in networks}
+    for number, own in enumerate(rows):
+        for row, (network, name) in enumerate(own):
+            if network in named:
+                named[network][name] = number, row
+    result = []
+    for graph, network in zip(graphs, networks, strict=True):
+        found = map(named[network].__getitem__, graph.parameters)
+        result.append(
+            [tuple(islice(found, len(node.spec.parameter_shapes))) for node in graph.nodes]
+        )
+    return result
 
 
 def _pieces(order: Sequence[list[int]], places: Sequence[tuple[int, int]]) -> tuple[Piece, ...]:
