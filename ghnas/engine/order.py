@@ -31,8 +31,8 @@ class Order:
     """What a predictor expects of a run's candidates.
 
     Args:
-        expected: By the trial's number: among those that were trained, 0 is the median and 1
-            better than 84 %.
+        expected: Of those that were not trained, by the trial's number: 0 is the median of those
+            that were, and 1 better than 84 % of them.
         trained: How many were.
         agreement: Spearman's correlation of what was observed with predictions by regressions that
             did not see it, and its bootstrap 95 % interval over candidates.
@@ -62,10 +62,13 @@ def make_order(
         [outcomes[item.number] for item in known],
         zero_shot_scores(known),
     )
-    architectures = [item.architecture for item in trials]
-    means = predictor.predict(architectures, zero_shot_scores(trials)).mean.tolist()
-    numbers = [item.number for item in trials]
-    return Order(dict(zip(numbers, means, strict=True)), len(known), predictor.agreement())
+    others = [item for item in trials if item.number not in outcomes]
+    means: list[float] = []
+    if others:
+        architectures = [item.architecture for item in others]
+        means = predictor.predict(architectures, zero_shot_scores(others)).mean.tolist()
+    expected = dict(zip([item.number for item in others], means, strict=True))
+    return Order(expected, len(known), predictor.agreement())
 
 
 def zero_shot_scores(trials: Sequence[Trial]) -> Values:
