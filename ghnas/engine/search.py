@@ -17,7 +17,7 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.engine.constraints import Limits, require_feasible
 from ghnas.engine.loop import Loop
 from ghnas.engine.manifest import Manifest, ShortList, Sources, installed_versions
-from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
+from ghnas.engine.objectives import Function, ImageObjective, Objective, as_objective
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import MANIFEST, Run, create_run, open_run
 from ghnas.engine.runs import new_run_folder
@@ -113,8 +113,9 @@ def search(
 
     Args:
         space: What to search; see `ghnas.load_space`.
-        objective: `ghnas.ZeroShot`, or any function of an `Architecture` that returns a number,
-            or several. What it raises fails the candidate's trial, not the search.
+        objective: `ghnas.ZeroShot`, `ghnas.ProxyScore`, or any function of an `Architecture` that
+            returns a number, or several. What it raises fails the candidate's trial, not the
+            search.
         budget: Candidates in all.
         sampler: `random`, `evolution`, `local`, `tpe`, `nsga2`, `predictor`, any of Optuna's
             samplers, or a function that makes one of a space and directions. Searches with one of
@@ -277,7 +278,7 @@ def new_manifest(
         short_list=short_list,
         storage=storage,
         versions=installed_versions(),
-        device=objective.device.type if isinstance(objective, ZeroShot) else "cpu",
+        device=objective.device.type if isinstance(objective, ImageObjective) else "cpu",
     )
 
 

@@ -27,7 +27,7 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
 from ghnas.data import ImageData, random_batches
-from ghnas.engine.objectives import ZeroShot
+from ghnas.engine.objectives import ImageObjective
 from ghnas.engine.order import make_order, write_order, zero_shot_scores
 from ghnas.engine.run import SHORT_LIST, Run
 from ghnas.engine.samplers import PredictorSearch
@@ -89,25 +89,25 @@ def steps_of_epoch(data: ImageData) -> int:
 
 
 def short_list_job(
-    run: Run, objective: ZeroShot, steps: int, cells: int | None = None
+    run: Run, objective: ImageObjective, steps: int, cells: int | None = None
 ) -> RefineJob:
     """How candidates of a run are trained.
 
     Args:
-        run: A zero-shot run.
+        run: With scored candidates.
         objective: The one that it was started with; its images are trained on, normalised as
-            for the zero-shot scores.
+            for the scores.
         steps: SGD steps of each.
         cells: Of the networks that are trained; None: as many as in the space's file.
     """
-    space, info, data = run.space, objective.ghn.info, objective.data
+    space, data = run.space, objective.data
     file = parse_space(run.manifest.space_text, run.manifest.space)
     depth = cells or file.skeleton.get("cells")
     if isinstance(depth, int):
         space = space.with_skeleton(cells=depth)
     batches = random_batches(
         data.train, BATCH, seed=run.manifest.seed, device=objective.device,
-        mean=info.mean or data.mean, std=info.std or data.std, mirror=data.mirror, shift=1,
+        mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
     )  # fmt: skip
     return RefineJob(
         space,
