@@ -80,7 +80,7 @@ def proxy_score(
     objective = ProxyScore(data, objectives=asked["objective"], device=device, **images)
     why = "no hypernetwork"
     if "ghn" not in asked:
-        why += f" ships for space {space.name} and data {data.name}"
+        why += f" ships for space {space.name} and data {asked.get('data', 'embedded')}"
     better, (height, width) = "", data.image_shape[1:]
     if len(objective.names) == 1 and "train" not in asked:
         better = (
