@@ -17,7 +17,7 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.engine.constraints import Limits, require_feasible
 from ghnas.engine.loop import Loop
 from ghnas.engine.manifest import Manifest, ShortList, Sources, installed_versions
-from ghnas.engine.objectives import Function, ImageObjective, Objective, as_objective
+from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import MANIFEST, Run, create_run, open_run
 from ghnas.engine.runs import new_run_folder
@@ -278,7 +278,7 @@ def new_manifest(
         short_list=short_list,
         storage=storage,
         versions=installed_versions(),
-        device=objective.device.type if isinstance(objective, ImageObjective) else "cpu",
+        device=objective.device.type if isinstance(objective, ZeroShot) else "cpu",
     )
 
 
