@@ -339,7 +339,8 @@ def _train_short_list(
     job = short_list_job(run, objective, steps, wanted.cells)
     skeleton = job.space.skeleton
     size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
-    say(out, f"training {wanted.count} candidates for {steps:,} steps each: {size}")
+    size = f": {size}" if size else ""
+    say(out, f"training {wanted.count} candidates for {steps:,} steps each{size}")
     if job.device.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     depth = f" --train-cells {wanted.cells}" if wanted.cells else ""

@@ -217,6 +217,8 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
         note += "loss: in nats, in the last half of a short training; "
     if hoped:
         note += "predicted: 0 is the median of those trained, 1 better than 84 % of them; "
+    if proxy := run.manifest.objective.get("proxy"):
+        note += f"{proxy}: a training-free proxy, higher is better; "
     if zero_shot:
         note += "zero-shot: accuracy on validation images, no training; "
     return table(f"The best of {run.name}", columns, rows, f"{note}{FLOPS_NOTE}")
