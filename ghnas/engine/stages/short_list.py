@@ -2,9 +2,9 @@
 
 A zero-shot score sees a small network at one point; a short training at full depth sees how fast
 the architecture learns. It costs as much as hundreds of zero-shot scores, so that only a few
-candidates have one. The first are the best by the score of the search, a zero-shot one or a
-proxy, and as many at random; from then on a predictor that is fitted to what was observed chooses among all candidates
-(`ghnas.engine.samplers.PredictorSearch`). Zero-shot scores are features of the predictor and a
+candidates have one. The first are the best by the score of the search, zero-shot or a proxy, and
+as many at random; from then on a predictor that is fitted to what was observed chooses among all
+candidates (`ghnas.engine.samplers.PredictorSearch`). Scores are features of the predictor and a
 source of starters, never a filter: where they say nothing about accuracy, they decide nothing.
 """
 
