@@ -18,7 +18,7 @@ from ghnas.utils.errors import DataError, UserError
 if TYPE_CHECKING:
     from ghnas.architectures.architecture import Architecture
     from ghnas.data import ImageData, load_data
-    from ghnas.engine.objectives import ZeroShot
+    from ghnas.engine.objectives import ProxyScore, ZeroShot
     from ghnas.engine.search import Study, search
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
     from ghnas.scoring.scorer import score
@@ -31,6 +31,7 @@ __all__ = [
     "DataError",
     "GHNMismatchWarning",
     "ImageData",
+    "ProxyScore",
     "Study",
     "TrainedNetwork",
     "UserError",
@@ -50,6 +51,7 @@ _WHERE = {
     "Architecture": "ghnas.architectures.architecture",
     "GHNMismatchWarning": "ghnas.ghn.checkpoint",
     "ImageData": "ghnas.data",
+    "ProxyScore": "ghnas.engine.objectives",
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",

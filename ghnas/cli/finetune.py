@@ -43,6 +43,8 @@ def finetune(
 ) -> None:
     """Fine-tune the best candidates of a run with SGD, from the hypernetwork's weights.
 
+    A run without a hypernetwork has its candidates trained from Kaiming initialisation.
+
     Writes weights, architecture and history for ghnas.load(path), which gives the trained
     network back. Test images are read here alone.
     """
@@ -65,7 +67,11 @@ def finetune(
     )
     out = console(json)
     names = ", ".join(item.name for item in chosen)
-    say(out, f"fine-tuning {names} of {found.name}, {place.type}")
+    if found.manifest.uses_ghn:
+        say(out, f"fine-tuning {names} of {found.name}, {place.type}")
+    else:
+        start = "from Kaiming initialisation, for the run has no hypernetwork"
+        say(out, f"training {names} of {found.name}, {place.type}, {start}")
     if place.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     kept = "; finished epochs are kept: run the same command to go on"

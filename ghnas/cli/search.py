@@ -12,6 +12,16 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
+from ghnas.cli.objectives import (
+    NO_GHN,
+    SCORE_IMAGES,
+    SHORT_LIST,
+    SIZES,
+    Given,
+    ghn_path,
+    proxy_score,
+    zero_shot,
+)
 from ghnas.cli.options import number, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.utils.errors import UserError
@@ -20,19 +30,14 @@ if TYPE_CHECKING:
     import torch
 
     from ghnas.engine.manifest import Manifest, ShortList
-    from ghnas.engine.objectives import ZeroShot
+    from ghnas.engine.objectives import ImageObjective
     from ghnas.engine.progress import SearchProgress
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, SCORE_IMAGES, KEEP, BEST, TRAIN_EPOCHS, SHORT_LIST = 1000, 512, 100, 10, 2, 32
+BUDGET, BEST, TRAIN_EPOCHS = 1000, 10, 2
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 """Data sets that are no folder."""
-SIZES = ("cells", "channels")
-"""Settings of a skeleton that say how large a network is."""
-
-Given = dict[str, Any]
-"""The options that the command line gives, by the names of `search`'s parameters."""
 
 
 def search(
@@ -56,7 +61,16 @@ def search(
         ),
     ] = None,
     data: Annotated[str | None, text("--data", "NAME|DIR", options.IMAGES, "embedded")] = None,
-    ghn: options.GHN = None,
+    ghn: Annotated[
+        Path | None,
+        text(
+            "--ghn",
+            "NAME|FILE|none",
+            "A hypernetwork that ships, such as darts-cifar10, or one made by `ghnas train`; none: "
+            "a training-free proxy scores candidates.",
+            "the one that ships, else none",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0)
     ] = None,
@@ -65,8 +79,9 @@ def search(
         text(
             "--objective",
             "LIST",
-            "accuracy or composite, alone or with params or flops: accuracy,params.",
-            "what the space's file says",
+            "accuracy or composite, without a hypernetwork naswot or another proxy, alone or with "
+            "params or flops: accuracy,params.",
+            "what the space's file says; naswot without a hypernetwork",
         ),
     ] = None,
     max_params: Annotated[
@@ -84,7 +99,8 @@ def search(
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     score_images: Annotated[
-        int | None, number("--score-images", "Validation images for a score.", str(SCORE_IMAGES))
+        int | None,
+        number("--score-images", "Images for a score.", f"{SCORE_IMAGES}; 64 for a proxy"),
     ] = None,
     exact: Annotated[
         bool,
@@ -99,7 +115,7 @@ def search(
             "--refine",
             metavar="N",
             parser=options.whole_number("--train"),
-            help="After the search, give N candidates a short training, the best by the zero-shot "
+            help="After the search, give N candidates a short training, the best by their "
             "score and those that a predictor chooses, and order them by their loss.",
             show_default="none",
         ),
@@ -135,7 +151,10 @@ def search(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Search a space: sample candidates, predict their weights, score and rank them."""
+    """Search a space: sample candidates, predict their weights, score and rank them.
+
+    Where no hypernetwork ships for space and images, a training-free proxy scores them.
+    """
     from ghnas.engine.manifest import ShortList
     from ghnas.utils.devices import pick_device
 
@@ -148,17 +167,17 @@ def search(
     if train_epochs and not train_steps:
         shortened["steps"] = None
     if resume:
-        found, zero_shot = _continue(out, results, run, asked, place)
+        found, goal = _continue(out, results, run, asked, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     else:
         short_list = ShortList(**shortened) if train else None
-        found, zero_shot = _start(out, results, asked, short_list, place)
-    _search(out, found, zero_shot, results)
+        found, goal = _start(out, results, asked, short_list, place)
+    _search(out, found, goal, results)
     if train or found.manifest.short_list:
         started = found.manifest.short_list or ShortList(count=train or 0)
         wanted = started.model_copy(update=shortened)
-        _train_short_list(out, found, zero_shot, wanted, results)
+        _train_short_list(out, found, goal, wanted, results)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
@@ -170,42 +189,27 @@ def _start(
     asked: Given,
     short_list: ShortList | None,
     device: torch.device,
-) -> tuple[Run, ZeroShot]:
+) -> tuple[Run, ImageObjective]:
     """A new run for what was asked."""
     from ghnas.engine.manifest import Sources
-    from ghnas.engine.objectives import ZeroShot, check_objectives
+    from ghnas.engine.objectives import DEFAULT_PROXY, check_objectives, check_proxies
     from ghnas.engine.samplers import check_sampler
     from ghnas.engine.search import check_one_objective, start_run
-    from ghnas.ghn.checkpoint import load_ghn, refuse_mismatch, train_command, trained_skeleton
-    from ghnas.reports.tables import describe_skeleton
-    from ghnas.spaces import list_spaces
 
     name, sampler = asked.get("space", "darts"), asked.get("sampler", "random")
-    size = {key: asked[key] for key in SIZES if key in asked}
-    space = options.load_skeleton(name, size)
-    objectives = check_objectives(asked.get("objective", space.objective).split(","))
+    space = options.load_skeleton(name, {key: asked[key] for key in SIZES if key in asked})
     check_sampler(sampler)  # before anything is loaded
-    if short_list:
-        check_one_objective(objectives)
     source = _data_source(asked.get("data", "embedded"))
-    ghn = load_ghn(asked.get("ghn") or options.shipped_ghn(out, space.name, name, source))
-    shape = ghn.info.image_shape
-    data = options.load_images(out, source, shape[-1] if shape else None)
-    refuse_mismatch(ghn, space, data, train_command(name, source))
-    if name in list_spaces():  # a file of the user's own says itself what it is
-        trained = trained_skeleton(ghn.info, space).with_skeleton(**size)
-        if trained.skeleton != space.skeleton:
-            known = describe_skeleton(trained.skeleton)
-            say(out, f"networks as the hypernetwork was trained for: {known}")
-        space = trained
-    objective = ZeroShot(
-        ghn,
-        data,
-        objectives=objectives,
-        images=asked.get("score_images", SCORE_IMAGES),
-        keep=None if "exact" in asked else KEEP,
-        device=device,
-    )
+    path = ghn_path(asked, space, source)
+    check, default = (check_objectives, space.objective) if path else (check_proxies, DEFAULT_PROXY)
+    asked = asked | {"objective": check(asked.get("objective", default).split(","))}
+    if short_list:
+        check_one_objective(asked["objective"])
+    objective: ImageObjective
+    if path:
+        space, objective = zero_shot(out, asked, space, source, path, device)
+    else:
+        objective = proxy_score(out, asked, space, source, device)
     run = start_run(
         results,
         space,
@@ -216,7 +220,7 @@ def _start(
         max_parameters=asked.get("max_params"),
         max_flops=asked.get("max_flops"),
         storage=asked.get("storage"),
-        sources=Sources(data=source, ghn=ghn.info.path),
+        sources=Sources(data=source, ghn=str(path.resolve()) if path else None),
         short_list=short_list,
         space_name=name,
     )
@@ -231,29 +235,30 @@ def _data_source(spec: str) -> str:
 
 def _continue(
     out: Console, results: Path, name: str | None, asked: Given, device: torch.device
-) -> tuple[Run, ZeroShot]:
+) -> tuple[Run, ImageObjective]:
     """An earlier run, with what it was started with."""
     from ghnas.engine.runs import find_run
-    from ghnas.engine.stages.inputs import load_inputs, zero_shot
+    from ghnas.engine.stages.inputs import load_inputs, objective_of
 
     run = find_run(results, name)
     _check_same(run.name, run.manifest, asked)
     with meter(out, "images") as shown:
         ghn, data = load_inputs(run, shown.update)
-    return run, zero_shot(run, ghn, data, device)
+    return run, objective_of(run, ghn, data, device)
 
 
 def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
     """Options given beside --resume must be those of the run."""
-    from ghnas.engine.objectives import check_objectives
+    from ghnas.engine.objectives import check_objectives, check_proxies
     from ghnas.ghn.checkpoint import list_ghns
 
+    check = check_objectives if manifest.uses_ghn else check_proxies
     started = {
         "space": manifest.space,
         "budget": manifest.budget,
         "sampler": manifest.sampler,
         "data": manifest.sources.data,
-        "ghn": Path(manifest.sources.ghn or ""),
+        "ghn": Path(manifest.sources.ghn) if manifest.sources.ghn else NO_GHN,
         "seed": manifest.seed,
         "objective": ",".join(manifest.objectives),
         "max_params": manifest.max_parameters,
@@ -266,8 +271,8 @@ def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
     }
     meant: dict[str, Callable[[Any], Any]] = {
         "data": _data_source,
-        "ghn": lambda path: list_ghns().get(str(path), path).resolve(),
-        "objective": lambda text: ",".join(check_objectives(text.split(","))),
+        "ghn": lambda path: path if path == NO_GHN else list_ghns().get(str(path), path).resolve(),
+        "objective": lambda text: ",".join(check(text.split(","))),
     }
     for key, value in started.items():
         wanted = meant.get(key, lambda same: same)(asked[key]) if key in asked else value
@@ -279,7 +284,7 @@ def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
             )
 
 
-def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
+def _search(out: Console, run: Run, objective: ImageObjective, results: Path) -> None:
     """Search until the budget is spent, with a meter."""
     from ghnas.engine.search import search_run
     from ghnas.reports.tables import format_seconds
@@ -288,7 +293,7 @@ def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     if before >= manifest.budget:
         say(out, f"run {run.name}: all {manifest.budget:,} candidates are scored")
         return
-    if objective.device.type == "cpu":
+    if objective.device.type == "cpu" and manifest.uses_ghn:
         say_compiling(out, "execute")
     going_on = f", going on after {before:,}" if before else ""
     what = f"{manifest.budget:,} candidates of {manifest.space}, sampler {manifest.sampler}"
@@ -300,7 +305,7 @@ def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     began = time.monotonic()
     try:
         with meter(out, "candidates") as shown:
-            search_run(run, objective, lambda progress: _report(shown, progress))
+            search_run(run, objective, lambda progress: _report(shown, progress, manifest.uses_ghn))
     except KeyboardInterrupt:
         kept = f"{len(run.study().get_trials(deepcopy=False)):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
@@ -310,17 +315,17 @@ def _search(out: Console, run: Run, objective: ZeroShot, results: Path) -> None:
     say(out, f"{manifest.budget - before:,} candidates in {took}")
 
 
-def _report(shown: Meter, progress: SearchProgress) -> None:
-    from ghnas.reports.tables import format_percent
+def _report(shown: Meter, progress: SearchProgress, is_accuracy: bool) -> None:
+    from ghnas.reports.tables import format_best
 
-    note = f"best {format_percent(progress.best)}"
+    note = f"best {format_best(progress.best, is_accuracy)}"
     if progress.finishing:
         note = "finishing what is being scored; Ctrl-C again to drop it"
     shown.update(progress.done, progress.budget, note, progress.rate)
 
 
 def _train_short_list(
-    out: Console, run: Run, objective: ZeroShot, wanted: ShortList, results: Path
+    out: Console, run: Run, objective: ImageObjective, wanted: ShortList, results: Path
 ) -> None:
     """Give candidates a short training, with a meter."""
     from ghnas.engine.stages.short_list import (
@@ -334,7 +339,8 @@ def _train_short_list(
     job = short_list_job(run, objective, steps, wanted.cells)
     skeleton = job.space.skeleton
     size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
-    say(out, f"training {wanted.count} candidates for {steps:,} steps each: {size}")
+    size = f": {size}" if size else ""
+    say(out, f"training {wanted.count} candidates for {steps:,} steps each{size}")
     if job.device.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     depth = f" --train-cells {wanted.cells}" if wanted.cells else ""

@@ -25,11 +25,11 @@ MAY_CHANGE = ("created", "versions", "device", "study_name", "sources", "short_l
 
 
 class Sources(BaseModel):
-    """Where the images and the hypernetwork of a zero-shot search came from.
+    """Where the images of a search, and its hypernetwork, came from.
 
     Args:
         data: What `ghnas.load_data` was given; None if the images were not loaded by it.
-        ghn: The hypernetwork's file, None if it has none.
+        ghn: The hypernetwork's file, None if it has none or the search uses none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,8 +66,8 @@ class Manifest(BaseModel):
         skeleton: The macro architecture.
         image_shape: Channels, height and width.
         classes: Names of the classes.
-        objective: What the objective says of itself; a zero-shot one the SHA-256 of its images
-            and of its hypernetwork, and how candidates are scored.
+        objective: What the objective says of itself: the SHA-256 of its images, how candidates are
+            scored, and of a zero-shot one the SHA-256 of its hypernetwork.
         objectives: Names of the values.
         directions: `maximize` or `minimize` for each.
         sampler: Its name.
@@ -106,6 +106,11 @@ class Manifest(BaseModel):
     study_name: str = ""
     versions: dict[str, str] = {}
     device: str = "cpu"
+
+    @property
+    def uses_ghn(self) -> bool:
+        """Whether candidates are scored with the weights that a hypernetwork predicts."""
+        return "ghn_sha256" in self.objective
 
     def summary(self) -> dict[str, str | int]:
         """The main entries, as a study's user attributes."""

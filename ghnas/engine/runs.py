@@ -113,7 +113,7 @@ def _summarise(path: Path) -> RunSummary:
         budget=manifest.budget,
         done=progress.get("done", 0),
         best=progress.get("best"),
-        is_accuracy="ghn_sha256" in manifest.objective,
+        is_accuracy=manifest.uses_ghn,
     )
 
 

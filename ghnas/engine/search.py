@@ -113,8 +113,9 @@ def search(
 
     Args:
         space: What to search; see `ghnas.load_space`.
-        objective: `ghnas.ZeroShot`, or any function of an `Architecture` that returns a number,
-            or several. What it raises fails the candidate's trial, not the search.
+        objective: `ghnas.ZeroShot`, `ghnas.ProxyScore`, or any function of an `Architecture` that
+            returns a number, or several. What it raises fails the candidate's trial, not the
+            search.
         budget: Candidates in all.
         sampler: `random`, `evolution`, `local`, `tpe`, `nsga2`, `predictor`, any of Optuna's
             samplers, or a function that makes one of a space and directions. Searches with one of

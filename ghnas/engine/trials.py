@@ -24,6 +24,9 @@ Directions = tuple[Direction, ...]
 QUALITIES = ("composite", "accuracy")
 """Objectives that say how good an architecture is; the first one that a search has ranks it."""
 
+SIZES = ("params", "flops")
+"""Objectives that say how large it is."""
+
 UNSCORED = -1
 """The number of an architecture that is not a trial of the run."""
 
@@ -195,8 +198,11 @@ def _distribution(options: tuple[Value, ...]) -> CategoricalDistribution:
 
 
 def primary(objectives: Sequence[str]) -> int:
-    """The objective that ranks trials: composite score or accuracy, or else the first."""
-    return next((objectives.index(name) for name in QUALITIES if name in objectives), 0)
+    """The objective that ranks trials: composite score or accuracy, or else the first that is no
+    size, or else the first."""
+    ranking = [name for name in QUALITIES if name in objectives]
+    ranking += [name for name in objectives if name not in SIZES]
+    return objectives.index(ranking[0]) if ranking else 0
 
 
 def rank_trials(

@@ -166,8 +166,15 @@ def start_from(ghn: GHN, path: Path) -> GHNInfo:
     return other.info
 
 
+def shipped_ghn(space: str, data: str) -> Path | None:
+    """The hypernetwork that ships with the package for a space and a data set, by their names; None
+    if none does."""
+    path = FOLDER / f"{space}-{data}.safetensors"
+    return path if path.is_file() else None
+
+
 def find_ghn(space: str, data: str, train: str | None = None) -> Path:
-    """The hypernetwork that ships with the package for a space and a data set.
+    """As `shipped_ghn`, for what cannot do without.
 
     Args:
         space: The space's name.
@@ -177,8 +184,8 @@ def find_ghn(space: str, data: str, train: str | None = None) -> Path:
     Raises:
         UserError: If none does, with the command that trains one.
     """
-    path = FOLDER / f"{space}-{data}.safetensors"
-    if not path.is_file():
+    path = shipped_ghn(space, data)
+    if path is None:
         raise UserError(
             f"no trained GHN ships for space {space!r} and data {data!r}: "
             f"train one with `{train or train_command(space, data)}`, then pass it with --ghn"

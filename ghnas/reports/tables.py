@@ -217,6 +217,8 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
         note += "loss: in nats, in the last half of a short training; "
     if hoped:
         note += "predicted: 0 is the median of those trained, 1 better than 84 % of them; "
+    if proxy := run.manifest.objective.get("proxy"):
+        note += f"{proxy}: a training-free proxy, higher is better; "
     if zero_shot:
         note += "zero-shot: accuracy on validation images, no training; "
     return table(f"The best of {run.name}", columns, rows, f"{note}{FLOPS_NOTE}")
@@ -258,7 +260,7 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
             item.name,
             item.data or "-",
             "-" if item.done is None else f"{item.done:,}/{item.budget:,}",
-            _best(item),
+            format_best(item.best, item.is_accuracy),
             item.problem or "",
         )
         for item in runs
@@ -267,18 +269,19 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
     return table("Runs", columns, rows)
 
 
-def _best(run: RunSummary) -> str:
-    if run.best is None or run.is_accuracy:
-        return format_percent(run.best)
-    return f"{run.best:.4g}"
+def format_best(best: float | None, is_accuracy: bool) -> str:
+    """The best value of a search: an accuracy in per cent, another one as it is."""
+    return format_percent(best) if best is None or is_accuracy else f"{best:.4g}"
 
 
 def finetune_table(results: Sequence[FinetuneResult]) -> Table:
-    """Accuracy before and after fine-tuning, and what it cost."""
+    """Accuracy before and after fine-tuning, and what it cost; without a hypernetwork there is no
+    accuracy before."""
+    predicted = any(item.zero_shot is not None for item in results)
     rows = [
         (
             item.trial.name,
-            format_percent(item.zero_shot),
+            *([format_percent(item.zero_shot)] if predicted else []),
             format_percent(item.trained.validation),
             format_percent(item.trained.test),
             format_count(item.trial.parameters),
@@ -287,8 +290,12 @@ def finetune_table(results: Sequence[FinetuneResult]) -> Table:
         )
         for item in results
     ]
-    columns = ("trial", "zero-shot", "validation", "test", "params", "FLOPs", "time")
-    return table("Fine-tuned from the GHN's weights", columns, rows, FLOPS_NOTE)
+    before = ["zero-shot"] if predicted else []
+    columns = ("trial", *before, "validation", "test", "params", "FLOPs", "time")
+    title = (
+        "Fine-tuned from the GHN's weights" if predicted else "Trained from Kaiming initialisation"
+    )
+    return table(title, columns, rows, FLOPS_NOTE)
 
 
 def baseline_table(results: Sequence[FinetuneResult]) -> Table:

@@ -207,10 +207,18 @@ def test_ghn_for_another_space(fails: Callable[..., str], tiny_ghn: Path) -> Non
     assert "ghnas train --space mobile" in sentence
 
 
-def test_no_ghn_for_the_data(fails: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["accuracy", "composite,params"])
+def test_an_objective_that_needs_a_ghn(
+    fails: Callable[..., str], tmp_path: Path, objective: str
+) -> None:
     make_images(tmp_path / "pets", classes=3)
-    sentence = fails("search", "--data", tmp_path / "pets")
-    assert f"ghnas train --space darts --data {tmp_path / 'pets'}" in sentence
+    for options in (("--data", tmp_path / "pets"), ("--space", "mobile"), ("--ghn", "none")):
+        sentence = fails("search", *options, "--objective", objective)
+        assert "needs a hypernetwork (`ghnas train` trains one" in sentence
+        assert "naswot" in sentence
+    assert "add --ghn none" in fails("search", "--objective", "naswot")
+    several = ("--ghn", "none", "--objective", "naswot,params", "--train", 2)
+    assert "naswot,params are several" in fails("search", *several)
 
 
 def test_ghn_for_other_data(fails: Callable[..., str], tiny_ghn: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ghnas.data import ImageData, load_data
 from ghnas.engine.objectives import FunctionObjective, ZeroShot, as_objective
 from ghnas.engine.run import Run, create_run, open_run
 from ghnas.engine.search import new_manifest, search
-from ghnas.engine.stages.inputs import zero_shot
+from ghnas.engine.stages.inputs import objective_of
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import reference_for
@@ -267,7 +267,7 @@ def test_a_run_says_in_what_batches_its_candidates_are_scored(
     data = load_data(image_size=8)
     objective = ZeroShot(ghn, data, images=128, workers=1, device="cpu", **settings)
     run = run_of(tmp_path / "run", objective, budget=2)
-    again = zero_shot(open_run(run.path), ghn, data, torch.device("cpu"))
+    again = objective_of(open_run(run.path), ghn, data, torch.device("cpu"))
     size = settings.get("batch_size", SCORE_BATCH)
     assert run.manifest.objective["batch_size"] == size
     for item in (objective, again):
@@ -333,7 +333,7 @@ def test_a_search_ranks_by_the_composite_score(
     tmp_path: Path, ghn: GHN, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = partial(reference_for, count=12)
-    monkeypatch.setattr("ghnas.engine.objectives.reference_for", few)
+    monkeypatch.setattr("ghnas.engine.objectives.zero_shot.reference_for", few)
     space = load_space("nasbench201").with_skeleton(channels=4, cells=1)
     objective = ZeroShot(ghn, data, objectives=("composite", "params"), workers=1, device="cpu")
     study = search(space, objective, budget=10, path=tmp_path / "run")

@@ -1,4 +1,5 @@
-"""Fine-tunes candidates of a run from predicted weights; what it writes, `ghnas.load` reads."""
+"""Trains candidates of a run, from predicted weights where it has a hypernetwork; what it writes,
+`ghnas.load` reads."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from optuna.trial import TrialState
 
 from ghnas.architectures.network import kaiming
 from ghnas.engine.run import Run
-from ghnas.engine.stages.inputs import load_inputs, zero_shot
+from ghnas.engine.stages.inputs import load_inputs, objective_of
 from ghnas.engine.trials import Trial
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import evaluate_one
@@ -29,6 +30,7 @@ from ghnas.training.epochs import (
     train_networks,
 )
 from ghnas.training.saved import describe
+from ghnas.utils.errors import UserError
 from ghnas.utils.processes import one_torch_thread
 
 __all__ = ["EpochReport", "FinetuneResult", "FinetuneSettings", "Trained", "finetune"]
@@ -56,14 +58,15 @@ class FinetuneResult:
     Args:
         trial: The candidate.
         path: Its folder, for `ghnas.load`.
-        zero_shot: Accuracy in [0, 1] with predicted weights on the scoring images.
+        zero_shot: Accuracy in [0, 1] with predicted weights on the scoring images; None without a
+            hypernetwork.
         trained: What fine-tuning made of it.
         baseline: The same architecture from Kaiming initialisation, if it was asked for.
     """
 
     trial: Trial
     path: Path
-    zero_shot: float
+    zero_shot: float | None
     trained: Trained
     baseline: Trained | None
 
@@ -75,7 +78,8 @@ def finetune(
     device: torch.device,
     report: Callable[[EpochReport], None],
 ) -> list[FinetuneResult]:
-    """Fine-tune candidates of a run from the weights that its hypernetwork predicts.
+    """Fine-tune candidates of a run from the weights that its hypernetwork predicts, or train them
+    from Kaiming initialisation if it has none.
 
     On a CPU the networks train side by side, each in a process with one thread. Each keeps its
     state in its folder after every epoch and goes on from there; one that is finished is not
@@ -92,13 +96,18 @@ def finetune(
         A result for each candidate, in their order.
 
     Raises:
-        UserError: If the run's hypernetwork or data set is missing or has changed, or another
-            process fine-tunes in it.
+        UserError: If the run's hypernetwork or data set is missing or has changed, another process
+            fine-tunes in it, or a baseline is asked for and there is no hypernetwork.
     """
+    if settings.baseline and not run.manifest.uses_ghn:
+        raise UserError(
+            f"run {run.name} has no hypernetwork, so that all networks start from Kaiming "
+            "initialisation: leave --baseline out"
+        )
     with run.locked("finetune"):
         ghn, data = load_inputs(run)
-        data = data.normalised_with(ghn.info.mean, ghn.info.std)  # as in the search
-        checks = zero_shot(run, ghn, data, torch.device("cpu")).batches()
+        objective = objective_of(run, ghn, data, torch.device("cpu"))
+        data, checks = objective.data, objective.batches()  # normalised as in the search
         test = data.load_test() if data.has_test else None
         material = Material(data.without_test(), test, checks, settings, device)
         tasks = list(_tasks(run, ghn, selection, material))
@@ -110,29 +119,32 @@ def finetune(
     of = {(task.name, task.start): (task, desk.results[i]) for i, task in enumerate(tasks)}
     results = []
     for item in selection:
-        task, trained = of[item.name, "ghn"]
-        _, baseline = of.get((item.name, "kaiming"), (None, None))
+        task, trained = of[item.name, "ghn" if ghn else "kaiming"]
+        _, baseline = of[item.name, "kaiming"] if settings.baseline else (None, None)
         folder = run.path / "finetune" / item.name
-        results.append(FinetuneResult(item, folder, task.zero_shot or 0.0, trained, baseline))
+        results.append(FinetuneResult(item, folder, task.zero_shot, trained, baseline))
     return results
 
 
 def _tasks(
-    run: Run, ghn: GHN, selection: Sequence[Trial], material: Material
+    run: Run, ghn: GHN | None, selection: Sequence[Trial], material: Material
 ) -> Iterator[NetworkTask]:
     """The networks to train, each with its first weights."""
     for item in selection:
         graph, name = item.architecture.graph, item.name
-        with one_torch_thread():  # small tensors: threads would only wait for each other
-            starts = {"ghn": ghn.predict_graphs([graph])[0]}
-            accuracy = evaluate_one(graph, starts["ghn"], material.checks).accuracy
-        if material.settings.baseline:
+        starts, accuracy = {}, None
+        if ghn is not None:
+            with one_torch_thread():  # small tensors: threads would only wait for each other
+                starts["ghn"] = ghn.predict_graphs([graph])[0]
+                accuracy = evaluate_one(graph, starts["ghn"], material.checks).accuracy
+        if ghn is None or material.settings.baseline:
             generator = torch.Generator().manual_seed(material.settings.seed)
             starts["kaiming"] = kaiming(graph, generator)
         architecture = describe(item.architecture, material.data)
         for start, parameters in starts.items():
-            folder = run.path / "finetune" / (name if start == "ghn" else f"{name}-{start}")
-            yield NetworkTask(name, start, graph, parameters, folder, accuracy, architecture)
+            folder = name if start == "ghn" or ghn is None else f"{name}-{start}"
+            path = run.path / "finetune" / folder
+            yield NetworkTask(name, start, graph, parameters, path, accuracy, architecture)
 
 
 class _Desk:

@@ -1,4 +1,4 @@
-"""The hypernetwork and the images that a zero-shot run was started with, found again."""
+"""The objective that a run was started with, its images and hypernetwork found again."""
 
 from __future__ import annotations
 
@@ -8,47 +8,64 @@ import torch
 
 from ghnas.data import ImageData, load_data
 from ghnas.data.decoding import Progress
-from ghnas.engine.objectives import ZeroShot
+from ghnas.engine.objectives import ProxyScore, ZeroShot
 from ghnas.engine.run import Run
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
 
 
-def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN, ImageData]:
-    """The hypernetwork and the data set of a run.
+def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN | None, ImageData]:
+    """The hypernetwork of a run, None if it uses none, and its data set.
 
     Args:
-        run: A zero-shot run.
+        run: Of `ghnas search`.
         progress: Called with the images read so far and their number.
 
     Raises:
         UserError: If the run is none, or one of the two is missing or has changed.
     """
-    sources = run.manifest.sources
-    if sources.data is None or sources.ghn is None:
+    sources, uses_ghn = run.manifest.sources, run.manifest.uses_ghn
+    if sources.data is None or (uses_ghn and sources.ghn is None):
         raise UserError(
             f"run {run.name} does not know where its images and its hypernetwork are: it was not "
             "started by `ghnas search`; use ghnas.search and ghnas.finetune in Python"
         )
     data = load_data(sources.data, image_size=run.manifest.image_shape[-1], progress=progress)
-    path = Path(sources.ghn)
-    if not path.exists():  # the package may have moved since
-        path = find_ghn(run.space.name, data.name)
-    ghn = load_ghn(path)
-    run.check_inputs(ghn_sha256=ghn.info.sha256, data_fingerprint=data.fingerprint)
+    ghn = None
+    if uses_ghn and sources.ghn is not None:
+        path = Path(sources.ghn)
+        if not path.exists():  # the package may have moved since
+            path = find_ghn(run.space.name, data.name)
+        ghn = load_ghn(path)
+    run.check_inputs(ghn_sha256=ghn.info.sha256 if ghn else "", data_fingerprint=data.fingerprint)
     return ghn, data
 
 
-def zero_shot(
-    run: Run, ghn: GHN, data: ImageData, device: torch.device, workers: int | None = None
-) -> ZeroShot:
-    """The objective that a run was started with; the arguments are those of `ZeroShot`."""
-    settings = run.manifest.objective
+def objective_of(
+    run: Run, ghn: GHN | None, data: ImageData, device: torch.device, workers: int | None = None
+) -> ZeroShot | ProxyScore:
+    """The objective that a run was started with.
+
+    Args:
+        run: Of `ghnas search`.
+        ghn, data: Of `load_inputs`.
+        device, workers: As in `ZeroShot`.
+    """
+    names, settings = run.manifest.objectives, run.manifest.objective
+    if ghn is None:
+        return ProxyScore(
+            data,
+            objectives=names,
+            images=settings["images"],
+            seed=settings["proxy_seed"],
+            device=device,
+            workers=workers,
+        )
     return ZeroShot(
         ghn,
         data,
-        objectives=run.manifest.objectives,
+        objectives=names,
         images=settings["images"],
         batch_size=settings["batch_size"],
         keep=settings["keep"],

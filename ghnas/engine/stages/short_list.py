@@ -2,9 +2,9 @@
 
 A zero-shot score sees a small network at one point; a short training at full depth sees how fast
 the architecture learns. It costs as much as hundreds of zero-shot scores, so that only a few
-candidates have one. The first are the best by the zero-shot score and as many at random; from
-then on a predictor that is fitted to what was observed chooses among all candidates
-(`ghnas.engine.samplers.PredictorSearch`). Zero-shot scores are features of the predictor and a
+candidates have one. The first are the best by the score of the search, zero-shot or a proxy, and
+as many at random; from then on a predictor that is fitted to what was observed chooses among all
+candidates (`ghnas.engine.samplers.PredictorSearch`). Scores are features of the predictor and a
 source of starters, never a filter: where they say nothing about accuracy, they decide nothing.
 """
 
@@ -27,7 +27,7 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
 from ghnas.data import ImageData, random_batches
-from ghnas.engine.objectives import ZeroShot
+from ghnas.engine.objectives import ImageObjective
 from ghnas.engine.order import make_order, write_order, zero_shot_scores
 from ghnas.engine.run import SHORT_LIST, Run
 from ghnas.engine.samplers import PredictorSearch
@@ -49,7 +49,7 @@ from ghnas.utils.processes import Workers
 BATCH = 64
 """Images of each step."""
 STARTERS = 4
-"""Of the best by the zero-shot score, before the predictor knows anything."""
+"""Of the best by the score, before the predictor knows anything."""
 
 
 def quality(refined: ShortTraining) -> float:
@@ -89,25 +89,25 @@ def steps_of_epoch(data: ImageData) -> int:
 
 
 def short_list_job(
-    run: Run, objective: ZeroShot, steps: int, cells: int | None = None
+    run: Run, objective: ImageObjective, steps: int, cells: int | None = None
 ) -> RefineJob:
     """How candidates of a run are trained.
 
     Args:
-        run: A zero-shot run.
+        run: With scored candidates.
         objective: The one that it was started with; its images are trained on, normalised as
-            for the zero-shot scores.
+            for the scores.
         steps: SGD steps of each.
         cells: Of the networks that are trained; None: as many as in the space's file.
     """
-    space, info, data = run.space, objective.ghn.info, objective.data
+    space, data = run.space, objective.data
     file = parse_space(run.manifest.space_text, run.manifest.space)
     depth = cells or file.skeleton.get("cells")
     if isinstance(depth, int):
         space = space.with_skeleton(cells=depth)
     batches = random_batches(
         data.train, BATCH, seed=run.manifest.seed, device=objective.device,
-        mean=info.mean or data.mean, std=info.std or data.std, mirror=data.mirror, shift=1,
+        mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
     )  # fmt: skip
     return RefineJob(
         space,

@@ -1,0 +1,156 @@
+"""What a search asks of an objective; any function of an architecture as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from ghnas.architectures.architecture import Architecture
+from ghnas.engine.trials import Direction, Directions, Trial
+from ghnas.scoring.racing import Early
+from ghnas.spaces import Space
+from ghnas.utils.errors import UserError
+
+Function = Callable[[Architecture], float | Sequence[float]]
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an objective says of a candidate; the fields are those of `Trial`."""
+
+    values: tuple[float, ...] = ()
+    accuracy: float | None = None
+    images: int | None = None
+    early: Early = ()
+    error: str | None = None
+
+
+class Objective(Protocol):
+    """What a search asks of an objective.
+
+    Attributes:
+        names: Of the values.
+        directions: Of the values.
+        batch_size: Candidates to evaluate together; None: as many as the sampler likes.
+        in_background: Whether a batch is evaluated as a whole while others are asked for;
+            otherwise candidates are evaluated and recorded one by one.
+    """
+
+    names: tuple[str, ...]
+    directions: Directions
+    batch_size: int | None
+    in_background: bool
+
+    def space_for(self, space: Space) -> Space:
+        """The space with the images that the objective needs."""
+        return space
+
+    def describe(self) -> dict[str, Any]:
+        """What must be the same for a search to go on, as plain data."""
+
+    def prepare(self, space: Space, report: Report) -> None:
+        """Called before the first batch; `report` is called with steps done and all steps.
+
+        What a first call did is not done again.
+        """
+        return
+
+    def evaluate(
+        self,
+        candidates: Sequence[Architecture],
+        wanted: Sequence[int],
+        earlier: Sequence[Trial],
+        share: float,
+    ) -> list[Outcome | None]:
+        """Evaluate a batch.
+
+        Args:
+            candidates: The batch, its duplicates left out.
+            wanted: Indices of those to evaluate; the others are recorded already.
+            earlier: Trials of all batches but the last one before this.
+            share: Of the search that they are.
+
+        Returns:
+            An outcome for each that is wanted, None for the others.
+        """
+
+    def close(self) -> None:
+        """Give up the evaluation that is under way, if any."""
+        return
+
+
+class FunctionObjective(Objective):
+    """A function of an architecture as an objective.
+
+    What it raises fails the candidate's trial, not the search.
+
+    Args:
+        function: Architecture -> value, or as many values as there are directions.
+        directions: `maximize` or `minimize` for each value.
+    """
+
+    batch_size: int | None = 1
+    in_background = False
+
+    def __init__(self, function: Function, directions: Sequence[Direction] | None = None) -> None:
+        self.function = function
+        self.directions = _checked(directions or ("maximize",))
+        count = len(self.directions)
+        self.names = ("value",) if count == 1 else tuple(f"value_{i}" for i in range(count))
+
+    def describe(self) -> dict[str, Any]:
+        kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        return {"function": f"{kind.__module__}.{kind.__qualname__}"}
+
+    def evaluate(
+        self,
+        candidates: Sequence[Architecture],
+        wanted: Sequence[int],
+        earlier: Sequence[Trial],
+        share: float,
+    ) -> list[Outcome | None]:
+        chosen = set(wanted)
+        return [self._outcome(a) if i in chosen else None for i, a in enumerate(candidates)]
+
+    def _outcome(self, architecture: Architecture) -> Outcome:
+        try:
+            found = self.function(architecture)
+            several = found if isinstance(found, Sequence) else (found,)
+            values = tuple(float(value) for value in several)
+        except Exception as error:
+            return Outcome(error=f"{type(error).__name__}: {error}")
+        if len(values) != len(self.directions):
+            raise UserError(
+                f"the objective returned {len(values)} values, and there are "
+                f"{len(self.directions)} directions: give directions=('maximize', 'minimize'), "
+                "one for each value"
+            )
+        if any(math.isnan(value) for value in values):
+            return Outcome(error="the objective returned a value that is not a number")
+        return Outcome(values)
+
+
+def as_objective(
+    objective: Objective | Function, directions: Sequence[Direction] | None = None
+) -> Objective:
+    """An objective as it is, or a function made one.
+
+    Raises:
+        UserError: If directions are given for an objective that has its own.
+    """
+    if not hasattr(objective, "evaluate"):
+        return FunctionObjective(objective, directions)
+    given = cast(Objective, objective)
+    if directions is not None and tuple(directions) != given.directions:
+        raise UserError(f"{type(objective).__name__} has directions of its own: leave them out")
+    return given
+
+
+def _checked(directions: Sequence[Direction]) -> Directions:
+    for direction in directions:
+        if direction not in ("maximize", "minimize"):
+            raise UserError(f"a direction is 'maximize' or 'minimize', not {direction!r}")
+    return tuple(directions)

@@ -1,0 +1,93 @@
+"""What objectives have in common that score candidates on images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ghnas.data import ImageData, evaluation_batches
+from ghnas.engine.objectives.base import Objective
+from ghnas.engine.trials import SIZES, Direction, Directions
+from ghnas.scoring.evaluation import SCORE_BATCH, Batch
+from ghnas.spaces import Space
+from ghnas.utils.devices import pick_device
+from ghnas.utils.errors import UserError
+
+SCORE_IMAGES = 512
+"""Validation images that a network is scored on."""
+SIZE_OBJECTIVES: Mapping[str, Direction] = dict.fromkeys(SIZES, "minimize")
+
+
+class ImageObjective(Objective):
+    """Scores batches of candidates on images; later stages of a run train on the same ones.
+
+    Args:
+        data: With the mean and std that its images are normalised with.
+        names: Of the values.
+        known: Directions by name.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        workers: Processes on a CPU; default: one for each core.
+    """
+
+    batch_size: int | None = None
+    in_background = True
+    images_at_a_time = SCORE_BATCH
+    """Validation images that batch-norm sees together."""
+
+    def __init__(
+        self,
+        data: ImageData,
+        names: tuple[str, ...],
+        known: Mapping[str, Direction],
+        device: str | torch.device = "auto",
+        workers: int | None = None,
+    ) -> None:
+        self.data = data
+        self.names = names
+        self.directions: Directions = tuple(known[name] for name in names)
+        self.device = pick_device(device) if isinstance(device, str) else device
+        self.workers = workers
+
+    def space_for(self, space: Space) -> Space:
+        """The space for the data set's images."""
+        return space.for_images(self.data.image_shape, self.data.num_classes)
+
+    def describe(self) -> dict[str, Any]:
+        return {"data": self.data.name, "data_fingerprint": self.data.fingerprint}
+
+    def batches(self, images: int = SCORE_IMAGES) -> list[Batch]:
+        """Validation images, mixed by class and normalised; at most so many."""
+        data = self.data
+        return evaluation_batches(
+            data.validation.take(images), self.images_at_a_time, device=self.device,
+            mean=data.mean, std=data.std,
+        )  # fmt: skip
+
+
+def check_names(
+    names: Sequence[str], known: Mapping[str, Direction], quality: str, example: str
+) -> tuple[str, ...]:
+    """The names of objectives, if they are known, different, and one is a quality.
+
+    Args:
+        names: What was asked for.
+        known: All there are.
+        quality: What must be among them, in words.
+        example: One that it may be.
+
+    Raises:
+        UserError: Naming the objective that is wrong, and the known ones.
+    """
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown objective {name!r}; known are {', '.join(known)}")
+        if names.count(name) > 1:
+            raise UserError(f"objective {name!r} is named twice")
+    if all(name in SIZES for name in names):
+        raise UserError(
+            f"the objectives must include {quality}, for example {example},params "
+            "(the smallest architecture is not worth a search)"
+        )
+    return tuple(names)
