@@ -313,8 +313,8 @@ def check_one_objective(objectives: Sequence[str]) -> None:
     """
     if len(objectives) > 1:
         raise UserError(
-            f"--refine orders by one figure, and {','.join(objectives)} are several: search for "
-            "one objective, or leave --refine out"
+            f"--train orders by one figure, and {','.join(objectives)} are several: search for "
+            "one objective, or leave --train out"
         )
 
 
