@@ -7,13 +7,17 @@ import numpy as np
 from ghnas.executors.fused.kernels import (
     BLOCK,
     HARDSWISH,
+    LANES,
     RELU,
     RELU6,
     Doubles,
     Floats,
     Integers,
+    add_product,
     combine,
     compiled,
+    load,
+    store,
 )
 
 
@@ -81,27 +85,31 @@ def product_with_difference(gradient: Floats, value: Floats, mean: np.float32) -
 
 @compiled
 def _products_2x4(
-    y0: Floats, y1: Floats, x0: Floats, x1: Floats, x2: Floats, x3: Floats, sums: Floats
-) -> None:
-    none = np.float32(0)
-    s00, s01, s02, s03, s10, s11, s12, s13 = none, none, none, none, none, none, none, none
-    for i in range(len(y0)):
-        s00 += y0[i] * x0[i]
-        s01 += y0[i] * x1[i]
-        s02 += y0[i] * x2[i]
-        s03 += y0[i] * x3[i]
-        s10 += y1[i] * x0[i]
-        s11 += y1[i] * x1[i]
-        s12 += y1[i] * x2[i]
-        s13 += y1[i] * x3[i]
-    sums[0, 0] += s00
-    sums[0, 1] += s01
-    sums[0, 2] += s02
-    sums[0, 3] += s03
-    sums[1, 0] += s10
-    sums[1, 1] += s11
-    sums[1, 2] += s12
-    sums[1, 3] += s13
+    y: Floats, y0: int, y1: int, x: Floats, rows: Integers, size: int,
+    sums: Floats, first: int, second: int,
+) -> None:  # fmt: skip
+    """Add the products of two rows with four to sums that begin at two places."""
+    x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
+    a0, a1 = load(sums, first), load(sums, first + LANES)
+    a2, a3 = load(sums, first + 2 * LANES), load(sums, first + 3 * LANES)
+    b0, b1 = load(sums, second), load(sums, second + LANES)
+    b2, b3 = load(sums, second + 2 * LANES), load(sums, second + 3 * LANES)
+    for at in range(0, size, LANES):
+        a, b = load(y, y0 + at), load(y, y1 + at)
+        c, d = load(x, x0 + at), load(x, x1 + at)
+        a0, b0 = add_product(a0, a, c), add_product(b0, b, c)
+        a1, b1 = add_product(a1, a, d), add_product(b1, b, d)
+        e, f = load(x, x2 + at), load(x, x3 + at)
+        a2, b2 = add_product(a2, a, e), add_product(b2, b, e)
+        a3, b3 = add_product(a3, a, f), add_product(b3, b, f)
+    store(sums, first, a0)
+    store(sums, first + LANES, a1)
+    store(sums, first + 2 * LANES, a2)
+    store(sums, first + 3 * LANES, a3)
+    store(sums, second, b0)
+    store(sums, second + LANES, b1)
+    store(sums, second + 2 * LANES, b2)
+    store(sums, second + 3 * LANES, b3)
 
 
 @compiled
@@ -116,17 +124,17 @@ def multiply_transposed(
         x: Holds the second operand's rows.
         x_rows: Where each of them begins, a multiple of four of them.
         size: Their length.
-        sums: (rows of y, rows of x).
+        sums: (rows of y, rows of x, LANES), flat: partial sums, to be added up in the end.
     """
+    whole, pitch = size // LANES * LANES, len(x_rows) * LANES
     for o in range(0, len(y_rows), 2):
-        y0 = y[y_rows[o] : y_rows[o] + size]
-        y1 = y[y_rows[o + 1] : y_rows[o + 1] + size]
         for i in range(0, len(x_rows), 4):
-            x0 = x[x_rows[i] : x_rows[i] + size]
-            x1 = x[x_rows[i + 1] : x_rows[i + 1] + size]
-            x2 = x[x_rows[i + 2] : x_rows[i + 2] + size]
-            x3 = x[x_rows[i + 3] : x_rows[i + 3] + size]
-            _products_2x4(y0, y1, x0, x1, x2, x3, sums[o : o + 2, i : i + 4])
+            first, rows = o * pitch + i * LANES, x_rows[i : i + 4]
+            _products_2x4(y, y_rows[o], y_rows[o + 1], x, rows, whole, sums, first, first + pitch)
+    for o in range(len(y_rows)):
+        for i in range(len(x_rows)):
+            for at in range(whole, size):
+                sums[o * pitch + i * LANES] += y[y_rows[o] + at] * x[x_rows[i] + at]
 
 
 @compiled
