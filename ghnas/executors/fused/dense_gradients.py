@@ -10,6 +10,7 @@ from ghnas.executors.fused.access import contribute, contribute_plane, pad, read
 from ghnas.executors.fused.gradient_kernels import multiply_transposed
 from ghnas.executors.fused.kernels import (
     BLOCK,
+    DIRECT,
     LANES,
     ROOM,
     Floats,
@@ -37,7 +38,8 @@ def dense_gradient(
     terms, outputs = step.channels * step.kernel * step.kernel, step.out_channels
     weight = np.zeros((rounded(terms), rounded(outputs)), np.float32)
     for o in range(outputs):
-        weight[:terms, o] = weights[step.weight + o * terms : step.weight + (o + 1) * terms]
+        for t in range(len(weight)):  # rows that only fill up are the last one again
+            weight[t, o] = weights[step.weight + o * terms + min(t, terms - 1)]
     sums = np.zeros(weight.size * LANES, np.float32)
     if step.kernel == 1 and step.stride == 1 and step.skip == 0:
         _dense_plain(step, weight, count, arena, gradients, scratch, affine, lines, sums)
@@ -67,28 +69,34 @@ def _dense_plain(
     """A 1x1 convolution, a block of positions at a time."""
     terms, outputs = weight.shape
     y, rest = scratch[: outputs * ROOM], scratch[outputs * ROOM :]
-    x, back = rest[: terms * ROOM], rest[terms * ROOM :]
+    back = rest[terms * ROOM :]
     size = step.height * step.width * count
-    y_rows, x_rows = (
-        rows_of(outputs, step.out_channels, 0, ROOM),
-        rows_of(terms, step.channels, 0, ROOM),
-    )
-    back_rows = rows_of(terms, terms, 0, ROOM)
+    plain = step.affine < 0 and step.activation == 0
+    as_it_is = plain and step.channels <= DIRECT
+    alone = plain and step.accumulate == 0
+    y_rows = rows_of(outputs, step.out_channels, 0, ROOM)
+    x_first, x_pitch = (step.source * count, size) if as_it_is else (0, ROOM)
+    x_rows = rows_of(terms, step.channels, x_first, x_pitch)
+    back_first, back_pitch = (step.contribution * count, size) if alone else (0, ROOM)
+    back_rows = rows_of(terms, step.channels, back_first, back_pitch)
     for start in range(0, size, BLOCK):
         length = min(BLOCK, size - start)
         for o in range(step.out_channels):
             target = y[o * ROOM : o * ROOM + length]
             read_gradient(step, o, start, count, arena, gradients, lines, target)
-        for c in range(step.channels):
-            source = step.source * count + c * size + start
-            read(step, c, source, arena, affine, x[c * ROOM : c * ROOM + length])
+        x = arena[start:] if as_it_is else rest
+        if not as_it_is:
+            for c in range(step.channels):
+                source = step.source * count + c * size + start
+                read(step, c, source, arena, affine, x[c * ROOM : c * ROOM + length])
         multiply_transposed(y, y_rows, x, x_rows, length, sums)
         if step.contribution < 0:
             continue
-        multiply(y, y_rows, length, weight, back, back_rows)
-        for c in range(step.channels):
-            line = back[c * ROOM : c * ROOM + length]
-            contribute(step, c, start, count, arena, affine, gradients, line)
+        multiply(y, y_rows, length, weight, gradients[start:] if alone else back, back_rows)
+        if not alone:
+            for c in range(step.channels):
+                line = back[c * ROOM : c * ROOM + length]
+                contribute(step, c, start, count, arena, affine, gradients, line)
 
 
 @compiled

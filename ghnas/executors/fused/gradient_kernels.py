@@ -71,16 +71,20 @@ def total(x: Floats) -> np.float64:
 
 
 @compiled
-def product_with_difference(gradient: Floats, value: Floats, mean: np.float32) -> np.float64:
-    """Sum of gradient * (value - mean), in single precision within blocks."""
-    result = np.float64(0)
+def sums_of_gradient(
+    gradient: Floats, value: Floats, mean: np.float32
+) -> tuple[np.float64, np.float64]:
+    """Sums of gradient and of gradient * (value - mean), in single precision within blocks."""
+    total, product = np.float64(0), np.float64(0)
     for start in range(0, len(gradient), BLOCK):
         one, other = gradient[start : start + BLOCK], value[start : start + BLOCK]
-        block = np.float32(0)
+        first, second = np.float32(0), np.float32(0)
         for i in range(len(one)):
-            block += one[i] * (other[i] - mean)
-        result += np.float64(block)
-    return result
+            first += one[i]
+            second += one[i] * (other[i] - mean)
+        total += np.float64(first)
+        product += np.float64(second)
+    return total, product
 
 
 @compiled

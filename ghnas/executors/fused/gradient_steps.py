@@ -10,9 +10,9 @@ from ghnas.executors.fused.access import contribute, contribute_plane, pad, read
 from ghnas.executors.fused.dense_gradients import dense_gradient
 from ghnas.executors.fused.gradient_kernels import (
     depthwise_weights,
-    product_with_difference,
     spread_depthwise,
     spread_pool,
+    sums_of_gradient,
     total,
 )
 from ghnas.executors.fused.kernels import (
@@ -112,9 +112,9 @@ def _normalise(
         mean, variance = mean_and_variance(statistics[0], statistics[1], step.statistics + c, size)
         inverse = 1 / np.sqrt(variance + EPSILON)
         begin, source = step.gradient * count + c * size, step.source * count + c * size
-        gradient = gradients[begin : begin + size]
-        summed = total(gradient)
-        product = product_with_difference(gradient, arena[source : source + size], np.float32(mean))
+        summed, product = sums_of_gradient(
+            gradients[begin : begin + size], arena[source : source + size], np.float32(mean)
+        )
         slopes[step.weight + c] += product * inverse
         slopes[step.weight + step.channels + c] += summed
         scale = weights[step.weight + c] * inverse

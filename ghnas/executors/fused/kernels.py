@@ -35,6 +35,10 @@ ROOM = BLOCK + 16
 """From one of these rows to the next: were it a power of two, they would share a few cache sets."""
 LANES = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 """Values of a vector."""
+TILES = 8 * LANES
+"""Values of a row that a matrix product computes before it goes on to the next rows."""
+DIRECT = 8
+"""Rows that a matrix product reads where they are; more would share a few cache sets there."""
 
 
 def _cache_folder() -> Path:
@@ -400,9 +404,10 @@ def multiply(
         out_rows: Where each of them begins.
     """
     whole = size // (2 * LANES) * (2 * LANES)
-    for at in range(0, whole, 2 * LANES):
+    for start in range(0, whole, TILES):  # rows are written some cache lines at a time
         for o in range(0, len(weight), 4):
-            _multiply_tile(x, rows, at, weight, o, out, out_rows)
+            for at in range(start, min(start + TILES, whole), 2 * LANES):
+                _multiply_tile(x, rows, at, weight, o, out, out_rows)
     for o in range(len(weight)):
         for at in range(whole, size):
             total = np.float32(0)

@@ -9,6 +9,7 @@ import numpy as np
 from ghnas.executors.fused.access import pad, read, scale_of, shift_of
 from ghnas.executors.fused.kernels import (
     BLOCK,
+    DIRECT,
     ROOM,
     Doubles,
     Floats,
@@ -183,7 +184,7 @@ def _dense(
     size = step.out_height * step.out_width * count
     out_rows = rows_of(len(weight), outputs, step.target * count, size)
     if step.kernel == 1 and step.stride == 1 and step.skip == 0:
-        as_it_is = step.affine < 0 and step.activation == 0
+        as_it_is = step.affine < 0 and step.activation == 0 and terms <= DIRECT
         if as_it_is:
             rows = rows_of(terms, terms, step.source * count, size)
         else:
