@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ghnas.executors.fused.gradient_kernels import combine_lines, through_activation
-from ghnas.executors.fused.kernels import Floats, activate, combine, compiled, pad_plane
+from ghnas.executors.fused.kernels import Floats, activate, combine, compiled, fetch, pad_plane
 
 
 @compiled
@@ -27,6 +27,7 @@ def read(
     step: Any, channel: int, source: int, arena: Floats, affine: Floats, target: Floats
 ) -> None:
     """Fill a target with the activated values of a channel of the step's input."""
+    fetch(arena, source + len(target), len(target))
     activate(
         arena[source : source + len(target)],
         target,
@@ -83,10 +84,12 @@ def read_gradient(
     offset = channel * step.out_height * step.out_width * count + start
     begin = step.gradient * count + offset
     source = gradients[begin : begin + len(target)]
+    fetch(gradients, begin + len(target), len(target))
     if step.lines < 0:
         target[:] = source
         return
     value = step.target * count + offset
+    fetch(arena, value + len(target), len(target))
     combine_lines(
         source,
         arena[value : value + len(target)],
@@ -123,6 +126,7 @@ def contribute(
     )
     begin = step.contribution * count + offset
     target = gradients[begin : begin + len(gradient)]
+    fetch(gradients, begin + len(gradient), len(gradient))
     if step.accumulate:
         combine(gradient, target, False)
     else:

@@ -364,6 +364,29 @@ def add_product(typing: Any, total: Any, one: Any, other: Any) -> Any:
     return _VECTOR(_VECTOR, _VECTOR, _VECTOR), generate
 
 
+@_inlined
+def _prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Have the cache line of a flat array's index brought nearer."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(array)(context, builder, values[0]).data
+        byte = ir.IntType(8).as_pointer()
+        whole = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        pointer = builder.bitcast(builder.gep(data, [values[1]]), byte)
+        builder.call(function, [pointer, whole(0), whole(2), whole(1)])
+
+    return types.void(array, types.intp), generate
+
+
+@compiled
+def fetch(x: Floats, begin: int, size: int) -> None:
+    """Have values brought into the cache that are to be read soon."""
+    for at in range(begin, begin + size, 16):
+        _prefetch(x, at)
+
+
 @compiled
 def _multiply_tile(
     x: Floats, rows: Integers, at: int, weight: Floats, o: int, out: Floats, out_rows: Integers
