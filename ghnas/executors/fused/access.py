@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ghnas.executors.fused.gradient_kernels import combine_lines, through_activation
-from ghnas.executors.fused.kernels import Floats, activate, combine, compiled, fetch, pad_plane
+from ghnas.executors.fused.kernels import Floats, activate, compiled, fetch, pad_plane
 
 
 @compiled
@@ -101,6 +101,24 @@ def read_gradient(
 
 
 @compiled
+def gradient_of(
+    step: Any,
+    channel: int,
+    count: int,
+    arena: Floats,
+    gradients: Floats,
+    lines: Floats,
+    room: Floats,
+) -> Any:
+    """All gradients of a channel of the step's output, in `room` or where they are."""
+    if step.lines < 0:
+        begin = step.gradient * count + channel * len(room)
+        return gradients[begin : begin + len(room)]
+    read_gradient(step, channel, 0, count, arena, gradients, lines, room)
+    return room
+
+
+@compiled
 def contribute(
     step: Any,
     channel: int,
@@ -111,26 +129,19 @@ def contribute(
     gradients: Floats,
     gradient: Floats,
 ) -> None:
-    """Give gradients of what the step read, after its activation, to a channel from a position on.
-
-    The gradient that is given is overwritten.
-    """
+    """Give gradients of what the step read, after its activation, from a position on."""
     offset = channel * step.height * step.width * count + position
-    source = step.source * count + offset
+    source, begin = step.source * count + offset, step.contribution * count + offset
+    fetch(gradients, begin + len(gradient), len(gradient))
     through_activation(
         gradient,
         arena[source : source + len(gradient)],
         scale_of(affine, step.affine, channel),
         shift_of(affine, step.affine, channel),
         step.activation,
+        gradients[begin : begin + len(gradient)],
+        step.accumulate,
     )
-    begin = step.contribution * count + offset
-    target = gradients[begin : begin + len(gradient)]
-    fetch(gradients, begin + len(gradient), len(gradient))
-    if step.accumulate:
-        combine(gradient, target, False)
-    else:
-        target[:] = gradient
 
 
 @compiled

@@ -16,6 +16,7 @@ from ghnas.executors.fused.kernels import (
     Floats,
     combine,
     compiled,
+    fetch,
     multiply,
     rows_of,
 )
@@ -85,8 +86,10 @@ def _dense_plain(
             target = y[o * ROOM : o * ROOM + length]
             read_gradient(step, o, start, count, arena, gradients, lines, target)
         x = arena[start:] if as_it_is else rest
-        if not as_it_is:
-            for c in range(step.channels):
+        for c in range(step.channels):
+            if as_it_is:
+                fetch(x, x_rows[c] + BLOCK, BLOCK)
+            else:
                 source = step.source * count + c * size + start
                 read(step, c, source, arena, affine, x[c * ROOM : c * ROOM + length])
         multiply_transposed(y, y_rows, x, x_rows, length, sums)

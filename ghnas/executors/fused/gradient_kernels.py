@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ghnas.executors.fused.kernels import (
@@ -10,7 +12,6 @@ from ghnas.executors.fused.kernels import (
     LANES,
     RELU,
     RELU6,
-    Doubles,
     Floats,
     Integers,
     add_product,
@@ -23,25 +24,38 @@ from ghnas.executors.fused.kernels import (
 
 @compiled
 def through_activation(
-    gradient: Floats, source: Floats, scale: np.float32, shift: np.float32, activation: int
+    gradient: Floats,
+    source: Floats,
+    scale: np.float32,
+    shift: np.float32,
+    activation: int,
+    target: Floats,
+    accumulate: int,
 ) -> None:
-    """Multiply a gradient by the activation's derivative at scale * source + shift, in place."""
+    """Write, or add, a gradient times the activation's derivative at scale * source + shift."""
     none = np.float32(0)
     if activation == RELU:
         for i in range(len(gradient)):
-            gradient[i] = gradient[i] if source[i] * scale + shift > none else none
+            kept = gradient[i] if source[i] * scale + shift > none else none
+            target[i] = target[i] + kept if accumulate else kept
     elif activation == RELU6:
         for i in range(len(gradient)):
             value = source[i] * scale + shift
             kept = gradient[i] if value > none else none
-            gradient[i] = kept if value < np.float32(6) else none
+            kept = kept if value < np.float32(6) else none
+            target[i] = target[i] + kept if accumulate else kept
     elif activation == HARDSWISH:
         for i in range(len(gradient)):
             value = source[i] * scale + shift
             slope = value * np.float32(1 / 3) + np.float32(0.5)
             slope = none if value < np.float32(-3) else slope
             slope = np.float32(1) if value > np.float32(3) else slope
-            gradient[i] *= slope
+            kept = gradient[i] * slope
+            target[i] = target[i] + kept if accumulate else kept
+    elif accumulate:
+        combine(gradient, target, False)
+    else:
+        target[:] = gradient
 
 
 @compiled
@@ -142,42 +156,49 @@ def multiply_transposed(
 
 
 @compiled
-def _products_of_3(y: Floats, x: Floats, step: int, sums: Doubles) -> None:
-    a, b = x[step:], x[2 * step :]
-    s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
-    for i in range(len(y)):
-        s0 += y[i] * x[i]
-        s1 += y[i] * a[i]
-        s2 += y[i] * b[i]
-    sums[0] += s0
-    sums[1] += s1
-    sums[2] += s2
+def _products_3x3(y: Floats, x: Floats, pitch: int, step: int, size: int, sums: Floats) -> None:
+    """Add the products of a row with a window's nine rows to their sums."""
+    a, b, c = load(sums, 0), load(sums, LANES), load(sums, 2 * LANES)
+    d, e, f = load(sums, 3 * LANES), load(sums, 4 * LANES), load(sums, 5 * LANES)
+    g, h, i = load(sums, 6 * LANES), load(sums, 7 * LANES), load(sums, 8 * LANES)
+    for at in range(0, size, LANES):
+        value, level, below = load(y, at), at + pitch, at + 2 * pitch
+        a = add_product(a, value, load(x, at))
+        b = add_product(b, value, load(x, at + step))
+        c = add_product(c, value, load(x, at + 2 * step))
+        d = add_product(d, value, load(x, level))
+        e = add_product(e, value, load(x, level + step))
+        f = add_product(f, value, load(x, level + 2 * step))
+        g = add_product(g, value, load(x, below))
+        h = add_product(h, value, load(x, below + step))
+        i = add_product(i, value, load(x, below + 2 * step))
+    _store_3(sums, 0, a, b, c)
+    _store_3(sums, 3 * LANES, d, e, f)
+    _store_3(sums, 6 * LANES, g, h, i)
 
 
 @compiled
-def _products_of_5(y: Floats, x: Floats, step: int, sums: Doubles) -> None:
-    a, b, c, d = x[step:], x[2 * step :], x[3 * step :], x[4 * step :]
-    s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
-    s3, s4 = np.float32(0), np.float32(0)
-    for i in range(len(y)):
-        s0 += y[i] * x[i]
-        s1 += y[i] * a[i]
-        s2 += y[i] * b[i]
-        s3 += y[i] * c[i]
-        s4 += y[i] * d[i]
-    sums[0] += s0
-    sums[1] += s1
-    sums[2] += s2
-    sums[3] += s3
-    sums[4] += s4
+def _store_3(sums: Floats, first: int, a: Any, b: Any, c: Any) -> None:
+    store(sums, first, a)
+    store(sums, first + LANES, b)
+    store(sums, first + 2 * LANES, c)
 
 
 @compiled
-def _product(y: Floats, x: Floats) -> np.float32:
-    result = np.float32(0)
-    for i in range(len(y)):
-        result += y[i] * x[i]
-    return result
+def _products_of_5(y: Floats, x: Floats, step: int, size: int, sums: Floats) -> None:
+    """Add the products of a row with five rows to their sums."""
+    a, b, c = load(sums, 0), load(sums, LANES), load(sums, 2 * LANES)
+    d, e = load(sums, 3 * LANES), load(sums, 4 * LANES)
+    for at in range(0, size, LANES):
+        value = load(y, at)
+        a = add_product(a, value, load(x, at))
+        b = add_product(b, value, load(x, at + step))
+        c = add_product(c, value, load(x, at + 2 * step))
+        d = add_product(d, value, load(x, at + 3 * step))
+        e = add_product(e, value, load(x, at + 4 * step))
+    _store_3(sums, 0, a, b, c)
+    store(sums, 3 * LANES, d)
+    store(sums, 4 * LANES, e)
 
 
 @compiled
@@ -191,7 +212,7 @@ def depthwise_weights(
     height: int,
     width: int,
     gradient: Floats,
-    sums: Doubles,
+    sums: Floats,
 ) -> None:
     """Add the gradient of a depthwise convolution's taps, for one padded channel.
 
@@ -199,26 +220,29 @@ def depthwise_weights(
         plane: The channel of the input, from `pad_plane`.
         pitch: Values of a padded row.
         gradient: Of the output, height * width * images values.
-        sums: kernel * kernel of them.
+        sums: (kernel * kernel, LANES), flat: partial sums, to be added up in the end.
 
     Others as in `kernels.depthwise`.
     """
-    step, row = dilation * images, width * images
+    step, down, row = dilation * images, dilation * pitch, width * images
     segments, length = (1, row) if stride == 1 else (width, images)
+    whole = length // LANES * LANES if kernel in (3, 5) else 0
     for i in range(height):
         for j in range(segments):
             y = gradient[i * row + j * length : i * row + (j + 1) * length]
-            corner = i * stride * pitch + j * stride * images
+            x = plane[i * stride * pitch + j * stride * images :]
+            if kernel == 3:
+                _products_3x3(y, x, down, step, whole, sums)
+            elif kernel == 5:
+                for r in range(5):
+                    _products_of_5(y, x[r * down :], step, whole, sums[r * 5 * LANES :])
+            if whole == length:
+                continue
             for r in range(kernel):
-                line = plane[corner + r * dilation * pitch :]
-                taps = sums[r * kernel : (r + 1) * kernel]
-                if kernel == 3:
-                    _products_of_3(y, line, step, taps)
-                elif kernel == 5:
-                    _products_of_5(y, line, step, taps)
-                else:
-                    for s in range(kernel):
-                        taps[s] += _product(y, line[s * step :])
+                for s in range(kernel):
+                    tap, first = (r * kernel + s) * LANES, r * down + s * step
+                    for at in range(whole, length):
+                        sums[tap] += y[at] * x[first + at]
 
 
 @compiled

@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ghnas.executors.fused.access import contribute, contribute_plane, pad, read_gradient
+from ghnas.executors.fused.access import (
+    contribute,
+    contribute_plane,
+    gradient_of,
+    pad,
+    read_gradient,
+)
 from ghnas.executors.fused.dense_gradients import dense_gradient
 from ghnas.executors.fused.gradient_kernels import (
     depthwise_weights,
@@ -17,6 +23,7 @@ from ghnas.executors.fused.gradient_kernels import (
 )
 from ghnas.executors.fused.kernels import (
     BLOCK,
+    LANES,
     Doubles,
     Floats,
     activate,
@@ -227,21 +234,21 @@ def _depthwise(
     border, taps = dilation * (kernel - 1) // 2, kernel * kernel
     row, pitch = step.width * count, (step.width + 2 * border) * count
     area, size = (step.height + 2 * border) * pitch, step.out_height * step.out_width * count
-    plane, other, gradient = scratch[:area], scratch[area : 2 * area], scratch[2 * area :][:size]
+    plane, other, room = scratch[:area], scratch[area : 2 * area], scratch[2 * area :][:size]
     line = scratch[2 * area + size :][:row]
-    sums, flipped = np.zeros(taps, np.float64), np.zeros(taps, np.float32)
+    sums, flipped = np.zeros(taps * LANES, np.float32), np.zeros(taps, np.float32)
     other[:] = np.float32(0)  # its border stays zero
     for c in range(step.channels):
         weight = weights[step.weight + c * taps : step.weight + (c + 1) * taps]
         pad(step, c, count, border, np.float32(0), arena, affine, plane)
-        read_gradient(step, c, 0, count, arena, gradients, lines, gradient)
+        gradient = gradient_of(step, c, count, arena, gradients, lines, room)
         sums[:] = 0
         depthwise_weights(
             plane, pitch, count, kernel, stride, dilation, step.out_height, step.out_width,
             gradient, sums,
         )  # fmt: skip
         for t in range(taps):
-            slopes[step.weight + c * taps + t] += np.float32(sums[t])
+            slopes[step.weight + c * taps + t] += sums[t * LANES : (t + 1) * LANES].sum()
             flipped[t] = weight[taps - 1 - t]
         if step.contribution < 0:
             continue

@@ -16,6 +16,7 @@ from ghnas.executors.fused.kernels import (
     activate,
     compiled,
     depthwise,
+    fetch,
     mean_and_variance,
     moments,
     multiply,
@@ -192,6 +193,8 @@ def _dense(
         for start in range(0, size, BLOCK):
             length, out = min(BLOCK, size - start), arena[start:]
             if as_it_is:
+                for c in range(terms):
+                    fetch(out, rows[c] + BLOCK, BLOCK)
                 multiply(out, rows, length, weight, out, out_rows)
             else:
                 for c in range(terms):
