@@ -30,6 +30,7 @@ from ghnas.executors.fused.kernels import (
     combine,
     compiled,
     correlate,
+    fetch,
     mean_and_variance,
 )
 from ghnas.executors.fused.program import (
@@ -265,5 +266,7 @@ def _depthwise(
             other[begin : begin + row] = gradient[i * row : (i + 1) * row]
         for i in range(step.height):
             rows = other[i * pitch :]
+            fetch(gradients, step.gradient * count + (c + 1) * size + i * row, row)
+            fetch(arena, step.source * count + (c + 1) * size + i * row, row)
             correlate(rows, dilation * pitch, dilation * count, kernel, flipped, line)
             contribute(step, c, i * row, count, arena, affine, gradients, line)
