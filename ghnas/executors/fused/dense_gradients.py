@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from ghnas.executors.fused.access import contribute, contribute_plane, pad, read, read_gradient
-from ghnas.executors.fused.gradient_kernels import multiply_transposed
+from ghnas.executors.fused.gradient_kernels import in_nines, multiply_transposed
 from ghnas.executors.fused.kernels import (
     BLOCK,
     DIRECT,
-    LANES,
     ROOM,
     Floats,
     combine,
@@ -21,6 +20,7 @@ from ghnas.executors.fused.kernels import (
     rows_of,
 )
 from ghnas.executors.fused.program import rounded
+from ghnas.executors.fused.vectors import LANES
 
 
 @compiled
@@ -41,17 +41,16 @@ def dense_gradient(
     for o in range(outputs):
         for t in range(len(weight)):  # rows that only fill up are the last one again
             weight[t, o] = weights[step.weight + o * terms + min(t, terms - 1)]
-    sums = np.zeros(weight.size * LANES, np.float32)
+    sums = np.zeros(weight.shape[1] * in_nines(terms) * LANES, np.float32)
     if step.kernel == 1 and step.stride == 1 and step.skip == 0:
         _dense_plain(step, weight, count, arena, gradients, scratch, affine, lines, sums)
     elif step.kernel == 1:
         _dense_at_strides(step, weight, count, arena, gradients, scratch, affine, lines, sums)
     else:
         _dense_by_rows(step, weight, count, arena, gradients, scratch, affine, lines, sums)
-    pitch = len(weight) * LANES
     for o in range(outputs):
         for t in range(terms):
-            begin = o * pitch + t * LANES
+            begin = (o * in_nines(terms) + t) * LANES
             slopes[step.weight + o * terms + t] += sums[begin : begin + LANES].sum()
 
 
@@ -77,7 +76,7 @@ def _dense_plain(
     alone = plain and step.accumulate == 0
     y_rows = rows_of(outputs, step.out_channels, 0, ROOM)
     x_first, x_pitch = (step.source * count, size) if as_it_is else (0, ROOM)
-    x_rows = rows_of(terms, step.channels, x_first, x_pitch)
+    x_rows = rows_of(in_nines(step.channels), step.channels, x_first, x_pitch)
     back_first, back_pitch = (step.contribution * count, size) if alone else (0, ROOM)
     back_rows = rows_of(terms, step.channels, back_first, back_pitch)
     for start in range(0, size, BLOCK):
@@ -120,10 +119,8 @@ def _dense_at_strides(
     room = columns * count
     y, rest = scratch[: outputs * room], scratch[outputs * room :]
     x, back = rest[: terms * room], rest[terms * room :]
-    y_rows, x_rows = (
-        rows_of(outputs, step.out_channels, 0, room),
-        rows_of(terms, step.channels, 0, room),
-    )
+    y_rows = rows_of(outputs, step.out_channels, 0, room)
+    x_rows = rows_of(in_nines(step.channels), step.channels, 0, room)
     back_rows = rows_of(terms, terms, 0, room)
     area = step.height * step.width
     for i in range(step.out_height):
@@ -175,7 +172,8 @@ def _dense_by_rows(
     y, rest = rest[: outputs * room], rest[outputs * room :]
     x, back = rest[: terms * room], rest[terms * room :]
     y_rows = rows_of(outputs, step.out_channels, 0, room)
-    x_rows = rows_of(terms, step.channels * kernel * kernel, 0, room)
+    used = step.channels * kernel * kernel
+    x_rows = rows_of(in_nines(used), used, 0, room)
     back_rows = rows_of(terms, terms, 0, room)
     wanted = step.contribution >= 0
     for c in range(step.channels):

@@ -15,7 +15,6 @@ import numpy as np
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.ops import BatchNorm
-from ghnas.executors.fused.draft import Draft, place
 from ghnas.executors.fused.kernels import BLOCK, ROOM
 from ghnas.executors.fused.lowering import draft
 from ghnas.executors.fused.program import (
@@ -40,11 +39,13 @@ from ghnas.executors.fused.program import (
     NORMALISE,
     NORMALISE_GRADIENT,
     PASS_GRADIENT,
+    Draft,
     GradientStep,
     Norm,
     Program,
     Step,
     TrainingProgram,
+    place,
     rounded,
 )
 

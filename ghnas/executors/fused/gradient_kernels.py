@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ghnas.executors.fused.kernels import (
     BLOCK,
     HARDSWISH,
-    LANES,
     RELU,
     RELU6,
     Floats,
     Integers,
-    add_product,
     combine,
     compiled,
-    load,
-    store,
 )
+from ghnas.executors.fused.vectors import LANES, add_product, load, store
 
 
 @compiled
@@ -102,32 +97,47 @@ def sums_of_gradient(
 
 
 @compiled
-def _products_2x4(
-    y: Floats, y0: int, y1: int, x: Floats, rows: Integers, size: int,
-    sums: Floats, first: int, second: int,
-) -> None:  # fmt: skip
-    """Add the products of two rows with four to sums that begin at two places."""
-    x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
-    a0, a1 = load(sums, first), load(sums, first + LANES)
-    a2, a3 = load(sums, first + 2 * LANES), load(sums, first + 3 * LANES)
-    b0, b1 = load(sums, second), load(sums, second + LANES)
-    b2, b3 = load(sums, second + 2 * LANES), load(sums, second + 3 * LANES)
+def _products_of_9(
+    y: Floats, x: Floats, rows: Integers, size: int, sums: Floats, first: int
+) -> None:
+    """Add the products of a row with nine rows to their sums; `size` is whole vectors."""
+    r0, r1, r2, r3, r4 = rows[0], rows[1], rows[2], rows[3], rows[4]
+    r5, r6, r7, r8 = rows[5], rows[6], rows[7], rows[8]
+    s0 = load(sums, first)
+    s1 = load(sums, first + LANES)
+    s2 = load(sums, first + 2 * LANES)
+    s3 = load(sums, first + 3 * LANES)
+    s4 = load(sums, first + 4 * LANES)
+    s5 = load(sums, first + 5 * LANES)
+    s6 = load(sums, first + 6 * LANES)
+    s7 = load(sums, first + 7 * LANES)
+    s8 = load(sums, first + 8 * LANES)
     for at in range(0, size, LANES):
-        a, b = load(y, y0 + at), load(y, y1 + at)
-        c, d = load(x, x0 + at), load(x, x1 + at)
-        a0, b0 = add_product(a0, a, c), add_product(b0, b, c)
-        a1, b1 = add_product(a1, a, d), add_product(b1, b, d)
-        e, f = load(x, x2 + at), load(x, x3 + at)
-        a2, b2 = add_product(a2, a, e), add_product(b2, b, e)
-        a3, b3 = add_product(a3, a, f), add_product(b3, b, f)
-    store(sums, first, a0)
-    store(sums, first + LANES, a1)
-    store(sums, first + 2 * LANES, a2)
-    store(sums, first + 3 * LANES, a3)
-    store(sums, second, b0)
-    store(sums, second + LANES, b1)
-    store(sums, second + 2 * LANES, b2)
-    store(sums, second + 3 * LANES, b3)
+        value = load(y, at)
+        s0 = add_product(s0, value, load(x, r0 + at))
+        s1 = add_product(s1, value, load(x, r1 + at))
+        s2 = add_product(s2, value, load(x, r2 + at))
+        s3 = add_product(s3, value, load(x, r3 + at))
+        s4 = add_product(s4, value, load(x, r4 + at))
+        s5 = add_product(s5, value, load(x, r5 + at))
+        s6 = add_product(s6, value, load(x, r6 + at))
+        s7 = add_product(s7, value, load(x, r7 + at))
+        s8 = add_product(s8, value, load(x, r8 + at))
+    store(sums, first, s0)
+    store(sums, first + LANES, s1)
+    store(sums, first + 2 * LANES, s2)
+    store(sums, first + 3 * LANES, s3)
+    store(sums, first + 4 * LANES, s4)
+    store(sums, first + 5 * LANES, s5)
+    store(sums, first + 6 * LANES, s6)
+    store(sums, first + 7 * LANES, s7)
+    store(sums, first + 8 * LANES, s8)
+
+
+@compiled
+def in_nines(size: int) -> int:
+    """Up to a multiple of nine: `multiply_transposed` takes nine rows at a time."""
+    return (size + 8) // 9 * 9
 
 
 @compiled
@@ -138,67 +148,21 @@ def multiply_transposed(
 
     Args:
         y: Holds the first operand's rows.
-        y_rows: Where each of them begins, a multiple of two of them.
+        y_rows: Where each of them begins.
         x: Holds the second operand's rows.
-        x_rows: Where each of them begins, a multiple of four of them.
+        x_rows: Where each of them begins, a multiple of nine of them.
         size: Their length.
         sums: (rows of y, rows of x, LANES), flat: partial sums, to be added up in the end.
     """
-    whole, pitch = size // LANES * LANES, len(x_rows) * LANES
-    for o in range(0, len(y_rows), 2):
-        for i in range(0, len(x_rows), 4):
-            first, rows = o * pitch + i * LANES, x_rows[i : i + 4]
-            _products_2x4(y, y_rows[o], y_rows[o + 1], x, rows, whole, sums, first, first + pitch)
+    whole = size // LANES * LANES
     for o in range(len(y_rows)):
-        for i in range(len(x_rows)):
-            for at in range(whole, size):
-                sums[o * pitch + i * LANES] += y[y_rows[o] + at] * x[x_rows[i] + at]
-
-
-@compiled
-def _products_3x3(y: Floats, x: Floats, pitch: int, step: int, size: int, sums: Floats) -> None:
-    """Add the products of a row with a window's nine rows to their sums."""
-    a, b, c = load(sums, 0), load(sums, LANES), load(sums, 2 * LANES)
-    d, e, f = load(sums, 3 * LANES), load(sums, 4 * LANES), load(sums, 5 * LANES)
-    g, h, i = load(sums, 6 * LANES), load(sums, 7 * LANES), load(sums, 8 * LANES)
-    for at in range(0, size, LANES):
-        value, level, below = load(y, at), at + pitch, at + 2 * pitch
-        a = add_product(a, value, load(x, at))
-        b = add_product(b, value, load(x, at + step))
-        c = add_product(c, value, load(x, at + 2 * step))
-        d = add_product(d, value, load(x, level))
-        e = add_product(e, value, load(x, level + step))
-        f = add_product(f, value, load(x, level + 2 * step))
-        g = add_product(g, value, load(x, below))
-        h = add_product(h, value, load(x, below + step))
-        i = add_product(i, value, load(x, below + 2 * step))
-    _store_3(sums, 0, a, b, c)
-    _store_3(sums, 3 * LANES, d, e, f)
-    _store_3(sums, 6 * LANES, g, h, i)
-
-
-@compiled
-def _store_3(sums: Floats, first: int, a: Any, b: Any, c: Any) -> None:
-    store(sums, first, a)
-    store(sums, first + LANES, b)
-    store(sums, first + 2 * LANES, c)
-
-
-@compiled
-def _products_of_5(y: Floats, x: Floats, step: int, size: int, sums: Floats) -> None:
-    """Add the products of a row with five rows to their sums."""
-    a, b, c = load(sums, 0), load(sums, LANES), load(sums, 2 * LANES)
-    d, e = load(sums, 3 * LANES), load(sums, 4 * LANES)
-    for at in range(0, size, LANES):
-        value = load(y, at)
-        a = add_product(a, value, load(x, at))
-        b = add_product(b, value, load(x, at + step))
-        c = add_product(c, value, load(x, at + 2 * step))
-        d = add_product(d, value, load(x, at + 3 * step))
-        e = add_product(e, value, load(x, at + 4 * step))
-    _store_3(sums, 0, a, b, c)
-    store(sums, 3 * LANES, d)
-    store(sums, 4 * LANES, e)
+        row = y[y_rows[o] : y_rows[o] + size]
+        for i in range(0, len(x_rows), 9):
+            first = (o * len(x_rows) + i) * LANES
+            _products_of_9(row, x, x_rows[i : i + 9], whole, sums, first)
+        for at in range(whole, size):
+            for i in range(len(x_rows)):
+                sums[(o * len(x_rows) + i) * LANES] += row[at] * x[x_rows[i] + at]
 
 
 @compiled
@@ -220,29 +184,20 @@ def depthwise_weights(
         plane: The channel of the input, from `pad_plane`.
         pitch: Values of a padded row.
         gradient: Of the output, height * width * images values.
-        sums: (kernel * kernel, LANES), flat: partial sums, to be added up in the end.
+        sums: (taps in nines, LANES), flat: partial sums, to be added up in the end.
 
     Others as in `kernels.depthwise`.
     """
-    step, down, row = dilation * images, dilation * pitch, width * images
+    taps = np.zeros(in_nines(kernel * kernel), np.int64)
+    for t in range(kernel * kernel):
+        taps[t] = dilation * (t // kernel * pitch + t % kernel * images)
+    row, start = width * images, np.zeros(1, np.int64)
     segments, length = (1, row) if stride == 1 else (width, images)
-    whole = length // LANES * LANES if kernel in (3, 5) else 0
     for i in range(height):
         for j in range(segments):
-            y = gradient[i * row + j * length : i * row + (j + 1) * length]
+            start[0] = i * row + j * length
             x = plane[i * stride * pitch + j * stride * images :]
-            if kernel == 3:
-                _products_3x3(y, x, down, step, whole, sums)
-            elif kernel == 5:
-                for r in range(5):
-                    _products_of_5(y, x[r * down :], step, whole, sums[r * 5 * LANES :])
-            if whole == length:
-                continue
-            for r in range(kernel):
-                for s in range(kernel):
-                    tap, first = (r * kernel + s) * LANES, r * down + s * step
-                    for at in range(whole, length):
-                        sums[tap] += y[at] * x[first + at]
+            multiply_transposed(gradient, start, x, taps, length, sums)
 
 
 @compiled

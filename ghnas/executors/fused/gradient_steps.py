@@ -16,6 +16,7 @@ from ghnas.executors.fused.access import (
 from ghnas.executors.fused.dense_gradients import dense_gradient
 from ghnas.executors.fused.gradient_kernels import (
     depthwise_weights,
+    in_nines,
     spread_depthwise,
     spread_pool,
     sums_of_gradient,
@@ -23,7 +24,6 @@ from ghnas.executors.fused.gradient_kernels import (
 )
 from ghnas.executors.fused.kernels import (
     BLOCK,
-    LANES,
     Doubles,
     Floats,
     activate,
@@ -46,6 +46,7 @@ from ghnas.executors.fused.program import (
     PASS_GRADIENT,
 )
 from ghnas.executors.fused.steps import EPSILON, divide_by_taps
+from ghnas.executors.fused.vectors import LANES
 
 
 @compiled
@@ -237,7 +238,7 @@ def _depthwise(
     area, size = (step.height + 2 * border) * pitch, step.out_height * step.out_width * count
     plane, other, room = scratch[:area], scratch[area : 2 * area], scratch[2 * area :][:size]
     line = scratch[2 * area + size :][:row]
-    sums, flipped = np.zeros(taps * LANES, np.float32), np.zeros(taps, np.float32)
+    sums, flipped = np.zeros(in_nines(taps) * LANES, np.float32), np.zeros(taps, np.float32)
     other[:] = np.float32(0)  # its border stays zero
     for c in range(step.channels):
         weight = weights[step.weight + c * taps : step.weight + (c + 1) * taps]

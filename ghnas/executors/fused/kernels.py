@@ -17,10 +17,8 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 import numpy.typing as npt
-import torch
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic, models, register_model
+
+from ghnas.executors.fused.vectors import LANES, add_product, load, prefetch, splat, store
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -33,8 +31,6 @@ BLOCK = 512
 """Values of a row that one matrix product takes at a time: all its rows stay in the cache."""
 ROOM = BLOCK + 16
 """From one of these rows to the next: were it a power of two, they would share a few cache sets."""
-LANES = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
-"""Values of a vector."""
 TILES = 8 * LANES
 """Values of a row that a matrix product computes before it goes on to the next rows."""
 DIRECT = 8
@@ -292,99 +288,11 @@ def pool(
                 combine(begin[s * images :], part, maximum)
 
 
-class _VectorType(types.Type):  # type: ignore[misc]
-    """Of `LANES` values that stay in a register."""
-
-    def __init__(self) -> None:
-        super().__init__("vector")
-
-
-@register_model(_VectorType)  # type: ignore[untyped-decorator]
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, ir.VectorType(ir.FloatType(), LANES))
-
-
-_VECTOR = _VectorType()
-
-
-def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of which the code that it generates is taken."""
-    return cast(Callable[..., Any], intrinsic(function))
-
-
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    vector = context.get_value_type(_VECTOR).as_pointer()
-    return builder.bitcast(builder.gep(data, [index]), vector)
-
-
-@_inlined
-def load(typing: Any, array: Any, index: Any) -> Any:
-    """A vector of a flat array's values from an index on."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_pointer(context, builder, array, *values), align=4)
-
-    return _VECTOR(array, types.intp), generate
-
-
-@_inlined
-def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write a vector to a flat array from an index on."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = _pointer(context, builder, array, *values[:2])
-        builder.store(values[2], pointer, align=4)
-
-    return types.void(array, types.intp, _VECTOR), generate
-
-
-@_inlined
-def splat(typing: Any, value: Any) -> Any:
-    """A vector of one value."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kind = context.get_value_type(_VECTOR)
-        lone = builder.insert_element(kind(ir.Undefined), values[0], ir.IntType(32)(0))
-        order = ir.VectorType(ir.IntType(32), LANES)([0] * LANES)
-        return builder.shuffle_vector(lone, kind(ir.Undefined), order)
-
-    return _VECTOR(types.float32), generate
-
-
-@_inlined
-def add_product(typing: Any, total: Any, one: Any, other: Any) -> Any:
-    """total + one * other, in one operation where the processor has it."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        product = builder.fmul(values[1], values[2], flags=("contract",))
-        return builder.fadd(values[0], product, flags=("contract",))
-
-    return _VECTOR(_VECTOR, _VECTOR, _VECTOR), generate
-
-
-@_inlined
-def _prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Have the cache line of a flat array's index brought nearer."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        data = context.make_array(array)(context, builder, values[0]).data
-        byte = ir.IntType(8).as_pointer()
-        whole = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        pointer = builder.bitcast(builder.gep(data, [values[1]]), byte)
-        builder.call(function, [pointer, whole(0), whole(2), whole(1)])
-
-    return types.void(array, types.intp), generate
-
-
 @compiled
 def fetch(x: Floats, begin: int, size: int) -> None:
     """Have values brought into the cache that are to be read soon."""
     for at in range(begin, begin + size, 16):
-        _prefetch(x, at)
+        prefetch(x, at)
 
 
 @compiled

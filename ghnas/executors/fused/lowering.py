@@ -28,7 +28,6 @@ from ghnas.architectures.ops import (
     Truncate,
     Zeros,
 )
-from ghnas.executors.fused.draft import Draft, place
 from ghnas.executors.fused.kernels import BLOCK, HARDSWISH, RELU, RELU6, ROOM
 from ghnas.executors.fused.program import (
     ADD,
@@ -43,8 +42,10 @@ from ghnas.executors.fused.program import (
     MEAN,
     MOMENTS,
     NORMALISE,
+    Draft,
     Program,
     Step,
+    place,
 )
 
 _ACTIVATIONS = {"relu": RELU, "relu6": RELU6, "hardswish": HARDSWISH}
