@@ -28,13 +28,8 @@ def read(
 ) -> None:
     """Fill a target with the activated values of a channel of the step's input."""
     fetch(arena, source + len(target), len(target))
-    activate(
-        arena[source : source + len(target)],
-        target,
-        scale_of(affine, step.affine, channel),
-        shift_of(affine, step.affine, channel),
-        step.activation,
-    )
+    scale, shift = scale_of(affine, step.affine, channel), shift_of(affine, step.affine, channel)
+    activate(arena[source : source + len(target)], target, scale, shift, step.activation)
 
 
 @compiled
@@ -51,18 +46,11 @@ def pad(
     """Pad a channel of the step's input."""
     row = step.width * count
     start = step.source * count + channel * step.height * row
+    scale, shift = scale_of(affine, step.affine, channel), shift_of(affine, step.affine, channel)
     pad_plane(
-        arena[start : start + step.height * row],
-        step.height,
-        row,
-        border,
-        border * count,
-        fill,
-        target,
-        scale_of(affine, step.affine, channel),
-        shift_of(affine, step.affine, channel),
-        step.activation,
-    )
+        arena[start : start + step.height * row], step.height, row, border, border * count, fill,
+        target, scale, shift, step.activation,
+    )  # fmt: skip
 
 
 @compiled
@@ -90,14 +78,8 @@ def read_gradient(
         return
     value = step.target * count + offset
     fetch(arena, value + len(target), len(target))
-    combine_lines(
-        source,
-        arena[value : value + len(target)],
-        lines[0, step.lines + channel],
-        lines[1, step.lines + channel],
-        lines[2, step.lines + channel],
-        target,
-    )
+    line = lines[:, step.lines + channel]
+    combine_lines(source, arena[value : value + len(target)], line[0], line[1], line[2], target)
 
 
 @compiled
@@ -133,15 +115,9 @@ def contribute(
     offset = channel * step.height * step.width * count + position
     source, begin = step.source * count + offset, step.contribution * count + offset
     fetch(gradients, begin + len(gradient), len(gradient))
-    through_activation(
-        gradient,
-        arena[source : source + len(gradient)],
-        scale_of(affine, step.affine, channel),
-        shift_of(affine, step.affine, channel),
-        step.activation,
-        gradients[begin : begin + len(gradient)],
-        step.accumulate,
-    )
+    scale, shift = scale_of(affine, step.affine, channel), shift_of(affine, step.affine, channel)
+    value, target = arena[source : source + len(gradient)], gradients[begin : begin + len(gradient)]
+    through_activation(gradient, value, scale, shift, step.activation, target, step.accumulate)
 
 
 @compiled

@@ -112,18 +112,11 @@ def _depthwise(
     for c in range(step.channels):
         pad(step, c, count, border, np.float32(0), arena, affine, plane)
         start = step.target * count + c * size
+        weight = weights[step.weight + c * taps : step.weight + (c + 1) * taps]
         depthwise(
-            plane,
-            pitch,
-            count,
-            step.kernel,
-            step.stride,
-            step.dilation,
-            weights[step.weight + c * taps : step.weight + (c + 1) * taps],
-            step.out_height,
-            step.out_width,
-            arena[start : start + size],
-        )
+            plane, pitch, count, step.kernel, step.stride, step.dilation, weight,
+            step.out_height, step.out_width, arena[start : start + size],
+        )  # fmt: skip
 
 
 @compiled
@@ -323,13 +316,11 @@ def _add(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats) 
             length = min(BLOCK, size - start)
             one, two = scratch[:length], scratch[BLOCK : BLOCK + length]
             read(step, c, first + start, arena, affine, one)
-            activate(
-                arena[second + start : second + start + length],
-                two,
-                scale_of(affine, step.second_affine, c),
-                shift_of(affine, step.second_affine, c),
-                step.second_activation,
-            )
+            scale = scale_of(affine, step.second_affine, c)
+            shift = shift_of(affine, step.second_affine, c)
+            other = arena[second + start : second + start + length]
+            fetch(arena, second + start + length, length)
+            activate(other, two, scale, shift, step.second_activation)
             _sum(one, two, arena[target + start : target + start + length])
 
 
