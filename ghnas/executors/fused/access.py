@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ghnas.executors.fused.gradient_kernels import combine_lines, through_activation
-from ghnas.executors.fused.kernels import Floats, activate, combine, compiled, pad_plane
+from ghnas.executors.fused.kernels import Floats, activate, compiled, fetch, pad_plane
 
 
 @compiled
@@ -27,13 +27,9 @@ def read(
     step: Any, channel: int, source: int, arena: Floats, affine: Floats, target: Floats
 ) -> None:
     """Fill a target with the activated values of a channel of the step's input."""
-    activate(
-        arena[source : source + len(target)],
-        target,
-        scale_of(affine, step.affine, channel),
-        shift_of(affine, step.affine, channel),
-        step.activation,
-    )
+    fetch(arena, source + len(target), len(target))
+    scale, shift = scale_of(affine, step.affine, channel), shift_of(affine, step.affine, channel)
+    activate(arena[source : source + len(target)], target, scale, shift, step.activation)
 
 
 @compiled
@@ -50,18 +46,11 @@ def pad(
     """Pad a channel of the step's input."""
     row = step.width * count
     start = step.source * count + channel * step.height * row
+    scale, shift = scale_of(affine, step.affine, channel), shift_of(affine, step.affine, channel)
     pad_plane(
-        arena[start : start + step.height * row],
-        step.height,
-        row,
-        border,
-        border * count,
-        fill,
-        target,
-        scale_of(affine, step.affine, channel),
-        shift_of(affine, step.affine, channel),
-        step.activation,
-    )
+        arena[start : start + step.height * row], step.height, row, border, border * count, fill,
+        target, scale, shift, step.activation,
+    )  # fmt: skip
 
 
 @compiled
@@ -83,18 +72,32 @@ def read_gradient(
     offset = channel * step.out_height * step.out_width * count + start
     begin = step.gradient * count + offset
     source = gradients[begin : begin + len(target)]
+    fetch(gradients, begin + len(target), len(target))
     if step.lines < 0:
         target[:] = source
         return
     value = step.target * count + offset
-    combine_lines(
-        source,
-        arena[value : value + len(target)],
-        lines[0, step.lines + channel],
-        lines[1, step.lines + channel],
-        lines[2, step.lines + channel],
-        target,
-    )
+    fetch(arena, value + len(target), len(target))
+    line = lines[:, step.lines + channel]
+    combine_lines(source, arena[value : value + len(target)], line[0], line[1], line[2], target)
+
+
+@compiled
+def gradient_of(
+    step: Any,
+    channel: int,
+    count: int,
+    arena: Floats,
+    gradients: Floats,
+    lines: Floats,
+    room: Floats,
+) -> Any:
+    """All gradients of a channel of the step's output, in `room` or where they are."""
+    if step.lines < 0:
+        begin = step.gradient * count + channel * len(room)
+        return gradients[begin : begin + len(room)]
+    read_gradient(step, channel, 0, count, arena, gradients, lines, room)
+    return room
 
 
 @compiled
@@ -108,25 +111,13 @@ def contribute(
     gradients: Floats,
     gradient: Floats,
 ) -> None:
-    """Give gradients of what the step read, after its activation, to a channel from a position on.
-
-    The gradient that is given is overwritten.
-    """
+    """Give gradients of what the step read, after its activation, from a position on."""
     offset = channel * step.height * step.width * count + position
-    source = step.source * count + offset
-    through_activation(
-        gradient,
-        arena[source : source + len(gradient)],
-        scale_of(affine, step.affine, channel),
-        shift_of(affine, step.affine, channel),
-        step.activation,
-    )
-    begin = step.contribution * count + offset
-    target = gradients[begin : begin + len(gradient)]
-    if step.accumulate:
-        combine(gradient, target, False)
-    else:
-        target[:] = gradient
+    source, begin = step.source * count + offset, step.contribution * count + offset
+    fetch(gradients, begin + len(gradient), len(gradient))
+    scale, shift = scale_of(affine, step.affine, channel), shift_of(affine, step.affine, channel)
+    value, target = arena[source : source + len(gradient)], gradients[begin : begin + len(gradient)]
+    through_activation(gradient, value, scale, shift, step.activation, target, step.accumulate)
 
 
 @compiled

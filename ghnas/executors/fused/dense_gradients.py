@@ -7,9 +7,20 @@ from typing import Any
 import numpy as np
 
 from ghnas.executors.fused.access import contribute, contribute_plane, pad, read, read_gradient
-from ghnas.executors.fused.gradient_kernels import multiply_transposed
-from ghnas.executors.fused.kernels import BLOCK, Floats, combine, compiled, multiply
+from ghnas.executors.fused.gradient_kernels import in_nines, multiply_transposed
+from ghnas.executors.fused.kernels import (
+    BLOCK,
+    DIRECT,
+    ROOM,
+    Floats,
+    combine,
+    compiled,
+    fetch,
+    multiply,
+    rows_of,
+)
 from ghnas.executors.fused.program import rounded
+from ghnas.executors.fused.vectors import LANES
 
 
 @compiled
@@ -28,8 +39,9 @@ def dense_gradient(
     terms, outputs = step.channels * step.kernel * step.kernel, step.out_channels
     weight = np.zeros((rounded(terms), rounded(outputs)), np.float32)
     for o in range(outputs):
-        weight[:terms, o] = weights[step.weight + o * terms : step.weight + (o + 1) * terms]
-    sums = np.zeros((rounded(outputs), rounded(terms)), np.float32)
+        for t in range(len(weight)):  # rows that only fill up are the last one again
+            weight[t, o] = weights[step.weight + o * terms + min(t, terms - 1)]
+    sums = np.zeros(weight.shape[1] * in_nines(terms) * LANES, np.float32)
     if step.kernel == 1 and step.stride == 1 and step.skip == 0:
         _dense_plain(step, weight, count, arena, gradients, scratch, affine, lines, sums)
     elif step.kernel == 1:
@@ -37,16 +49,9 @@ def dense_gradient(
     else:
         _dense_by_rows(step, weight, count, arena, gradients, scratch, affine, lines, sums)
     for o in range(outputs):
-        begin = step.weight + o * terms
-        combine(sums[o, :terms], slopes[begin : begin + terms], False)
-
-
-@compiled
-def _rows(count: int, used: int, length: int) -> Any:
-    """Where rows of a length begin; those that only fill up are the first one again."""
-    result = np.arange(count) * length
-    result[used:] = 0
-    return result
+        for t in range(terms):
+            begin = (o * in_nines(terms) + t) * LANES
+            slopes[step.weight + o * terms + t] += sums[begin : begin + LANES].sum()
 
 
 @compiled
@@ -63,25 +68,37 @@ def _dense_plain(
 ) -> None:
     """A 1x1 convolution, a block of positions at a time."""
     terms, outputs = weight.shape
-    y, rest = scratch[: outputs * BLOCK], scratch[outputs * BLOCK :]
-    x, back = rest[: terms * BLOCK], rest[terms * BLOCK :]
+    y, rest = scratch[: outputs * ROOM], scratch[outputs * ROOM :]
+    back = rest[terms * ROOM :]
     size = step.height * step.width * count
-    y_rows, x_rows = _rows(outputs, step.out_channels, BLOCK), _rows(terms, step.channels, BLOCK)
+    plain = step.affine < 0 and step.activation == 0
+    as_it_is = plain and step.channels <= DIRECT
+    alone = plain and step.accumulate == 0
+    y_rows = rows_of(outputs, step.out_channels, 0, ROOM)
+    x_first, x_pitch = (step.source * count, size) if as_it_is else (0, ROOM)
+    x_rows = rows_of(in_nines(step.channels), step.channels, x_first, x_pitch)
+    back_first, back_pitch = (step.contribution * count, size) if alone else (0, ROOM)
+    back_rows = rows_of(terms, step.channels, back_first, back_pitch)
     for start in range(0, size, BLOCK):
         length = min(BLOCK, size - start)
         for o in range(step.out_channels):
-            target = y[o * BLOCK : o * BLOCK + length]
+            target = y[o * ROOM : o * ROOM + length]
             read_gradient(step, o, start, count, arena, gradients, lines, target)
+        x = arena[start:] if as_it_is else rest
         for c in range(step.channels):
-            source = step.source * count + c * size + start
-            read(step, c, source, arena, affine, x[c * BLOCK : c * BLOCK + length])
+            if as_it_is:
+                fetch(x, x_rows[c] + BLOCK, BLOCK)
+            else:
+                source = step.source * count + c * size + start
+                read(step, c, source, arena, affine, x[c * ROOM : c * ROOM + length])
         multiply_transposed(y, y_rows, x, x_rows, length, sums)
         if step.contribution < 0:
             continue
-        multiply(y, y_rows, length, weight, back)
-        for c in range(step.channels):
-            line = back[c * length : (c + 1) * length]
-            contribute(step, c, start, count, arena, affine, gradients, line)
+        multiply(y, y_rows, length, weight, gradients[start:] if alone else back, back_rows)
+        if not alone:
+            for c in range(step.channels):
+                line = back[c * ROOM : c * ROOM + length]
+                contribute(step, c, start, count, arena, affine, gradients, line)
 
 
 @compiled
@@ -102,7 +119,9 @@ def _dense_at_strides(
     room = columns * count
     y, rest = scratch[: outputs * room], scratch[outputs * room :]
     x, back = rest[: terms * room], rest[terms * room :]
-    y_rows, x_rows = _rows(outputs, step.out_channels, room), _rows(terms, step.channels, room)
+    y_rows = rows_of(outputs, step.out_channels, 0, room)
+    x_rows = rows_of(in_nines(step.channels), step.channels, 0, room)
+    back_rows = rows_of(terms, terms, 0, room)
     area = step.height * step.width
     for i in range(step.out_height):
         above = (i * step.stride + step.skip) * step.width + step.skip
@@ -121,11 +140,11 @@ def _dense_at_strides(
             multiply_transposed(y, y_rows, x, x_rows, length, sums)
             if step.contribution < 0:
                 continue
-            multiply(y, y_rows, length, weight, back)
+            multiply(y, y_rows, length, weight, back, back_rows)
             for c in range(step.channels):
                 for j in range(taken):
                     position = (above + (first + j) * step.stride) * count
-                    part = back[c * length + j * count : c * length + (j + 1) * count]
+                    part = back[c * room + j * count : c * room + (j + 1) * count]
                     contribute(step, c, position, count, arena, affine, gradients, part)
 
 
@@ -152,8 +171,10 @@ def _dense_by_rows(
     targets, rest = rest[: step.channels * area], rest[step.channels * area :]
     y, rest = rest[: outputs * room], rest[outputs * room :]
     x, back = rest[: terms * room], rest[terms * room :]
-    y_rows = _rows(outputs, step.out_channels, room)
-    x_rows = _rows(terms, step.channels * kernel * kernel, room)
+    y_rows = rows_of(outputs, step.out_channels, 0, room)
+    used = step.channels * kernel * kernel
+    x_rows = rows_of(in_nines(used), used, 0, room)
+    back_rows = rows_of(terms, terms, 0, room)
     wanted = step.contribution >= 0
     for c in range(step.channels):
         plane = planes[c * area : (c + 1) * area]
@@ -169,8 +190,8 @@ def _dense_by_rows(
             _gather(step, i, first, taken, count, planes, area, pitch, x, room)
             multiply_transposed(y, y_rows, x, x_rows, length, sums)
             if wanted:
-                multiply(y, y_rows, length, weight, back)
-                _scatter(step, i, first, taken, count, back, targets, area, pitch)
+                multiply(y, y_rows, length, weight, back, back_rows)
+                _scatter(step, i, first, taken, count, back, room, targets, area, pitch)
     if wanted:
         for c in range(step.channels):
             plane = targets[c * area : (c + 1) * area]
@@ -212,19 +233,19 @@ def _scatter(
     taken: int,
     count: int,
     back: Floats,
+    room: int,
     targets: Floats,
     area: int,
     pitch: int,
 ) -> None:
     """Add gradients of what some outputs of a row read to where they read it."""
     kernel, stride, dilation = step.kernel, step.stride, step.dilation
-    size = taken * count
-    segments, length = (1, size) if stride == 1 else (taken, count)
+    segments, length = (1, taken * count) if stride == 1 else (taken, count)
     for c in range(step.channels):
         for a in range(kernel):
             line = c * area + (row * stride + a * dilation) * pitch
             for b in range(kernel):
-                source = ((c * kernel + a) * kernel + b) * size
+                source = ((c * kernel + a) * kernel + b) * room
                 for j in range(segments):
                     begin = line + ((first + j) * stride + b * dilation) * count
                     at = source + j * length

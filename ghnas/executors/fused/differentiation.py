@@ -15,8 +15,7 @@ import numpy as np
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.ops import BatchNorm
-from ghnas.executors.fused.draft import Draft, place
-from ghnas.executors.fused.kernels import BLOCK
+from ghnas.executors.fused.kernels import BLOCK, ROOM
 from ghnas.executors.fused.lowering import draft
 from ghnas.executors.fused.program import (
     ADD,
@@ -40,11 +39,13 @@ from ghnas.executors.fused.program import (
     NORMALISE,
     NORMALISE_GRADIENT,
     PASS_GRADIENT,
+    Draft,
     GradientStep,
     Norm,
     Program,
     Step,
     TrainingProgram,
+    place,
     rounded,
 )
 
@@ -275,7 +276,7 @@ class _Differentiation:
         if step.code == DENSE:
             terms = rounded(step.channels * step.kernel**2)
             block = rounded(step.out_channels) + 2 * terms
-            self.extra = max(self.extra, block * BLOCK)
+            self.extra = max(self.extra, block * ROOM)
             room = block + (2 * step.channels * plane if step.kernel > 1 else 0)
         elif step.code == DEPTHWISE:
             room = 2 * plane + size + step.width

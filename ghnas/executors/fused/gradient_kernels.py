@@ -9,35 +9,48 @@ from ghnas.executors.fused.kernels import (
     HARDSWISH,
     RELU,
     RELU6,
-    Doubles,
     Floats,
     Integers,
     combine,
     compiled,
 )
+from ghnas.executors.fused.vectors import LANES, add_product, load, store
 
 
 @compiled
 def through_activation(
-    gradient: Floats, source: Floats, scale: np.float32, shift: np.float32, activation: int
+    gradient: Floats,
+    source: Floats,
+    scale: np.float32,
+    shift: np.float32,
+    activation: int,
+    target: Floats,
+    accumulate: int,
 ) -> None:
-    """Multiply a gradient by the activation's derivative at scale * source + shift, in place."""
+    """Write, or add, a gradient times the activation's derivative at scale * source + shift."""
     none = np.float32(0)
     if activation == RELU:
         for i in range(len(gradient)):
-            gradient[i] = gradient[i] if source[i] * scale + shift > none else none
+            kept = gradient[i] if source[i] * scale + shift > none else none
+            target[i] = target[i] + kept if accumulate else kept
     elif activation == RELU6:
         for i in range(len(gradient)):
             value = source[i] * scale + shift
             kept = gradient[i] if value > none else none
-            gradient[i] = kept if value < np.float32(6) else none
+            kept = kept if value < np.float32(6) else none
+            target[i] = target[i] + kept if accumulate else kept
     elif activation == HARDSWISH:
         for i in range(len(gradient)):
             value = source[i] * scale + shift
             slope = value * np.float32(1 / 3) + np.float32(0.5)
             slope = none if value < np.float32(-3) else slope
             slope = np.float32(1) if value > np.float32(3) else slope
-            gradient[i] *= slope
+            kept = gradient[i] * slope
+            target[i] = target[i] + kept if accumulate else kept
+    elif accumulate:
+        combine(gradient, target, False)
+    else:
+        target[:] = gradient
 
 
 @compiled
@@ -67,41 +80,64 @@ def total(x: Floats) -> np.float64:
 
 
 @compiled
-def product_with_difference(gradient: Floats, value: Floats, mean: np.float32) -> np.float64:
-    """Sum of gradient * (value - mean), in single precision within blocks."""
-    result = np.float64(0)
+def sums_of_gradient(
+    gradient: Floats, value: Floats, mean: np.float32
+) -> tuple[np.float64, np.float64]:
+    """Sums of gradient and of gradient * (value - mean), in single precision within blocks."""
+    total, product = np.float64(0), np.float64(0)
     for start in range(0, len(gradient), BLOCK):
         one, other = gradient[start : start + BLOCK], value[start : start + BLOCK]
-        block = np.float32(0)
+        first, second = np.float32(0), np.float32(0)
         for i in range(len(one)):
-            block += one[i] * (other[i] - mean)
-        result += np.float64(block)
-    return result
+            first += one[i]
+            second += one[i] * (other[i] - mean)
+        total += np.float64(first)
+        product += np.float64(second)
+    return total, product
 
 
 @compiled
-def _products_2x4(
-    y0: Floats, y1: Floats, x0: Floats, x1: Floats, x2: Floats, x3: Floats, sums: Floats
+def _products_of_9(
+    y: Floats, x: Floats, rows: Integers, size: int, sums: Floats, first: int
 ) -> None:
-    none = np.float32(0)
-    s00, s01, s02, s03, s10, s11, s12, s13 = none, none, none, none, none, none, none, none
-    for i in range(len(y0)):
-        s00 += y0[i] * x0[i]
-        s01 += y0[i] * x1[i]
-        s02 += y0[i] * x2[i]
-        s03 += y0[i] * x3[i]
-        s10 += y1[i] * x0[i]
-        s11 += y1[i] * x1[i]
-        s12 += y1[i] * x2[i]
-        s13 += y1[i] * x3[i]
-    sums[0, 0] += s00
-    sums[0, 1] += s01
-    sums[0, 2] += s02
-    sums[0, 3] += s03
-    sums[1, 0] += s10
-    sums[1, 1] += s11
-    sums[1, 2] += s12
-    sums[1, 3] += s13
+    """Add the products of a row with nine rows to their sums; `size` is whole vectors."""
+    r0, r1, r2, r3, r4 = rows[0], rows[1], rows[2], rows[3], rows[4]
+    r5, r6, r7, r8 = rows[5], rows[6], rows[7], rows[8]
+    s0 = load(sums, first)
+    s1 = load(sums, first + LANES)
+    s2 = load(sums, first + 2 * LANES)
+    s3 = load(sums, first + 3 * LANES)
+    s4 = load(sums, first + 4 * LANES)
+    s5 = load(sums, first + 5 * LANES)
+    s6 = load(sums, first + 6 * LANES)
+    s7 = load(sums, first + 7 * LANES)
+    s8 = load(sums, first + 8 * LANES)
+    for at in range(0, size, LANES):
+        value = load(y, at)
+        s0 = add_product(s0, value, load(x, r0 + at))
+        s1 = add_product(s1, value, load(x, r1 + at))
+        s2 = add_product(s2, value, load(x, r2 + at))
+        s3 = add_product(s3, value, load(x, r3 + at))
+        s4 = add_product(s4, value, load(x, r4 + at))
+        s5 = add_product(s5, value, load(x, r5 + at))
+        s6 = add_product(s6, value, load(x, r6 + at))
+        s7 = add_product(s7, value, load(x, r7 + at))
+        s8 = add_product(s8, value, load(x, r8 + at))
+    store(sums, first, s0)
+    store(sums, first + LANES, s1)
+    store(sums, first + 2 * LANES, s2)
+    store(sums, first + 3 * LANES, s3)
+    store(sums, first + 4 * LANES, s4)
+    store(sums, first + 5 * LANES, s5)
+    store(sums, first + 6 * LANES, s6)
+    store(sums, first + 7 * LANES, s7)
+    store(sums, first + 8 * LANES, s8)
+
+
+@compiled
+def in_nines(size: int) -> int:
+    """Up to a multiple of nine: `multiply_transposed` takes nine rows at a time."""
+    return (size + 8) // 9 * 9
 
 
 @compiled
@@ -112,60 +148,21 @@ def multiply_transposed(
 
     Args:
         y: Holds the first operand's rows.
-        y_rows: Where each of them begins, a multiple of two of them.
+        y_rows: Where each of them begins.
         x: Holds the second operand's rows.
-        x_rows: Where each of them begins, a multiple of four of them.
+        x_rows: Where each of them begins, a multiple of nine of them.
         size: Their length.
-        sums: (rows of y, rows of x).
+        sums: (rows of y, rows of x, LANES), flat: partial sums, to be added up in the end.
     """
-    for o in range(0, len(y_rows), 2):
-        y0 = y[y_rows[o] : y_rows[o] + size]
-        y1 = y[y_rows[o + 1] : y_rows[o + 1] + size]
-        for i in range(0, len(x_rows), 4):
-            x0 = x[x_rows[i] : x_rows[i] + size]
-            x1 = x[x_rows[i + 1] : x_rows[i + 1] + size]
-            x2 = x[x_rows[i + 2] : x_rows[i + 2] + size]
-            x3 = x[x_rows[i + 3] : x_rows[i + 3] + size]
-            _products_2x4(y0, y1, x0, x1, x2, x3, sums[o : o + 2, i : i + 4])
-
-
-@compiled
-def _products_of_3(y: Floats, x: Floats, step: int, sums: Doubles) -> None:
-    a, b = x[step:], x[2 * step :]
-    s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
-    for i in range(len(y)):
-        s0 += y[i] * x[i]
-        s1 += y[i] * a[i]
-        s2 += y[i] * b[i]
-    sums[0] += s0
-    sums[1] += s1
-    sums[2] += s2
-
-
-@compiled
-def _products_of_5(y: Floats, x: Floats, step: int, sums: Doubles) -> None:
-    a, b, c, d = x[step:], x[2 * step :], x[3 * step :], x[4 * step :]
-    s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
-    s3, s4 = np.float32(0), np.float32(0)
-    for i in range(len(y)):
-        s0 += y[i] * x[i]
-        s1 += y[i] * a[i]
-        s2 += y[i] * b[i]
-        s3 += y[i] * c[i]
-        s4 += y[i] * d[i]
-    sums[0] += s0
-    sums[1] += s1
-    sums[2] += s2
-    sums[3] += s3
-    sums[4] += s4
-
-
-@compiled
-def _product(y: Floats, x: Floats) -> np.float32:
-    result = np.float32(0)
-    for i in range(len(y)):
-        result += y[i] * x[i]
-    return result
+    whole = size // LANES * LANES
+    for o in range(len(y_rows)):
+        row = y[y_rows[o] : y_rows[o] + size]
+        for i in range(0, len(x_rows), 9):
+            first = (o * len(x_rows) + i) * LANES
+            _products_of_9(row, x, x_rows[i : i + 9], whole, sums, first)
+        for at in range(whole, size):
+            for i in range(len(x_rows)):
+                sums[(o * len(x_rows) + i) * LANES] += row[at] * x[x_rows[i] + at]
 
 
 @compiled
@@ -179,7 +176,7 @@ def depthwise_weights(
     height: int,
     width: int,
     gradient: Floats,
-    sums: Doubles,
+    sums: Floats,
 ) -> None:
     """Add the gradient of a depthwise convolution's taps, for one padded channel.
 
@@ -187,26 +184,20 @@ def depthwise_weights(
         plane: The channel of the input, from `pad_plane`.
         pitch: Values of a padded row.
         gradient: Of the output, height * width * images values.
-        sums: kernel * kernel of them.
+        sums: (taps in nines, LANES), flat: partial sums, to be added up in the end.
 
     Others as in `kernels.depthwise`.
     """
-    step, row = dilation * images, width * images
+    taps = np.zeros(in_nines(kernel * kernel), np.int64)
+    for t in range(kernel * kernel):
+        taps[t] = dilation * (t // kernel * pitch + t % kernel * images)
+    row, start = width * images, np.zeros(1, np.int64)
     segments, length = (1, row) if stride == 1 else (width, images)
     for i in range(height):
         for j in range(segments):
-            y = gradient[i * row + j * length : i * row + (j + 1) * length]
-            corner = i * stride * pitch + j * stride * images
-            for r in range(kernel):
-                line = plane[corner + r * dilation * pitch :]
-                taps = sums[r * kernel : (r + 1) * kernel]
-                if kernel == 3:
-                    _products_of_3(y, line, step, taps)
-                elif kernel == 5:
-                    _products_of_5(y, line, step, taps)
-                else:
-                    for s in range(kernel):
-                        taps[s] += _product(y, line[s * step :])
+            start[0] = i * row + j * length
+            x = plane[i * stride * pitch + j * stride * images :]
+            multiply_transposed(gradient, start, x, taps, length, sums)
 
 
 @compiled

@@ -6,13 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from ghnas.executors.fused.access import contribute, contribute_plane, pad, read_gradient
+from ghnas.executors.fused.access import (
+    contribute,
+    contribute_plane,
+    gradient_of,
+    pad,
+    read_gradient,
+)
 from ghnas.executors.fused.dense_gradients import dense_gradient
 from ghnas.executors.fused.gradient_kernels import (
     depthwise_weights,
-    product_with_difference,
+    in_nines,
     spread_depthwise,
     spread_pool,
+    sums_of_gradient,
     total,
 )
 from ghnas.executors.fused.kernels import (
@@ -23,6 +30,7 @@ from ghnas.executors.fused.kernels import (
     combine,
     compiled,
     correlate,
+    fetch,
     mean_and_variance,
 )
 from ghnas.executors.fused.program import (
@@ -38,6 +46,7 @@ from ghnas.executors.fused.program import (
     PASS_GRADIENT,
 )
 from ghnas.executors.fused.steps import EPSILON, divide_by_taps
+from ghnas.executors.fused.vectors import LANES
 
 
 @compiled
@@ -112,9 +121,9 @@ def _normalise(
         mean, variance = mean_and_variance(statistics[0], statistics[1], step.statistics + c, size)
         inverse = 1 / np.sqrt(variance + EPSILON)
         begin, source = step.gradient * count + c * size, step.source * count + c * size
-        gradient = gradients[begin : begin + size]
-        summed = total(gradient)
-        product = product_with_difference(gradient, arena[source : source + size], np.float32(mean))
+        summed, product = sums_of_gradient(
+            gradients[begin : begin + size], arena[source : source + size], np.float32(mean)
+        )
         slopes[step.weight + c] += product * inverse
         slopes[step.weight + step.channels + c] += summed
         scale = weights[step.weight + c] * inverse
@@ -227,21 +236,21 @@ def _depthwise(
     border, taps = dilation * (kernel - 1) // 2, kernel * kernel
     row, pitch = step.width * count, (step.width + 2 * border) * count
     area, size = (step.height + 2 * border) * pitch, step.out_height * step.out_width * count
-    plane, other, gradient = scratch[:area], scratch[area : 2 * area], scratch[2 * area :][:size]
+    plane, other, room = scratch[:area], scratch[area : 2 * area], scratch[2 * area :][:size]
     line = scratch[2 * area + size :][:row]
-    sums, flipped = np.zeros(taps, np.float64), np.zeros(taps, np.float32)
+    sums, flipped = np.zeros(in_nines(taps) * LANES, np.float32), np.zeros(taps, np.float32)
     other[:] = np.float32(0)  # its border stays zero
     for c in range(step.channels):
         weight = weights[step.weight + c * taps : step.weight + (c + 1) * taps]
         pad(step, c, count, border, np.float32(0), arena, affine, plane)
-        read_gradient(step, c, 0, count, arena, gradients, lines, gradient)
+        gradient = gradient_of(step, c, count, arena, gradients, lines, room)
         sums[:] = 0
         depthwise_weights(
             plane, pitch, count, kernel, stride, dilation, step.out_height, step.out_width,
             gradient, sums,
         )  # fmt: skip
         for t in range(taps):
-            slopes[step.weight + c * taps + t] += np.float32(sums[t])
+            slopes[step.weight + c * taps + t] += sums[t * LANES : (t + 1) * LANES].sum()
             flipped[t] = weight[taps - 1 - t]
         if step.contribution < 0:
             continue
@@ -258,5 +267,7 @@ def _depthwise(
             other[begin : begin + row] = gradient[i * row : (i + 1) * row]
         for i in range(step.height):
             rows = other[i * pitch :]
+            fetch(gradients, step.gradient * count + (c + 1) * size + i * row, row)
+            fetch(arena, step.source * count + (c + 1) * size + i * row, row)
             correlate(rows, dilation * pitch, dilation * count, kernel, flipped, line)
             contribute(step, c, i * row, count, arena, affine, gradients, line)

@@ -18,6 +18,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ghnas.executors.fused.vectors import LANES, add_product, load, prefetch, splat, store
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -27,6 +29,12 @@ RELU, RELU6, HARDSWISH = 1, 2, 3
 """Codes of the activations that kernels apply as they read; 0 is none."""
 BLOCK = 512
 """Values of a row that one matrix product takes at a time: all its rows stay in the cache."""
+ROOM = BLOCK + 16
+"""From one of these rows to the next: were it a power of two, they would share a few cache sets."""
+TILES = 8 * LANES
+"""Values of a row that a matrix product computes before it goes on to the next rows."""
+DIRECT = 8
+"""Rows that a matrix product reads where they are; more would share a few cache sets there."""
 
 
 def _cache_folder() -> Path:
@@ -281,59 +289,71 @@ def pool(
 
 
 @compiled
-def _multiply_4x4(
-    x0: Floats,
-    x1: Floats,
-    x2: Floats,
-    x3: Floats,
-    w: Floats,
-    y0: Floats,
-    y1: Floats,
-    y2: Floats,
-    y3: Floats,
-    first: bool,
-) -> None:
-    """Four rows of the result from four rows of the operand; w is 4x4."""
-    w00, w01, w02, w03 = w[0, 0], w[0, 1], w[0, 2], w[0, 3]
-    w10, w11, w12, w13 = w[1, 0], w[1, 1], w[1, 2], w[1, 3]
-    w20, w21, w22, w23 = w[2, 0], w[2, 1], w[2, 2], w[2, 3]
-    w30, w31, w32, w33 = w[3, 0], w[3, 1], w[3, 2], w[3, 3]
-    if first:
-        for i in range(len(y0)):
-            y0[i] = w00 * x0[i] + w01 * x1[i] + w02 * x2[i] + w03 * x3[i]
-            y1[i] = w10 * x0[i] + w11 * x1[i] + w12 * x2[i] + w13 * x3[i]
-            y2[i] = w20 * x0[i] + w21 * x1[i] + w22 * x2[i] + w23 * x3[i]
-            y3[i] = w30 * x0[i] + w31 * x1[i] + w32 * x2[i] + w33 * x3[i]
-    else:
-        for i in range(len(y0)):
-            y0[i] += w00 * x0[i] + w01 * x1[i] + w02 * x2[i] + w03 * x3[i]
-            y1[i] += w10 * x0[i] + w11 * x1[i] + w12 * x2[i] + w13 * x3[i]
-            y2[i] += w20 * x0[i] + w21 * x1[i] + w22 * x2[i] + w23 * x3[i]
-            y3[i] += w30 * x0[i] + w31 * x1[i] + w32 * x2[i] + w33 * x3[i]
+def fetch(x: Floats, begin: int, size: int) -> None:
+    """Have values brought into the cache that are to be read soon."""
+    for at in range(begin, begin + size, 16):
+        prefetch(x, at)
 
 
 @compiled
-def multiply(x: Floats, rows: Integers, size: int, weight: Floats, out: Floats) -> None:
+def _multiply_tile(
+    x: Floats, rows: Integers, at: int, weight: Floats, o: int, out: Floats, out_rows: Integers
+) -> None:
+    """Two vectors of four rows of the result, at a position; the order of a sum is the rows'."""
+    a0 = b0 = c0 = d0 = a1 = b1 = c1 = d1 = splat(np.float32(0))
+    for i in range(len(rows)):
+        begin = rows[i] + at
+        x0, x1 = load(x, begin), load(x, begin + LANES)
+        a, b = splat(weight[o, i]), splat(weight[o + 1, i])
+        c, d = splat(weight[o + 2, i]), splat(weight[o + 3, i])
+        a0, a1 = add_product(a0, a, x0), add_product(a1, a, x1)
+        b0, b1 = add_product(b0, b, x0), add_product(b1, b, x1)
+        c0, c1 = add_product(c0, c, x0), add_product(c1, c, x1)
+        d0, d1 = add_product(d0, d, x0), add_product(d1, d, x1)
+    store(out, out_rows[o] + at, a0)
+    store(out, out_rows[o] + at + LANES, a1)
+    store(out, out_rows[o + 1] + at, b0)
+    store(out, out_rows[o + 1] + at + LANES, b1)
+    store(out, out_rows[o + 2] + at, c0)
+    store(out, out_rows[o + 2] + at + LANES, c1)
+    store(out, out_rows[o + 3] + at, d0)
+    store(out, out_rows[o + 3] + at + LANES, d1)
+
+
+@compiled
+def multiply(
+    x: Floats, rows: Integers, size: int, weight: Floats, out: Floats, out_rows: Integers
+) -> None:
     """Matrix product with rows that stand anywhere.
 
     Args:
         x: Holds the operand's rows.
-        rows: Where each of them begins, a multiple of four of them.
+        rows: Where each of them begins.
         size: Their length.
-        weight: (outputs, rows), both multiples of four.
-        out: outputs * size values.
+        weight: (outputs, rows), a multiple of four outputs.
+        out: Holds the result's rows.
+        out_rows: Where each of them begins.
     """
-    for o in range(0, len(weight), 4):
-        y0 = out[o * size : (o + 1) * size]
-        y1 = out[(o + 1) * size : (o + 2) * size]
-        y2 = out[(o + 2) * size : (o + 3) * size]
-        y3 = out[(o + 3) * size : (o + 4) * size]
-        for i in range(0, len(rows), 4):
-            x0 = x[rows[i] : rows[i] + size]
-            x1 = x[rows[i + 1] : rows[i + 1] + size]
-            x2 = x[rows[i + 2] : rows[i + 2] + size]
-            x3 = x[rows[i + 3] : rows[i + 3] + size]
-            _multiply_4x4(x0, x1, x2, x3, weight[o : o + 4, i : i + 4], y0, y1, y2, y3, i == 0)
+    whole = size // (2 * LANES) * (2 * LANES)
+    for start in range(0, whole, TILES):  # rows are written some cache lines at a time
+        for o in range(0, len(weight), 4):
+            for at in range(start, min(start + TILES, whole), 2 * LANES):
+                _multiply_tile(x, rows, at, weight, o, out, out_rows)
+    for o in range(len(weight)):
+        for at in range(whole, size):
+            total = np.float32(0)
+            for i in range(len(rows)):
+                total += weight[o, i] * x[rows[i] + at]
+            out[out_rows[o] + at] = total
+
+
+@compiled
+def rows_of(count: int, used: int, first: int, length: int) -> Any:
+    """Where rows of a length begin; those that only fill up are the last one again."""
+    result = np.empty(count, np.int64)
+    for i in range(count):
+        result[i] = first + min(i, used - 1) * length
+    return result
 
 
 @compiled
@@ -351,21 +371,6 @@ def moments(x: Floats, channel: int, sums: Doubles, squares: Doubles) -> None:
             total += difference
             square += difference * difference
         _add_moments(first, total, square, len(part), channel, sums, squares)
-
-
-@compiled
-def copy_with_moments(
-    x: Floats, out: Floats, channel: int, sums: Doubles, squares: Doubles
-) -> None:
-    """Copy a row of at most `BLOCK` values and add its moments to its channel's."""
-    first, total, square = x[0], np.float32(0), np.float32(0)
-    for i in range(len(x)):
-        value = x[i]
-        out[i] = value
-        difference = value - first
-        total += difference
-        square += difference * difference
-    _add_moments(first, total, square, len(x), channel, sums, squares)
 
 
 @compiled

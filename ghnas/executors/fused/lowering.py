@@ -28,8 +28,7 @@ from ghnas.architectures.ops import (
     Truncate,
     Zeros,
 )
-from ghnas.executors.fused.draft import Draft, place
-from ghnas.executors.fused.kernels import BLOCK, HARDSWISH, RELU, RELU6
+from ghnas.executors.fused.kernels import BLOCK, HARDSWISH, RELU, RELU6, ROOM
 from ghnas.executors.fused.program import (
     ADD,
     AFFINE,
@@ -43,9 +42,10 @@ from ghnas.executors.fused.program import (
     MEAN,
     MOMENTS,
     NORMALISE,
+    Draft,
     Program,
     Step,
-    rounded,
+    place,
 )
 
 _ACTIVATIONS = {"relu": RELU, "relu6": RELU6, "hardswish": HARDSWISH}
@@ -217,7 +217,7 @@ class _Lowering:
         target = target._replace(statistics=self._room(shape[0]))
         border = dilation * (kernel - 1) // 2
         terms = value.channels * kernel * kernel
-        self.extra = max(self.extra, (rounded(shape[0]) + rounded(terms)) * BLOCK)
+        self.extra = max(self.extra, terms * ROOM)
         if kernel > 1 or stride > 1:
             plane = (value.height + 2 * border) * (value.width + 2 * border)
             gathered = terms * target.width if stride > 1 else 0

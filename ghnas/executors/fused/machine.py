@@ -279,4 +279,4 @@ def _flat(weights: Parameters, program: Program) -> Tensor:
 
 
 def _at_least(room: Floats, size: int) -> Floats:
-    return room if len(room) >= size else np.empty(size, np.float32)
+    return room if len(room) >= size else cast(Floats, torch.empty(size).numpy())  # aligned

@@ -9,16 +9,19 @@ import numpy as np
 from ghnas.executors.fused.access import pad, read, scale_of, shift_of
 from ghnas.executors.fused.kernels import (
     BLOCK,
+    DIRECT,
+    ROOM,
     Doubles,
     Floats,
     activate,
     compiled,
-    copy_with_moments,
     depthwise,
+    fetch,
     mean_and_variance,
     moments,
     multiply,
     pool,
+    rows_of,
 )
 from ghnas.executors.fused.program import (
     ADD,
@@ -109,18 +112,11 @@ def _depthwise(
     for c in range(step.channels):
         pad(step, c, count, border, np.float32(0), arena, affine, plane)
         start = step.target * count + c * size
+        weight = weights[step.weight + c * taps : step.weight + (c + 1) * taps]
         depthwise(
-            plane,
-            pitch,
-            count,
-            step.kernel,
-            step.stride,
-            step.dilation,
-            weights[step.weight + c * taps : step.weight + (c + 1) * taps],
-            step.out_height,
-            step.out_width,
-            arena[start : start + size],
-        )
+            plane, pitch, count, step.kernel, step.stride, step.dilation, weight,
+            step.out_height, step.out_width, arena[start : start + size],
+        )  # fmt: skip
 
 
 @compiled
@@ -175,56 +171,51 @@ def _dense(
     """Convolution of all channels with all, or a matrix product: rows times weights."""
     taps = step.kernel * step.kernel
     terms, outputs = step.channels * taps, step.out_channels
-    weight = np.zeros((rounded(outputs), rounded(terms)), np.float32)
-    for o in range(outputs):
-        weight[o, :terms] = weights[step.weight + o * terms : step.weight + (o + 1) * terms]
-    rows = np.zeros(weight.shape[1], np.int64)
-    block, rest = scratch[: len(weight) * BLOCK], scratch[len(weight) * BLOCK :]
-    plain = step.kernel == 1 and step.stride == 1 and step.skip == 0
-    if plain and step.affine < 0 and step.activation == 0:
-        size = step.height * step.width * count
+    weight = np.zeros((rounded(outputs), terms), np.float32)
+    for o in range(len(weight)):  # those that only fill up write the last one again
+        begin = step.weight + min(o, outputs - 1) * terms
+        weight[o] = weights[begin : begin + terms]
+    size = step.out_height * step.out_width * count
+    out_rows = rows_of(len(weight), outputs, step.target * count, size)
+    if step.kernel == 1 and step.stride == 1 and step.skip == 0:
+        as_it_is = step.affine < 0 and step.activation == 0 and terms <= DIRECT
+        if as_it_is:
+            rows = rows_of(terms, terms, step.source * count, size)
+        else:
+            rows = rows_of(terms, terms, 0, ROOM)
         for start in range(0, size, BLOCK):
-            length = min(BLOCK, size - start)
-            for c in range(terms):
-                rows[c] = step.source * count + c * size + start
-            rows[terms:] = rows[0]
-            multiply(arena, rows, length, weight, block)
-            _store(step, block, length, start, count, arena, statistics)
-    elif plain:
-        size = step.height * step.width * count
-        for c in range(terms):
-            rows[c] = c * BLOCK
-        for start in range(0, size, BLOCK):
-            length = min(BLOCK, size - start)
-            for c in range(terms):
-                source = step.source * count + c * size + start
-                target = rest[c * BLOCK : c * BLOCK + length]
-                read(step, c, source, arena, affine, target)
-            multiply(rest, rows, length, weight, block)
-            _store(step, block, length, start, count, arena, statistics)
+            length, out = min(BLOCK, size - start), arena[start:]
+            if as_it_is:
+                for c in range(terms):
+                    fetch(out, rows[c] + BLOCK, BLOCK)
+                multiply(out, rows, length, weight, out, out_rows)
+            else:
+                for c in range(terms):
+                    source = step.source * count + c * size + start
+                    read(step, c, source, arena, affine, scratch[rows[c] : rows[c] + length])
+                multiply(scratch, rows, length, weight, out, out_rows)
+            _sum_up(step, out, out_rows, length, statistics)
     elif step.kernel == 1:
-        _dense_at_strides(step, weight, rows, count, arena, block, rest, affine, statistics)
+        _dense_at_strides(step, weight, count, arena, scratch, affine, out_rows, statistics)
     else:
-        _dense_by_rows(step, weight, rows, count, arena, block, rest, affine, statistics)
+        _dense_by_rows(step, weight, count, arena, scratch, affine, out_rows, statistics)
 
 
 @compiled
 def _dense_at_strides(
     step: Any,
     weight: Floats,
-    rows: Any,
     count: int,
     arena: Floats,
-    block: Floats,
     rest: Floats,
     affine: Floats,
+    out_rows: Any,
     statistics: Doubles,
 ) -> None:
     """A 1x1 convolution: one row of the output at a time, from the positions that are read."""
     row = step.out_width * count
     area = step.height * step.width
-    for c in range(step.channels):
-        rows[c] = c * row
+    rows = rows_of(step.channels, step.channels, 0, row)
     for i in range(step.out_height):
         line = (i * step.stride + step.skip) * step.width + step.skip
         for c in range(step.channels):
@@ -234,20 +225,20 @@ def _dense_at_strides(
                 read(step, c, x, arena, affine, rest[y : y + count])
         for start in range(0, row, BLOCK):
             length = min(BLOCK, row - start)
-            multiply(rest, rows + start, length, weight, block)
-            _store(step, block, length, i * row + start, count, arena, statistics)
+            out = arena[i * row + start :]
+            multiply(rest[start:], rows, length, weight, out, out_rows)
+            _sum_up(step, out, out_rows, length, statistics)
 
 
 @compiled
 def _dense_by_rows(
     step: Any,
     weight: Floats,
-    rows: Any,
     count: int,
     arena: Floats,
-    block: Floats,
     rest: Floats,
     affine: Floats,
+    out_rows: Any,
     statistics: Doubles,
 ) -> None:
     """One row of the output at a time, from padded channels."""
@@ -259,6 +250,7 @@ def _dense_by_rows(
         plane = rest[c * area : (c + 1) * area]
         pad(step, c, images, border, np.float32(0), arena, affine, plane)
     gathered = rest[step.channels * area :]
+    rows = np.zeros(weight.shape[1], np.int64)
     row = step.out_width * images
     for i in range(step.out_height):
         index = 0
@@ -275,33 +267,21 @@ def _dense_by_rows(
                             gathered[y : y + images] = rest[x : x + images]
                         rows[index] = index * row
                     index += 1
-        rows[index:] = rows[0]
         operand = gathered if stride > 1 else rest
         for start in range(0, row, BLOCK):
             length = min(BLOCK, row - start)
-            multiply(operand, rows + start, length, weight, block)
-            _store(step, block, length, i * row + start, images, arena, statistics)
+            out = arena[i * row + start :]
+            multiply(operand[start:], rows, length, weight, out, out_rows)
+            _sum_up(step, out, out_rows, length, statistics)
 
 
 @compiled
-def _store(
-    step: Any,
-    block: Floats,
-    length: int,
-    position: int,
-    count: int,
-    arena: Floats,
-    statistics: Doubles,
-) -> None:
-    """Put a block of results where they belong, with their moments where they are asked for."""
-    size = step.out_height * step.out_width * count
-    for o in range(step.out_channels):
-        start = step.target * count + o * size + position
-        result, target = block[o * length : (o + 1) * length], arena[start : start + length]
-        if step.statistics >= 0:
-            copy_with_moments(result, target, step.statistics + o, statistics[0], statistics[1])
-        else:
-            target[:] = result
+def _sum_up(step: Any, out: Floats, rows: Any, length: int, statistics: Doubles) -> None:
+    """Take the moments of rows that were written, where they are asked for."""
+    if step.statistics >= 0:
+        for o in range(step.out_channels):
+            row = out[rows[o] : rows[o] + length]
+            moments(row, step.statistics + o, statistics[0], statistics[1])
 
 
 @compiled
@@ -336,13 +316,11 @@ def _add(step: Any, count: int, arena: Floats, scratch: Floats, affine: Floats) 
             length = min(BLOCK, size - start)
             one, two = scratch[:length], scratch[BLOCK : BLOCK + length]
             read(step, c, first + start, arena, affine, one)
-            activate(
-                arena[second + start : second + start + length],
-                two,
-                scale_of(affine, step.second_affine, c),
-                shift_of(affine, step.second_affine, c),
-                step.second_activation,
-            )
+            scale = scale_of(affine, step.second_affine, c)
+            shift = shift_of(affine, step.second_affine, c)
+            other = arena[second + start : second + start + length]
+            fetch(arena, second + start + length, length)
+            activate(other, two, scale, shift, step.second_activation)
             _sum(one, two, arena[target + start : target + start + length])
 
 
