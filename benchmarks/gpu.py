@@ -34,6 +34,7 @@ from ghnas.scoring.evaluation import SCORE_BATCH
 from ghnas.scoring.racing import Race, Stage
 from ghnas.scoring.scorer import Scorer
 from ghnas.training.populations import POPULATION, train_together
+from ghnas.utils.processes import collect_garbage_rarely
 
 NOTHING = {
     "detach", "view", "_unsafe_view", "_reshape_alias", "expand", "slice", "select", "transpose",
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    collect_garbage_rarely()  # as processes of the host do
     space = ghnas.load_space("darts").for_images(SHAPE, 10)
     rng = random.Random(0)
     architectures = [space.sample(rng) for _ in range(options.networks)]
