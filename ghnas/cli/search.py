@@ -372,7 +372,7 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
         say(out, describe_order(order))
     if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
         again = f"ghnas search --resume --train {SHORT_LIST}{_results_option(results)}"
-        say(out, f"a better order:   {again}")
+        say(out, f"trained a while:  {again}")
     say(out, f"next:             ghnas finetune top-5{_results_option(results)}")
 
 
