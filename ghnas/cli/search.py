@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, BEST, TRAIN_EPOCHS = 1000, 10, 2
+BUDGET, BEST, TRAIN_EPOCHS = 1000, 10, 1
+STARTS = {"ghn": "predicted weights", "kaiming": "Kaiming initialisation"}
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 """Data sets that are no folder."""
 
@@ -146,6 +147,15 @@ def search(
             show_default="as in the space's file",
         ),
     ] = None,
+    train_from: Annotated[
+        str | None,
+        text(
+            "--train-from",
+            "ghn|kaiming",
+            "Start from predicted weights, or from random ones.",
+            "ghn, where it predicts for networks of that depth",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with RUN, or with the latest run.")
     ] = False,
@@ -162,8 +172,10 @@ def search(
     out = console(json)
     place = pick_device(device)
     shortened = options.given(
-        count=train, steps=train_steps, epochs=train_epochs, cells=train_cells
+        count=train, steps=train_steps, epochs=train_epochs, cells=train_cells, start=train_from
     )
+    if train_from not in (None, "ghn", "kaiming"):
+        raise UserError(f"--train-from is ghn or kaiming, not {train_from!r}")
     if train_epochs and not train_steps:
         shortened["steps"] = None
     if resume:
@@ -328,23 +340,22 @@ def _train_short_list(
     out: Console, run: Run, objective: ImageObjective, wanted: ShortList, results: Path
 ) -> None:
     """Give candidates a short training, with a meter."""
-    from ghnas.engine.stages.short_list import (
-        short_list_job,
-        steps_of_epoch,
-        train_short_list,
-    )
+    from ghnas.engine.stages.short_list import short_list_job, steps_of_epoch, train_short_list
     from ghnas.reports.tables import describe_skeleton
 
     steps = wanted.steps or wanted.epochs * steps_of_epoch(objective.data)
-    job = short_list_job(run, objective, steps, wanted.cells)
+    job = short_list_job(run, objective, steps, wanted.cells, wanted.start)
     skeleton = job.space.skeleton
     size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
     size = f": {size}" if size else ""
-    say(out, f"training {wanted.count} candidates for {steps:,} steps each{size}")
+    start = f"from {STARTS[job.start]}"
+    say(out, f"training {wanted.count} candidates for {steps:,} steps each, {start}{size}")
     if job.device.type == "cpu":
         say_compiling(out, "execute", "differentiate")
-    depth = f" --train-cells {wanted.cells}" if wanted.cells else ""
-    again = f"{run.name} --train {wanted.count} --train-steps {steps}{depth}"
+    settings = {"count": "", "steps": "-steps", "cells": "-cells", "start": "-from"}
+    known = wanted.model_copy(update={"steps": steps}).model_dump()
+    given = [f"--train{name} {known[key]}" for key, name in settings.items() if known[key]]
+    again = " ".join([run.name, *given])
     kept = f": what was trained is kept in {run.path}\n{_go_on(again, results)}"
     with meter(out, "trained", kept) as shown:
         train_short_list(run, job, wanted.count, shown.update)

@@ -6,7 +6,7 @@ import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,7 +17,7 @@ from ghnas.utils.errors import UserError
 FORMAT_VERSION = 2
 """Of the run folder; raised when an older ghnas could not read it."""
 
-SHORT_TRAINING_EPOCHS = 2
+SHORT_TRAINING_EPOCHS = 1
 """Passes over the training images of each candidate of a short list."""
 
 MAY_CHANGE = ("created", "versions", "device", "study_name", "sources", "short_list")
@@ -46,6 +46,7 @@ class ShortList(BaseModel):
         steps: SGD steps of each; None: so many epochs.
         epochs: Passes over the training images.
         cells: Of the networks that are trained; None: as many as in the space's file.
+        start: `ghn` or `kaiming`; see `ghnas.engine.stages.short_list.short_list_job`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +55,7 @@ class ShortList(BaseModel):
     steps: int | None = None
     epochs: int = SHORT_TRAINING_EPOCHS
     cells: int | None = None
+    start: Literal["ghn", "kaiming"] | None = None
 
 
 class Manifest(BaseModel):

@@ -10,6 +10,7 @@ import torch
 from ghnas.data import ImageData, evaluation_batches
 from ghnas.engine.objectives.base import Objective
 from ghnas.engine.trials import SIZES, Direction, Directions
+from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch
 from ghnas.spaces import Space
 from ghnas.utils.devices import pick_device
@@ -31,6 +32,8 @@ class ImageObjective(Objective):
         workers: Processes on a CPU; default: one for each core.
     """
 
+    ghn: GHN | None = None
+    """Predicts weights, if there is one."""
     batch_size: int | None = None
     in_background = True
     images_at_a_time = SCORE_BATCH

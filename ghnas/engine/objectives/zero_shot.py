@@ -67,6 +67,8 @@ class ZeroShot(ImageObjective):
         True
     """
 
+    ghn: GHN
+
     def __init__(
         self,
         ghn: GHN,

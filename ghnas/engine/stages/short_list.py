@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Literal
 
 import optuna
 import torch
@@ -36,6 +37,7 @@ from ghnas.engine.storage import writing
 from ghnas.engine.trials import Trial, TrialFormat, rank_trials
 from ghnas.executors.base import Parameters
 from ghnas.executors.fused import compile_gradients
+from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import FLOOR
 from ghnas.scoring.evaluation import Batch
 from ghnas.spaces import Space, parse_space
@@ -46,6 +48,8 @@ from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import Workers
 
+Start = Literal["ghn", "kaiming"]
+"""Where a training starts: from predicted weights, or from Kaiming initialisation."""
 BATCH = 64
 """Images of each step."""
 STARTERS = 4
@@ -72,6 +76,7 @@ class RefineJob:
         workers: Processes on a CPU.
         seed: Of Kaiming initialisation.
         settings: How to train.
+        ghn: Trainings start from the weights that it predicts; None: from Kaiming initialisation.
     """
 
     space: Space
@@ -81,6 +86,12 @@ class RefineJob:
     workers: int
     seed: int = 0
     settings: SGDSettings = SETTINGS
+    ghn: GHN | None = None
+
+    @property
+    def start(self) -> Start:
+        """Where trainings start."""
+        return "kaiming" if self.ghn is None else "ghn"
 
 
 def steps_of_epoch(data: ImageData) -> int:
@@ -89,7 +100,11 @@ def steps_of_epoch(data: ImageData) -> int:
 
 
 def short_list_job(
-    run: Run, objective: ImageObjective, steps: int, cells: int | None = None
+    run: Run,
+    objective: ImageObjective,
+    steps: int,
+    cells: int | None = None,
+    start: Start | None = None,
 ) -> RefineJob:
     """How candidates of a run are trained.
 
@@ -99,12 +114,23 @@ def short_list_job(
             for the scores.
         steps: SGD steps of each.
         cells: Of the networks that are trained; None: as many as in the space's file.
+        start: `ghn` for predicted weights, `kaiming` for Kaiming initialisation; None: predicted
+            weights, if there are any for networks of that depth.
+
+    Raises:
+        UserError: If there are no predicted weights to start from.
     """
     space, data = run.space, objective.data
     file = parse_space(run.manifest.space_text, run.manifest.space)
     depth = cells or file.skeleton.get("cells")
     if isinstance(depth, int):
         space = space.with_skeleton(cells=depth)
+    ghn = objective.ghn if space.skeleton == run.space.skeleton else None
+    if start == "ghn" and ghn is None:
+        raise UserError(
+            f"run {run.name} has no hypernetwork for the networks that are to be trained: leave "
+            "--train-from out"
+        )
     batches = random_batches(
         data.train, BATCH, seed=run.manifest.seed, device=objective.device,
         mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
@@ -116,6 +142,7 @@ def short_list_job(
         objective.device,
         objective.workers or cores(),
         run.manifest.seed,
+        ghn=None if start == "kaiming" else ghn,
     )
 
 
@@ -158,9 +185,11 @@ def train_short_list(
 def _study(run: Run, job: RefineJob) -> optuna.Study:
     """The stage's study; all its trainings are alike."""
     study = run.study_beside(SHORT_LIST, "short_training", "maximize")
-    way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton)}
+    way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton), "start": job.start}
+    # earlier versions knew one start, and did not write it down
+    earlier = {"start": "kaiming"} if study.get_trials(deepcopy=False) else {}
     for key, value in way.items():
-        known = study.user_attrs.get(key, value)
+        known = study.user_attrs.get(key, earlier.get(key, value))
         if known != value:
             raise UserError(
                 f"the short list of {run.name} was trained with {key} {known}, not {value}: "
@@ -212,7 +241,7 @@ def _train_chosen(
 def train_all(
     graphs: Mapping[int, Graph], job: RefineJob
 ) -> Generator[tuple[int, ShortTraining, float]]:
-    """Train networks from Kaiming initialisation, all on the same images.
+    """Train networks, all on the same images.
 
     Yields:
         Key, outcome and seconds of each, as they are finished.
@@ -252,6 +281,8 @@ def _train_populations(
 
 
 def _initial(job: RefineJob, graph: Graph) -> Parameters:
+    if job.ghn is not None:
+        return job.ghn.predict_graphs([graph])[0]
     initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
     return {name: value.to(job.device) for name, value in initial.items()}
 

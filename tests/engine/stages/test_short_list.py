@@ -15,8 +15,16 @@ from searching import finished, make_manifest, ranking
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
 from ghnas.engine.manifest import ShortList
-from ghnas.engine.run import SHORT_LIST
-from ghnas.engine.stages.short_list import STARTERS, RefineJob, quality, train_short_list
+from ghnas.engine.run import SHORT_LIST, open_run
+from ghnas.engine.stages.inputs import load_inputs, objective_of
+from ghnas.engine.stages.short_list import (
+    STARTERS,
+    RefineJob,
+    quality,
+    short_list_job,
+    train_short_list,
+)
+from ghnas.ghn.checkpoint import load_ghn
 from ghnas.scoring.evaluation import Score
 from ghnas.spaces import load_space
 from ghnas.training.short import ShortTraining, train_briefly
@@ -137,6 +145,40 @@ def test_what_is_learned_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pool = [worth_of(space.architecture(t.architecture.choices).graph) for t in run.ranked()]
     assert sum(asked[8:]) / 40 > sum(pool) / len(pool) + 1.5
     assert max(asked) == max(pool)
+
+
+def test_trainings_start_from_predicted_weights(
+    ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path
+) -> None:
+    """Where the networks are those that the hypernetwork is for; a study has one kind of start."""
+    options = ("--results", tmp_path)
+    first = ("--ghn", tiny_ghn, "--score-images", 32, "--budget", 6, *options)
+    code, out, err = ghnas("search", *first, "--train", 2, "--train-steps", 2)
+    assert code == 0, err
+    assert "2 steps each, from predicted weights" in out
+    run = open_run(next((tmp_path / "runs").iterdir()))
+    best = run.ranked(1)[0]
+    graph, ghn = best.architecture.graph, load_ghn(tiny_ghn)
+    inputs = load_inputs(run)
+    job = short_list_job(run, objective_of(run, *inputs, CPU, 1), steps=2)
+    assert job.start == "ghn"
+    (weights,) = ghn.predict_graphs([graph])
+    expected = train_briefly(graph, weights, job.batches, job.checks, job.settings)
+    assert best.short_training == pytest.approx(quality(expected), rel=1e-3)
+    again = ("search", "--resume", *options, "--train", 3)
+    code, out, err = ghnas(*again, "--train-steps", 2, "--train-from", "kaiming")
+    assert code == 2
+    assert "trained with start ghn, not kaiming" in err
+    code, out, err = ghnas(*again, "--train-steps", 2, "--train-from", "elsewhere")
+    assert code == 2
+    assert "ghn or kaiming, not 'elsewhere'" in err
+    deeper = ("--train", 1, "--train-steps", 1, "--train-cells", 3)
+    code, out, err = ghnas("search", *first, *deeper, "--train-from", "ghn")
+    assert code == 2
+    assert "no hypernetwork for the networks" in err
+    code, out, err = ghnas("search", *first, *deeper)
+    assert code == 0, err
+    assert "from Kaiming initialisation" in out
 
 
 def test_the_record_shows_candidate_and_curve(tmp_path: Path) -> None:
