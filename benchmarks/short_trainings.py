@@ -1,6 +1,6 @@
 """What a search finds: fine-tuned networks that its orders choose, beside random ones.
 
-    ghnas search --space darts --budget 10000 --train 40
+    ghnas search --space darts --budget 10000 --train 40 --train-epochs 2 --train-from kaiming
     python benchmarks/short_trainings.py results/runs/<the run>
 
 Fine-tunes, as `ghnas finetune` does, the best by the zero-shot score, the best by the short
