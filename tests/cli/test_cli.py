@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -48,18 +47,13 @@ def test_version(ghnas: Ghnas) -> None:
     assert out.startswith("ghnas")
 
 
-def test_help_takes_less_than_a_second_and_imports_no_torch() -> None:
+def test_help_imports_nothing_slow() -> None:
     program = (
         "import sys; from ghnas.cli import main; code = main(['--help'])\n"
-        "slow = {'torch', 'optuna', 'sklearn', 'torchvision'} & set(sys.modules)\n"
+        "slow = {'torch', 'optuna', 'sklearn', 'scipy', 'numba', 'torchvision'} & set(sys.modules)\n"
         "sys.exit(code or (1 if slow else 0))"
     )
-    fastest = float("inf")
-    for _ in range(3):  # the machine may be busy
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
-        fastest = min(fastest, time.perf_counter() - began)
-    assert fastest < 1
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
 # ---------------------------------------------------------------- options
