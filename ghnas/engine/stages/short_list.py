@@ -175,8 +175,8 @@ def train_short_list(
         outcomes = run.short_trainings()
         report(len(outcomes), max(count, len(outcomes)))
         if len(outcomes) < count:
-            _train_chosen(run, job, study, trials, count, report)
-        order = make_order(run.space, list(trials.values()), run.short_trainings())
+            _train_chosen(run, job, study, trials, outcomes, count, report)
+        order = make_order(run.space, list(trials.values()), outcomes)
         if order is not None:
             with writing(run.path):
                 write_order(run.path, order)
@@ -204,10 +204,12 @@ def _train_chosen(
     job: RefineJob,
     study: optuna.Study,
     trials: Mapping[Architecture, Trial],
+    outcomes: dict[int, float],
     count: int,
     report: Callable[[int, int], None],
 ) -> None:
-    """Ask, train and tell, a batch at a time; what is recorded is asked for again, and told."""
+    """Ask, train and tell, a batch at a time; what is recorded is asked for again, and told. New
+    outcomes are added to those that are given."""
     space = job.space.for_images(run.manifest.image_shape, len(run.manifest.classes))
     pool = list(trials)
     sampler = PredictorSearch(
@@ -217,7 +219,7 @@ def _train_chosen(
         starters=pool[:STARTERS],
         scores=lambda chosen: zero_shot_scores([trials[item] for item in chosen]),
     )
-    outcomes, batch = run.short_trainings(), 0
+    batch = 0
     while len(outcomes) < count:
         rng = random.Random(f"{run.manifest.seed}:{SHORT_LIST}:{batch}")
         asked = [trials[item] for item in dict.fromkeys(sampler.ask(sampler.batch_size, rng))]
