@@ -30,15 +30,7 @@ def bench(
         ),
     ],
     space: options.SpaceName = "darts",
-    column: Annotated[
-        str | None,
-        text(
-            "--column",
-            "NAME",
-            "The accuracies' column.",
-            "test_accuracy, or the first with accuracy in its name",
-        ),
-    ] = None,
+    column: options.Column = None,
     scores: Annotated[
         str | None,
         text(

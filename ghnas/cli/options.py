@@ -72,11 +72,22 @@ def text(name: str, metavar: str, help: str, default: str = "") -> Any:
 
 
 def number(
-    name: str, help: str, default: str = "", *, least: int = 1, most: int | None = None
+    name: str,
+    help: str,
+    default: str = "",
+    *,
+    least: int = 1,
+    most: int | None = None,
+    earlier: str | None = None,
 ) -> Any:
-    """An option that takes a whole number; see `text` and `whole_number`."""
+    """An option that takes a whole number; see `text` and `whole_number`.
+
+    Args:
+        earlier: What it was called before; goes on working.
+    """
+    names = [name, earlier] if earlier else [name]
     reader = whole_number(name, least, most)
-    return typer.Option(name, metavar="N", parser=reader, help=help, show_default=default or True)
+    return typer.Option(*names, metavar="N", parser=reader, help=help, show_default=default or True)
 
 
 def positive(name: str, help: str) -> Any:
@@ -113,6 +124,15 @@ GHN = Annotated[
 ]
 BatchSize = Annotated[int, number("--batch-size", "Images in a step.", least=2)]
 Workers = Annotated[int | None, number("--workers", "Processes.", "one for each core")]
+Column = Annotated[
+    str | None,
+    text(
+        "--column",
+        "NAME",
+        "The accuracies' column.",
+        "test_accuracy, or the first with accuracy in its name",
+    ),
+]
 Seed = Annotated[int, number("--seed", "Equal seeds give equal results.", least=0)]
 
 

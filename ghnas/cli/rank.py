@@ -36,15 +36,7 @@ def rank(
             "CSV with a column architecture and accuracies, as `ghnas truth` writes it.",
         ),
     ],
-    column: Annotated[
-        str | None,
-        text(
-            "--column",
-            "NAME",
-            "The accuracies' column.",
-            "test_accuracy, or the first with accuracy in its name",
-        ),
-    ] = None,
+    column: options.Column = None,
     space: options.SpaceName = "darts",
     data: options.DataName = "embedded",
     methods: Annotated[

@@ -111,14 +111,12 @@ def search(
     ] = False,
     train: Annotated[
         int | None,
-        typer.Option(
+        number(
             "--train",
-            "--refine",
-            metavar="N",
-            parser=options.whole_number("--train"),
-            help="After the search, give N candidates a short training, the best by their "
+            "After the search, give N candidates a short training, the best by their "
             "score and those that a predictor chooses, and order them by their loss.",
-            show_default="none",
+            "none",
+            earlier="--refine",
         ),
     ] = None,
     train_epochs: Annotated[
@@ -127,24 +125,21 @@ def search(
     ] = None,
     train_steps: Annotated[
         int | None,
-        typer.Option(
+        number(
             "--train-steps",
-            "--refine-steps",
-            metavar="N",
-            parser=options.whole_number("--train-steps"),
-            help="SGD steps of each, of 64 images, in place of epochs.",
-            show_default="none",
+            "SGD steps of each, of 64 images, in place of epochs.",
+            "none",
+            earlier="--refine-steps",
         ),
     ] = None,
     train_cells: Annotated[
         int | None,
-        typer.Option(
+        number(
             "--train-cells",
-            "--refine-cells",
-            metavar="N",
-            parser=options.whole_number("--train-cells", most=200),
-            help="Depth of the networks that are trained.",
-            show_default="as in the space's file",
+            "Depth of the networks that are trained.",
+            "as in the space's file",
+            most=200,
+            earlier="--refine-cells",
         ),
     ] = None,
     train_from: Annotated[
