@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import bench, finetune, predict, rank, runs, search, spaces, train, truth
+from ghnas.cli import bench, export, finetune, predict, rank, runs, search, spaces, train, truth
 from ghnas.utils.errors import UserError, UserNote
 
 BAD_INPUT = 2
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("finetune", epilog=finetune.EXAMPLE)(finetune.finetune)
+app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("dashboard", epilog=runs.DASHBOARD_EXAMPLE)(runs.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
