@@ -52,6 +52,16 @@ def export(
     Raises:
         UserError: If there is no network, the suffix or the format is none of these, a package is
             missing, or the export computes something else than the network.
+
+    Example:
+        >>> import tempfile
+        >>> import ghnas
+        >>> data = ghnas.load_data("embedded", train_limit=64)
+        >>> space = ghnas.load_space("darts").with_skeleton(cells=1, channels=2)
+        >>> folder = tempfile.mkdtemp()
+        >>> trained = ghnas.finetune(space.sample(seed=0), data, epochs=1, path=folder)
+        >>> ghnas.export(folder, f"{folder}/network.py").name
+        'network.py'
     """
     path = Path(output)
     chosen = _format(path, format)

@@ -19,7 +19,7 @@ from ghnas.utils.errors import UserError
 Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
     "search", "finetune", "dashboard", "train", "predict", "convert", "generate", "spaces", "show",
-    "runs", "truth", "rank", "bench",
+    "runs", "truth", "rank", "bench", "export",
 )  # fmt: skip
 
 
@@ -317,6 +317,34 @@ def test_fine_tuning_of_a_genotype(ghnas: Ghnas, pets: Path) -> None:
 
 
 # ---------------------------------------------------------------- bench
+
+
+def test_export_of_a_fine_tuned_network(ghnas: Ghnas, pets: Path, tmp_path: Path) -> None:
+    results = ("--results", pets / "results")
+    assert ghnas("finetune", "trial-1", "--epochs", 1, *results)[0] == 0
+    code, out, _ = ghnas("export", "trial-1", "-o", str(tmp_path / "net.py"), *results)
+    assert code == 0
+    assert "net.py" in out
+    assert "net.safetensors" in out
+    output = tmp_path / "net.pt2"
+    code, out, _ = ghnas("export", "trial-1", "-o", str(output), "--json", *results)
+    assert code == 0
+    assert json.loads(out)["output"] == str(output)
+    assert output.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["top-2"], "one at a time"),
+        (["trial-0"], "ghnas finetune trial-0"),
+        (["trial-1", "--format", "caffe"], "use torch, onnx, python"),
+    ],
+)
+def test_export_refuses(ghnas: Ghnas, pets: Path, arguments: list[str], sentence: str) -> None:
+    code, _, err = ghnas("export", *arguments, "--results", pets / "results")
+    assert code == 2
+    assert sentence in err
 
 
 @pytest.fixture
