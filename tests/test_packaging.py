@@ -56,7 +56,8 @@ def test_data_files_match_their_patterns() -> None:
 def test_every_import_is_a_dependency() -> None:
     project = PROJECT["project"]
     declared = requirements(project["dependencies"])
-    optional = requirements(project["optional-dependencies"]["parquet"])
+    extras = project["optional-dependencies"]
+    optional = requirements(extras["parquet"] + extras["onnx"])
     used: set[str] = set()
     for path in (ROOT / "ghnas").rglob("*.py"):
         used |= imported(path)
