@@ -12,7 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import bench, export, finetune, predict, rank, runs, search, spaces, train, truth
+from ghnas.cli import (
+    bench,
+    export,
+    finetune,
+    predict,
+    rank,
+    report,
+    runs,
+    search,
+    spaces,
+    train,
+    truth,
+)
 from ghnas.utils.errors import UserError, UserNote
 
 BAD_INPUT = 2
@@ -39,6 +51,7 @@ app.command("convert", epilog=predict.CONVERT_EXAMPLE)(predict.convert)
 app.command("generate", epilog=spaces.GENERATE_EXAMPLE)(spaces.generate)
 app.command("spaces", epilog=spaces.SPACES_EXAMPLE)(spaces.spaces)
 app.command("show", epilog=runs.SHOW_EXAMPLE)(runs.show)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("runs", epilog=runs.RUNS_EXAMPLE)(runs.runs)
 
 

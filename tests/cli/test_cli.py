@@ -20,6 +20,7 @@ Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
     "search", "finetune", "dashboard", "train", "predict", "convert", "generate", "spaces", "show",
     "runs", "truth", "rank", "bench", "export",
+    "report",
 )  # fmt: skip
 
 
@@ -226,6 +227,17 @@ def test_show_finds_the_trial_of_a_genotype(ghnas: Ghnas, finished: Path, tmp_pa
     assert other["trial"] is None
     assert other["accuracy"] is None
     assert other["parameters"] > 0
+
+
+def test_a_report_is_written(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    code, out, err = ghnas("report", "-o", page, "--results", finished)
+    assert code == 0, err
+    assert str(page) in out.replace("\n", "")
+    assert page.read_text().startswith("<!doctype html>")
+    code, _, err = ghnas("report", "-o", tmp_path / "report.pdf", "--results", finished)
+    assert code == 2
+    assert "must end in .html" in err
 
 
 def test_runs_are_listed(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
