@@ -48,7 +48,7 @@ def test_every_package_is_listed() -> None:
 
 def test_data_files_match_their_patterns() -> None:
     for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items():
-        folder = PROJECT["tool"]["setuptools"]["package-dir"].get(package, package)
+        folder = PROJECT["tool"]["setuptools"]["package-dir"].get(package, package.replace(".", "/"))
         for pattern in patterns:
             assert list((ROOT / folder).glob(pattern)), f"{package}: nothing matches {pattern}"
 
