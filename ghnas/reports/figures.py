@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ghnas.reports.plots import STYLE
 from ghnas.utils.statistics import Values
@@ -29,7 +30,7 @@ def best_so_far(values: Values, label: str) -> str:
     """
     figure, axes = _axes(f"Best so far: {label}", "candidates", label)
     numbers = np.arange(1, len(values) + 1)
-    axes.scatter(numbers, values, s=3, alpha=0.3, color=GREY, linewidths=0, rasterized=True)
+    _cloud(axes, numbers, values)
     filled = np.where(np.isfinite(values), values, -np.inf)
     axes.step(numbers, np.maximum.accumulate(filled), where="post", color=BLUE)
     return _svg(figure)
@@ -46,7 +47,7 @@ def against_size(sizes: Values, values: Values, front: Flags, size_label: str, l
         label: What the values are.
     """
     figure, axes = _axes(f"{label} against {size_label}", size_label, label)
-    axes.scatter(sizes, values, s=4, alpha=0.3, color=GREY, linewidths=0, rasterized=True)
+    _cloud(axes, sizes, values)
     chosen = np.flatnonzero(front)
     chosen = chosen[np.argsort(sizes[chosen])]
     axes.plot(sizes[chosen], values[chosen], "o-", ms=4, color=ORANGE, label="Pareto front")
@@ -109,12 +110,19 @@ def curves(lines: Curves, title: str, x_label: str, y_label: str, legend: int = 
         legend: Most names; more lines are drawn grey behind, without one.
     """
     figure, axes = _axes(title, x_label, y_label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for _, x, y in reversed(lines[legend:]):
         axes.plot(x, y, color=GREY, alpha=0.4, lw=0.8)
     for name, x, y in lines[:legend]:
         axes.plot(x, y, lw=1.4, label=name)
     axes.legend(frameon=False, fontsize=7)
     return _svg(figure)
+
+
+def _cloud(axes: Axes, x: Values, y: Values) -> None:
+    """A dot for each pair, the smaller the more there are; as pixels, for a small file."""
+    size = float(np.clip(3000 / len(x), 3, 14))
+    axes.scatter(x, y, s=size, alpha=0.45, color=GREY, linewidths=0, rasterized=True)
 
 
 def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:

@@ -28,7 +28,7 @@ from ghnas.reports.tables import (
 from ghnas.utils.errors import UserError
 from ghnas.utils.statistics import Values
 
-BEST, DRAWN, CHOICES = 10, 3, 16
+BEST, DRAWN, CHOICES = 10, 4, 16
 """Candidates in the table, of them drawn, and choices in the figure of what matters."""
 
 
@@ -101,7 +101,7 @@ def facts(run: Run, ranked: Sequence[Trial]) -> list[tuple[str, str]]:
         ("images", f"{manifest.sources.data or manifest.objective.get('data', 'of a program')}, "
                    f"{'x'.join(map(str, manifest.image_shape[1:]))} pixels"),
         ("classes", str(len(manifest.classes))),
-        ("candidates", f"{manifest.budget:,}, {len(ranked):,} of them different"),
+        ("candidates", f"{manifest.budget:,}, {len(ranked):,} distinct"),
         ("sampler", f"{manifest.sampler}, seed {manifest.seed}"),
         ("ordered by", " and ".join(manifest.objectives)),
         ("networks", ", ".join(skeleton) or "as in the space's file"),
@@ -260,7 +260,8 @@ def operation_shares(
 
 
 def _operations(item: Trial) -> list[str]:
-    return [value for value in item.architecture.choices.values() if isinstance(value, str)]
+    values = item.architecture.choices.values()
+    return [value for value in values if isinstance(value, str) and "+" not in value]  # no inputs
 
 
 def _trainings(run: Run) -> Iterable[Section]:
