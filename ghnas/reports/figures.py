@@ -29,7 +29,7 @@ def best_so_far(values: Values, label: str) -> str:
         label: What they are, with their unit.
     """
     figure, axes = _axes(f"Best so far: {label}", "candidates", label)
-    numbers = np.arange(1, len(values) + 1)
+    numbers = np.arange(1.0, len(values) + 1.0)
     _cloud(axes, numbers, values)
     filled = np.where(np.isfinite(values), values, -np.inf)
     axes.step(numbers, np.maximum.accumulate(filled), where="post", color=BLUE)
