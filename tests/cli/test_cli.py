@@ -331,6 +331,38 @@ def test_fine_tuning_of_a_genotype(ghnas: Ghnas, pets: Path) -> None:
 # ---------------------------------------------------------------- bench
 
 
+def test_training_in_another_size(ghnas: Ghnas, pets: Path) -> None:
+    import ghnas as package
+
+    results = ("--results", pets / "results")
+    size = ("--cells", 3, "--channels", 6, "--image-size", 24, "--epochs", 1)
+    recipe = ("--cutout", 4, "--path-dropout", 0.2, "--auxiliary", 0.4, "--average", 0.9)
+    code, out, err = ghnas("finetune", "trial-2", *size, *recipe, *results, "--json")
+    assert code == 0, err
+    assert "Kaiming" in err
+    (found,) = json.loads(out)
+    network = package.load(found["path"])
+    assert network.graph.nodes[0].shape == (3, 24, 24)
+    assert max(node.cell for node in network.graph.nodes) == 2
+    code, _, err = ghnas("finetune", "trial-2", *size, "--start", "ghn", *results)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--start", "zero", "ghn or kaiming"),
+        ("--precision", "fp8", "fp32 or bf16"),
+        ("--path-dropout", "1", "below 1"),
+        ("--cutout", "-1", "0 or more"),
+    ],
+)
+def test_training_refuses(ghnas: Ghnas, pets: Path, option: str, value: str, sentence: str) -> None:
+    code, _, err = ghnas("finetune", option, value, "--results", pets / "results")
+    assert code == 2
+    assert sentence in err
+
+
 def test_export_of_a_fine_tuned_network(ghnas: Ghnas, pets: Path, tmp_path: Path) -> None:
     results = ("--results", pets / "results")
     assert ghnas("finetune", "trial-1", "--epochs", 1, *results)[0] == 0
