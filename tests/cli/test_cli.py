@@ -259,7 +259,7 @@ def test_the_dashboard_serves_a_run(finished: Path) -> None:
     from ghnas.engine.runs import find_run
 
     run = find_run(finished)
-    server = make_dashboard(run.storage_url, "127.0.0.1", 0)
+    server = make_dashboard(run, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
