@@ -40,6 +40,7 @@ def finetune(
     cells: options.Cells = None,
     channels: options.Channels = None,
     image_size: options.ImageSize = None,
+    shots: Annotated[int | None, number("--shots", "Training images of each class.", "all")] = None,
     start: Annotated[
         str | None,
         text(
@@ -113,6 +114,7 @@ def finetune(
         seed=seed,
         baseline=baseline,
         recipe=recipe,
+        shots=shots,
     )
     out = console(json)
     names = ", ".join(item.name for item in chosen)

@@ -48,6 +48,7 @@ class FinetuneSettings:
         seed: Of the images' order and of Kaiming initialisation.
         baseline: Also train from Kaiming initialisation.
         recipe: What is added to plain SGD.
+        shots: Training images of each class; None: all.
     """
 
     epochs: int = 5
@@ -57,12 +58,15 @@ class FinetuneSettings:
     seed: int = 0
     baseline: bool = False
     recipe: Recipe = PLAIN
+    shots: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data; a recipe that adds nothing is left out, as earlier versions had none."""
+        """As plain data; what changes nothing is left out, as earlier versions did not have it."""
         content = asdict(self)
         if self.recipe == PLAIN:
             del content["recipe"]
+        if self.shots is None:
+            del content["shots"]
         return content
 
 

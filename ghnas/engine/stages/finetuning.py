@@ -148,6 +148,8 @@ def finetune(
             data, checks = _of_size(run, form.image_size, data, checks)
         if form.start == "kaiming" or (form.suffix and form.start is None):
             ghn = None
+        if settings.shots is not None:
+            data = data.few_shot(settings.shots)
         test = data.load_test() if data.has_test else None
         material = Material(data.without_test(), test, checks, settings, device)
         tasks = list(_tasks(run, ghn, selection, material, form))
