@@ -47,19 +47,32 @@ def annotate(run: Run) -> None:
     best = run.ranked(DRAWN)
     study = run.study()
     with writing(run.path), tempfile.TemporaryDirectory() as folder:
-        optuna_dashboard.save_note(study, note(run, best))
         (run.path / "artifacts").mkdir(exist_ok=True)
         store = FileSystemArtifactStore(str(run.path / "artifacts"))
-        known = {item.filename for item in get_all_artifact_meta(study)}
+        known = {item.filename: item.artifact_id for item in get_all_artifact_meta(study)}
         for item in best:
             path = Path(folder) / f"{item.name}.svg"
             if path.name not in known:
                 path.write_text(as_svg(draw(item.architecture)))
-                upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=study)
+                known[path.name] = upload_artifact(
+                    artifact_store=store, file_path=str(path), study_or_trial=study
+                )
+        drawings = {item.name: known[f"{item.name}.svg"] for item in best}
+        pictures = [
+            f"![{name}](/artifacts/{study._study_id}/{drawing})"
+            for name, drawing in drawings.items()
+        ]
+        optuna_dashboard.save_note(study, note(run, best, pictures))
 
 
-def note(run: Run, best: Sequence[Trial]) -> str:
-    """What the columns mean and what was found, in Markdown."""
+def note(run: Run, best: Sequence[Trial], pictures: Sequence[str] = ()) -> str:
+    """What the columns mean and what was found, in Markdown.
+
+    Args:
+        run: The search.
+        best: Its best candidates.
+        pictures: Of them, in Markdown.
+    """
     names = run.manifest.objectives
     lines = [f"- **{name}**: {EXPLAINED.get(name, 'a training-free proxy')}" for name in names]
     lines += [
@@ -80,6 +93,6 @@ def note(run: Run, best: Sequence[Trial]) -> str:
     table = ["| | trial | | parameters | FLOPs |", "| --- | --- | --- | --- | --- |", *rows]
     order = run.order
     trust = [describe_order(order).removeprefix("trust:").strip()] if order else []
-    drawn = ["The best are drawn among the study's artifacts."]
-    parts = [["## Columns"], lines, ["## The best"], table, trust, drawn]
+    drawn = [f"**{item.name}**\n\n{picture}" for item, picture in zip(best, pictures, strict=False)]
+    parts = [["## Columns"], lines, ["## The best"], table, trust, ["\n\n".join(drawn)]]
     return "\n\n".join("\n".join(part) for part in parts if part)

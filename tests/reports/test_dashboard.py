@@ -24,6 +24,8 @@ def test_the_best_are_drawn_once(finished: Path, tmp_path: Path) -> None:
     for name in drawings.values():
         with store.open_reader(name) as file:
             ElementTree.fromstring(file.read())
+    text = str(study._storage.get_study_system_attrs(study._study_id))  # where the note is kept
+    assert all(f"/artifacts/{study._study_id}/{item}" in text for item in drawings.values())
     annotate(run)
     assert len(get_all_artifact_meta(run.study())) == len(drawings)
 
