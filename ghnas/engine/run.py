@@ -21,6 +21,7 @@ from ghnas.engine.storage import (
     repair_journal,
     writing,
 )
+from ghnas.engine.trainings import TrainingRecord, first_outcomes, longest, read_trainings
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
@@ -163,7 +164,7 @@ class Run:
             limit: Only so many.
         """
         storage = self.open_storage()
-        outcomes, order = self.short_trainings(storage), self.order
+        outcomes, order = longest(self.trainings(storage)), self.order
         expected = order.expected if order else None
         return rank_trials(self._load_study(storage), self.form, outcomes, expected)[:limit]
 
@@ -172,18 +173,19 @@ class Run:
         """What a predictor expects of the candidates, once some were trained."""
         return read_order(self.path)
 
-    def short_trainings(self, storage: BaseStorage | None = None) -> dict[int, float]:
-        """The outcome for each trial of the search that had a short training."""
+    def trainings(self, storage: BaseStorage | None = None) -> list[TrainingRecord]:
+        """The short trainings that candidates of the search had."""
         storage = storage or self.open_storage()
         try:
             study = optuna.load_study(study_name=self._name_beside(SHORT_LIST), storage=storage)
         except KeyError:
-            return {}
-        return {
-            int(trial.user_attrs["trial"]): float(trial.value)
-            for trial in study.get_trials(deepcopy=False)
-            if trial.value is not None
-        }
+            return []
+        return read_trainings(study)
+
+    def short_trainings(self) -> dict[int, float]:
+        """The outcome for each trial of the search that had a short training; see
+        `first_outcomes`."""
+        return first_outcomes(self.trainings())
 
     def check_inputs(self, *, ghn_sha256: str, data_fingerprint: str) -> None:
         """Check that the hypernetwork and the data are those that the run was started with.

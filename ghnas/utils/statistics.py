@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau, rankdata, spearmanr
+from scipy.stats import chi2, kendalltau, rankdata, spearmanr
 
 Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -164,6 +164,38 @@ def seed_noise(by_seed: Values) -> float:
     if len(by_seed) < 2:
         return float("nan")
     return float(np.sqrt(by_seed.var(axis=0, ddof=1).mean()))
+
+
+def repetition_noise(pairs: Values) -> Estimate:
+    """Standard deviation of a measurement, from some that were made twice.
+
+    What all second ones have in common, such as another order of images, counts as none. The
+    interval is that of a normal variable's deviation, by the chi-square distribution.
+
+    Args:
+        pairs: (N, 2); two or more.
+    """
+    if len(pairs) < 2:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    freedom = len(pairs) - 1
+    variance = float(np.var(pairs[:, 0] - pairs[:, 1], ddof=1)) / 2
+    low, high = (freedom * variance / chi2.ppf(share, freedom) for share in (0.975, 0.025))
+    return Estimate(*(float(np.sqrt(value)) for value in (variance, low, high)))
+
+
+def ceiling_of_noise(noise: Estimate, spread: float) -> Estimate:
+    """The most that a score can correlate with measurements of which a part is noise: the square
+    root of their reliability (Spearman, 1904).
+
+    Args:
+        noise: Standard deviation of a measurement of one thing.
+        spread: Standard deviation of measurements of different things, noise included.
+    """
+
+    def reachable(deviation: float) -> float:
+        return float(np.sqrt(max(1 - (deviation / spread) ** 2, 0.0))) if spread else 0.0
+
+    return Estimate(*(reachable(value) for value in (noise.value, noise.high, noise.low)))
 
 
 def part_of(architecture: str) -> str:
