@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from searching import finished, make_manifest, ranking
 from pretended_trainings import CPU, SPACE, make_job, plan, pretend
+from searching import finished, make_manifest, ranking
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
