@@ -20,6 +20,7 @@ from ghnas.engine.stages.short_list import TrainingProgress, train_short_list
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 PLAN = plan(20, 2, 4, repeats=3)
 BUDGET = 48
+Ghnas = Callable[..., tuple[int, str, str]]
 When = Callable[[TrainingProgress], bool]
 
 
@@ -40,7 +41,7 @@ def killed(work: Callable[[], None]) -> None:
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ghnas.engine.stages.short_list.train_all", pretend)
 
@@ -66,6 +67,7 @@ def check_same(run: Run, whole: Run) -> None:
     assert run.order == whole.order
 
 
+@pytest.mark.usefixtures("pretended")
 def test_in_the_zero_shot_stage(tmp_path: Path, whole: Run) -> None:
     run = make_run(tmp_path, budget=BUDGET)
 
@@ -81,6 +83,7 @@ def test_in_the_zero_shot_stage(tmp_path: Path, whole: Run) -> None:
     check_same(again, whole)
 
 
+@pytest.mark.usefixtures("pretended")
 @pytest.mark.parametrize(
     ("when", "done"),
     [
@@ -106,6 +109,7 @@ def test_in_the_trainings(tmp_path: Path, whole: Run, when: When, done: int) -> 
     check_same(again, whole)
 
 
+@pytest.mark.usefixtures("pretended")
 def test_twice(tmp_path: Path, whole: Run) -> None:
     run = finished(tmp_path, budget=BUDGET)
     for done in (5, 22):
@@ -120,14 +124,13 @@ def test_twice(tmp_path: Path, whole: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_program(tmp_path: Path, tiny_ghn: Path) -> None:
+def test_the_program(tmp_path: Path, tiny_ghn: Path, ghnas: Ghnas) -> None:
     """The command line, with real trainings in processes of their own."""
-    command = [sys.executable, "-m", "ghnas", "search", "--device", "cpu"]
-    new = ["--budget", "16", "--ghn", str(tiny_ghn), "--score-images", "32"]
-    trained = ["--train", "12", "--train-steps", "2,4"]
+    new = ("search", "--device", "cpu", "--budget", 16, "--ghn", tiny_ghn, "--score-images", 32,
+           "--train", 12, "--train-steps", "2,4", "--results")  # fmt: skip
     paths = [tmp_path / "killed", tmp_path / "whole"]
     process = subprocess.Popen(
-        [*command, *new, *trained, "--results", str(paths[0])],
+        [sys.executable, "-m", "ghnas", *map(str, new), str(paths[0])],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
@@ -138,8 +141,8 @@ def test_the_program(tmp_path: Path, tiny_ghn: Path) -> None:
     assert process.wait(timeout=60) == -signal.SIGKILL
     (run,) = paths[0].glob("runs/*")
     assert 0 < len(open_run(run).trainings()) < 12 + 6
-    going_on = ["--resume", "--results", str(paths[0])]
-    for arguments in (going_on, [*new, *trained, "--results", str(paths[1])]):
-        subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL)
+    for arguments in (("search", "--resume", "--results", paths[0]), (*new, paths[1])):
+        code, _, err = ghnas(*arguments)
+        assert code == 0, err
     first, second = (open_run(next(path.glob("runs/*"))) for path in paths)
     assert [item.number for item in first.ranked()] == [item.number for item in second.ranked()]
