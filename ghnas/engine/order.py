@@ -16,7 +16,7 @@ import numpy as np
 
 from ghnas.engine.trainings import TrainingRecord, first_outcomes, repeated
 from ghnas.engine.trials import Trial
-from ghnas.scoring.combination import combine
+from ghnas.scoring.combination import combine, measured_reliabilities
 from ghnas.scoring.predictor import Predictor
 from ghnas.spaces import Space
 from ghnas.utils.files import write_atomically
@@ -96,7 +96,9 @@ def make_order(
     numbers = [item.number for item in (*known, *others)]
     noise, combined = training_noise(records), None
     if noise:
-        found = combine(observed, [predictor.unseen, *scores.T], noise.deviation.value)
+        opinions = [predictor.unseen, *scores.T]
+        known_by = measured_reliabilities(observed, opinions, noise.ceiling.value)
+        found = combine([observed, *opinions], known_by)
         combined = dict(zip(numbers, found.tolist(), strict=False))
     expected = dict(zip(numbers, means, strict=True))
     return Order(expected, len(known), predictor.agreement(), noise, combined)

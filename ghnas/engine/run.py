@@ -146,6 +146,8 @@ class Run:
         Raises:
             UserError: If the disk is full, or the folder or the database not writable.
         """
+        if not trials:  # Optuna would write an empty line, and not read it
+            return
         frozen = [self.form.frozen(trial) for trial in trials]
         if self.manifest.storage is None:
             append_trials(self.study_path, frozen, len(self.manifest.objectives))

@@ -1,58 +1,75 @@
-"""One estimate of how good architectures are, from a noisy training and from what others expect."""
+"""One order from several: what was observed, what is predicted, and zero-shot scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import norm, rankdata
 
 from ghnas.utils.statistics import Values
 
-FARTHEST = 5.0
-"""Robust standard deviations from the median beyond which nothing counts, such as a training
-that failed."""
+LEAST_RELIABLE = 0.1
+"""Of an observation: below that its correlations say nothing of others."""
 
 
-def combine(observed: Values, opinions: Sequence[Values], noise: float) -> Values:
-    """What is to be expected of a further training of each architecture.
+def combine(columns: Sequence[Values], reliabilities: Sequence[float]) -> Values:
+    """The best linear estimate of what several columns measure.
 
-    The mean of the posterior where an outcome is what is true of its architecture plus noise, and
-    what is true is a linear function of the opinions plus a deviation of its own, both normal
-    (empirical Bayes; Efron and Morris, "Data analysis using Stein's estimator and its
-    generalizations", JASA 1975): outcome and opinions, each by the inverse of its variance. The
-    opinion on an architecture does not know its outcome: the function is fitted to the others.
+    The regression of the truth on the columns, all as normal scores (their ranks through the
+    inverse of the normal distribution): weights are the inverse of the columns' correlations with
+    each other times their correlations with the truth (Kelley, "Statistical Method", 1923, for one
+    column: the regressed score). What two columns have in common is not counted twice.
 
     Args:
-        observed: The outcome of one training of each (N,); higher is better.
-        opinions: Other columns (N,) that order them, such as out-of-fold predictions and
-            zero-shot scores; in any unit.
-        noise: Standard deviation between trainings of one architecture, in the unit of `observed`;
-            larger where the outcome is a poor measure of what is wanted.
+        columns: (N,) each, in any unit; higher is better.
+        reliabilities: The correlation of each with the truth.
 
     Returns:
-        (N,), in the unit of `observed`. Without noise, opinions that vary, or with fewer outcomes
-        than a fit takes, those that were observed.
+        (N,): 0 is the median, in standard deviations of the truth.
+
+    Example:
+        >>> import numpy as np
+        >>> observed, score = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 4.0, 3.0, 2.0])
+        >>> combine([observed, score], [1.0, 0.2]).argsort().tolist()
+        [0, 1, 2, 3]
+        >>> combine([observed, score], [0.5, 0.6]).argsort().tolist()
+        [0, 3, 2, 1]
     """
-    outcomes = _within_reach(np.asarray(observed, dtype=float))
-    varied = [_within_reach(np.asarray(o, dtype=float)) for o in opinions if np.ptp(o) > 0]
-    if not varied or noise <= 0 or len(outcomes) < len(varied) + 4:
-        return outcomes
-    columns = np.column_stack([np.ones(len(outcomes)), *map(_standardised, varied)])
-    hat = columns @ np.linalg.pinv(columns)
-    leverage = np.minimum(np.diag(hat), 0.9)
-    residuals = (outcomes - hat @ outcomes) / (1 - leverage)
-    own = max(float(np.mean(residuals**2)) - noise**2, 0.0)
-    return np.asarray(outcomes - residuals * noise**2 / (own + noise**2))
+    scores = np.array([_normal_scores(column) for column in columns])
+    between = np.nan_to_num(_correlations(scores))
+    np.fill_diagonal(between, 1.0)
+    weights = np.linalg.pinv(between, hermitian=True, rtol=1e-6) @ np.asarray(reliabilities)
+    return np.asarray(weights @ scores)
 
 
-def _within_reach(values: Values) -> Values:
-    """Values with the outliers moved to the farthest that counts."""
-    middle = np.median(values)
-    deviation = 1.4826 * np.median(np.abs(values - middle))
-    if deviation == 0:
-        return values
-    return np.clip(values, middle - FARTHEST * deviation, middle + FARTHEST * deviation)
+def measured_reliabilities(
+    observed: Values, opinions: Sequence[Values], reliability: float
+) -> list[float]:
+    """The correlations of an observation and of other columns with what it measures.
+
+    Noise of the observation lowers its correlation with anything by the same factor (Spearman,
+    "The Proof and Measurement of Association between Two Things", 1904).
+
+    Args:
+        observed: (N,).
+        opinions: Other columns (N,).
+        reliability: The correlation of the observation with the truth; for a truth that is the
+            mean of many such observations see `ghnas.utils.statistics.ceiling_of_noise`.
+
+    Returns:
+        That of the observation, then one for each opinion.
+    """
+    scores = np.array([_normal_scores(column) for column in (observed, *opinions)])
+    known = max(reliability, LEAST_RELIABLE)
+    others = np.nan_to_num(_correlations(scores)[0, 1:]) / known
+    return [reliability, *np.clip(others, -1, 1).tolist()]
 
 
-def _standardised(values: Values) -> Values:
-    return np.asarray((values - values.mean()) / values.std())
+def _normal_scores(values: Values) -> Values:
+    return np.asarray(norm.ppf((rankdata(values) - 0.5) / len(values)))
+
+
+def _correlations(scores: Values) -> Values:
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant column correlates with none
+        return np.atleast_2d(np.corrcoef(scores))

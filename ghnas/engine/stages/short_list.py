@@ -6,8 +6,8 @@ candidates have one. The first are the best by the score of the search, zero-sho
 as many at random; from then on a predictor that is fitted to what was observed chooses among all
 candidates (`ghnas.engine.samplers.PredictorSearch`). Scores are features of the predictor and a
 source of starters, never a filter: where they say nothing about accuracy, they decide nothing.
-A few of the random ones are trained a second time, which tells the noise of a training; the best
-are trained longer, if the plan says so.
+Mutations of the best may join the candidates. A few of the random ones are trained a second time,
+which tells the noise of a training; the best are trained longer, if the plan says so.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 
 import optuna
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
+from ghnas.engine.objectives import Objective
 from ghnas.engine.order import make_order, write_order, zero_shot_scores
 from ghnas.engine.run import SHORT_LIST, Run
 from ghnas.engine.samplers import PredictorSearch
 from ghnas.engine.search import check_one_objective
+from ghnas.engine.stages.mutations import Mutations
 from ghnas.engine.stages.training_jobs import TrainingJob, seconds_of_training, train_all
 from ghnas.engine.stages.training_plan import TrainingPlan, measured
 from ghnas.engine.storage import writing
@@ -37,6 +41,7 @@ from ghnas.engine.trainings import (
 )
 from ghnas.engine.trials import Trial, rank_trials
 from ghnas.utils.errors import UserError
+from ghnas.utils.statistics import Values
 
 STARTERS = 4
 """Of the best by the score, before the predictor knows anything."""
@@ -62,7 +67,13 @@ class TrainingProgress:
 Report = Callable[[TrainingProgress], None]
 
 
-def train_short_list(run: Run, job: TrainingJob, plan: TrainingPlan, report: Report) -> None:
+def train_short_list(
+    run: Run,
+    job: TrainingJob,
+    plan: TrainingPlan,
+    report: Report,
+    objective: Objective | None = None,
+) -> None:
     """Train candidates of a run as a plan says, and keep what comes out.
 
     Which ones depends on the run and on what was observed alone, so that an interrupted stage goes
@@ -76,6 +87,8 @@ def train_short_list(run: Run, job: TrainingJob, plan: TrainingPlan, report: Rep
         job: How networks are trained; its number of steps is the plan's to say.
         plan: How many, and how long.
         report: Called before the first training and after each.
+        objective: The one that the run was started with: scores mutations of the best, which join
+            the candidates before each batch, as further trials of the search. None: there are none.
 
     Raises:
         UserError: If the run has several objectives, its short list was trained in another way,
@@ -84,7 +97,7 @@ def train_short_list(run: Run, job: TrainingJob, plan: TrainingPlan, report: Rep
     """
     check_one_objective(run.manifest.objectives)
     with run.locked():
-        stage = _Stage(run, job, plan, report)
+        stage = _Stage(run, job, plan, report, objective)
         stage.train_chosen()
         stage.train_twice()
         stage.train_best_longer()
@@ -106,7 +119,7 @@ def estimate_seconds(run: Run, job: TrainingJob, plan: TrainingPlan) -> tuple[in
         Candidates, and seconds.
     """
     records = run.trainings()
-    pool = rank_trials(run.study(), run.form)
+    pool, _ = _candidates(run)
     step = measured(records, job.side_by_side) or _probe(job, plan, pool)
     count = plan.goal(len(pool), step)
     left = plan.all_steps(count) - sum(record.steps for record in records)
@@ -124,18 +137,50 @@ def _probe(job: TrainingJob, plan: TrainingPlan, pool: Sequence[Trial]) -> float
 class _Stage:
     """A run's trainings: what is recorded, and what is left to do."""
 
-    def __init__(self, run: Run, job: TrainingJob, plan: TrainingPlan, report: Report) -> None:
+    def __init__(
+        self,
+        run: Run,
+        job: TrainingJob,
+        plan: TrainingPlan,
+        report: Report,
+        objective: Objective | None,
+    ) -> None:
         self.run, self.job, self.plan, self.report = run, job, plan, report
         self.study = _open_study(run, job, plan)
-        pool = rank_trials(run.study(), run.form)
-        self.trials = {trial.number: trial for trial in pool}
+        searched, joined = _candidates(run)
+        self.trials = {trial.number: trial for trial in (*searched, *joined)}
         self.records = read_trainings(self.study)
         self.known = {(item.trial, item.steps, item.repeat) for item in self.records}
-        self.sampler = _sampler(run, pool)
+        self.mutations = Mutations(run, objective) if objective else None
+        self.sampler = self._sampler([trial.architecture for trial in searched])
+        self.candidates = len(searched)
         self.first_batch = self._ask(0)
         self.count = 0
         """Candidates to train, as far as is known."""
         self._began, self._steps = time.monotonic(), 0
+
+    def _sampler(self, pool: Sequence[Architecture]) -> PredictorSearch:
+        """Chooses among candidates that are ordered by their score."""
+        self.by_architecture = {trial.architecture: trial for trial in self.trials.values()}
+
+        def scores(chosen: Sequence[Architecture]) -> Values:
+            return zero_shot_scores([self.by_architecture[item] for item in chosen])
+
+        return PredictorSearch(
+            self.run.space,
+            ("maximize",),
+            pool=pool,
+            admit=self._admit if self.mutations else None,
+            starters=pool[:STARTERS],
+            scores=scores,
+        )
+
+    def _admit(self, mutations: Sequence[Architecture]) -> list[Architecture]:
+        assert self.mutations is not None
+        admitted = self.mutations.admit(mutations)
+        self.trials |= {trial.number: trial for trial in admitted}
+        self.by_architecture |= {trial.architecture: trial for trial in admitted}
+        return [trial.architecture for trial in admitted]
 
     @property
     def outcomes(self) -> Mapping[int, float]:
@@ -148,23 +193,21 @@ class _Stage:
         if step is None and self.plan.seconds is not None:
             step = _probe(self.job, self.plan, list(self.trials.values()))
         told: list[int] = []
-        number, asked = 0, self.first_batch
-        while True:
+        for number in count():
             # by earlier batches alone, so that an interrupted one is as large as it was to be
             step = self._seconds_of_step(told) or step or 0.0
-            self.count = max(self.plan.goal(len(self.trials), step), len(told))
+            self.count = max(self.plan.goal(self.candidates, step), len(told))
             self._show("")
             known = self.outcomes
             if max(len(told), len(known)) >= self.count:
                 return
+            asked = self._ask(number) if number else self.first_batch
             left = [item for item in asked if item not in known]
             chosen = left[: self.count - len(known)]
             self._train(chosen, self.plan.steps[0])
             if len(chosen) < len(left):  # what the next batch is depends on whole ones
                 return
             told += self._tell(asked)
-            number += 1
-            asked = self._ask(number)
 
     def _seconds_of_step(self, told: Sequence[int]) -> float | None:
         first = {(number, self.plan.steps[0], 0) for number in told}
@@ -180,17 +223,16 @@ class _Stage:
         """Train the best of each length longer; see `TrainingPlan`."""
         survivors = self.plan.survivors(len(self.outcomes))
         lengths = zip(survivors[1:], self.plan.steps, self.plan.steps[1:], strict=False)
-        for count, before, steps in lengths:
+        for kept, before, steps in lengths:
             found = {r.trial: r.outcome for r in self.records if (r.steps, r.repeat) == (before, 0)}
             places = {number: place for place, number in enumerate(self.trials)}
             best = sorted(found, key=lambda number: (-found[number], places[number]))
-            self._train(best[:count], steps)
+            self._train(best[:kept], steps)
 
     def _ask(self, batch: int) -> list[int]:
         rng = random.Random(f"{self.run.manifest.seed}:{SHORT_LIST}:{batch}")
-        by_architecture = {trial.architecture: trial.number for trial in self.trials.values()}
         asked = self.sampler.ask(self.sampler.batch_size, rng)
-        return [by_architecture[item] for item in dict.fromkeys(asked)]
+        return [self.by_architecture[item].number for item in dict.fromkeys(asked)]
 
     def _tell(self, asked: Sequence[int]) -> list[int]:
         """Tell the sampler of those that were trained; returns them."""
@@ -243,16 +285,14 @@ def _open_study(run: Run, job: TrainingJob, plan: TrainingPlan) -> optuna.Study:
     return study
 
 
-def _sampler(run: Run, pool: Sequence[Trial]) -> PredictorSearch:
-    """Chooses among candidates that are ordered by their score."""
-    by_architecture = {trial.architecture: trial for trial in pool}
-    architectures = list(by_architecture)
-    return PredictorSearch(
-        run.space,
-        ("maximize",),
-        pool=architectures,
-        starters=architectures[:STARTERS],
-        scores=lambda chosen: zero_shot_scores([by_architecture[item] for item in chosen]),
+def _candidates(run: Run) -> tuple[list[Trial], list[Trial]]:
+    """Those of the search, the best first; and those that joined it later, in their order."""
+    ranked = rank_trials(run.study(), run.form)
+    budget = run.manifest.budget
+    joined = [trial for trial in ranked if trial.number >= budget]
+    return (
+        [trial for trial in ranked if trial.number < budget],
+        sorted(joined, key=lambda trial: trial.number),
     )
 
 
