@@ -36,17 +36,14 @@ class Noise:
         deviation: Standard deviation of the outcome between trainings of one candidate, and its
             95 % interval.
         spread: Standard deviation between the candidates that were trained.
-        repeated: How many of them were trained twice.
+        ceiling: The most that any order can correlate with what was observed, and its interval.
+        repeated: How many candidates were trained twice.
     """
 
     deviation: Estimate
     spread: float
+    ceiling: Estimate
     repeated: int
-
-    @property
-    def ceiling(self) -> Estimate:
-        """The most that any order can correlate with what was observed."""
-        return ceiling_of_noise(self.deviation, self.spread)
 
 
 @dataclass(frozen=True)
@@ -107,11 +104,13 @@ def make_order(
 def training_noise(records: Sequence[TrainingRecord]) -> Noise | None:
     """The noise of the trainings; None where fewer than two were repeated."""
     pairs = repeated(records)
-    first = first_outcomes(record for record in records if not record.failed)
     if len(pairs) < 2:
         return None
-    spread = float(np.std(list(first.values()), ddof=1))
-    return Noise(repetition_noise(np.array(pairs)), spread, len(pairs))
+    outcomes = first_outcomes(record for record in records if not record.failed)
+    # recorded in the order in which processes were done, which is chance
+    observed, deviation = np.sort(list(outcomes.values())), repetition_noise(np.array(pairs))
+    spread = float(np.std(observed, ddof=1))
+    return Noise(deviation, spread, ceiling_of_noise(observed, deviation), len(pairs))
 
 
 def zero_shot_scores(trials: Sequence[Trial]) -> Values:
@@ -135,8 +134,8 @@ def read_order(folder: Path) -> Order | None:
         content = json.loads((folder / FILE).read_text())
         noise = content.get("noise")
         if noise:
-            deviation = Estimate(**noise["deviation"])
-            noise = Noise(deviation, float(noise["spread"]), int(noise["repeated"]))
+            deviation, reached = Estimate(**noise["deviation"]), Estimate(**noise["ceiling"])
+            noise = Noise(deviation, float(noise["spread"]), reached, int(noise["repeated"]))
         return Order(
             _by_number(content["expected"]),
             int(content["trained"]),

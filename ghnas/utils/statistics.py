@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Statistic = Callable[[Values, Values], float]
 
-RESAMPLES = 1000
+RESAMPLES, REMEASURED = 1000, 100
 BEST_SHARE = 0.1
 
 
@@ -183,17 +184,26 @@ def repetition_noise(pairs: Values) -> Estimate:
     return Estimate(*(float(np.sqrt(value)) for value in (variance, low, high)))
 
 
-def ceiling_of_noise(noise: Estimate, spread: float) -> Estimate:
-    """The most that a score can correlate with measurements of which a part is noise: the square
-    root of their reliability (Spearman, 1904).
+def ceiling_of_noise(measured: Values, noise: Estimate, seed: int = 0) -> Estimate:
+    """The most that an order can correlate with that of noisy measurements.
+
+    The square root of their reliability (Spearman, 1904). How much noise lowers a rank correlation
+    is simulated, by adding it to the measurements once more: it mixes first what is close.
 
     Args:
+        measured: One measurement of each thing (N,).
         noise: Standard deviation of a measurement of one thing.
-        spread: Standard deviation of measurements of different things, noise included.
+        seed: Of the simulation.
     """
+    further = np.random.default_rng(seed).standard_normal((REMEASURED, len(measured)))
 
     def reachable(deviation: float) -> float:
-        return float(np.sqrt(max(1 - (deviation / spread) ** 2, 0.0))) if spread else 0.0
+        if not np.isfinite(deviation):
+            return float("nan")
+        found = np.mean([spearman(measured, measured + deviation * item) for item in further])
+        # for normal variables the correlation is 1 / sqrt(1 + q), q the share of noise in them
+        share = 1 / max(float(found), 1e-6) ** 2 - 1
+        return math.sqrt(max(1 - share, 0.0))
 
     return Estimate(*(reachable(value) for value in (noise.value, noise.high, noise.low)))
 
