@@ -54,8 +54,9 @@ def main() -> None:
         rows,
         [
             f"Mean over {options.seeds} searches; regret: points of accuracy below the best of the "
-            "table's tuning part. Between two batches the regret of a fixed number is interpolated. "
-            "Difference: 95 % interval, bootstrap over searches; below zero is better by the rule."
+            "table's tuning part. Between two batches the regret of a fixed number is "
+            "interpolated. Difference: 95 % interval, bootstrap over searches; below zero is "
+            "better by the rule."
         ],
     )
 

@@ -174,6 +174,14 @@ def search(
             "ghn, where it predicts for networks of that depth",
         ),
     ] = None,
+    mutate: Annotated[
+        bool,
+        typer.Option(
+            "--mutate",
+            help="Before each batch of trainings, score mutations of the best so far: further "
+            "candidates.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with RUN, or with the latest run.")
     ] = False,

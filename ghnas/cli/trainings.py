@@ -42,6 +42,7 @@ def asked_trainings(asked: Given) -> dict[str, Any]:
         epochs=asked.get("train_epochs"),
         cells=asked.get("train_cells"),
         start=asked.get("train_from"),
+        mutate=asked.get("mutate"),
     )
     if "count" in found or "seconds" in found:  # the other one may stand in the manifest
         found = {"count": None, "seconds": None} | found
@@ -93,7 +94,8 @@ def train_candidates(
     again = " ".join([run.name, *_options(wanted)])
     kept = f": what was trained is kept in {run.path}\n{go_on(again, results)}"
     with meter(out, "trained", kept) as shown:
-        train_short_list(run, job, plan, lambda progress: _report(shown, progress))
+        scorer = objective if wanted.mutate else None
+        train_short_list(run, job, plan, lambda progress: _report(shown, progress), scorer)
 
 
 def _announce(out: Console, run: Run, job: TrainingJob, plan: TrainingPlan) -> None:
@@ -136,7 +138,8 @@ def _options(wanted: ShortList) -> list[str]:
         "--train-cells": wanted.cells,
         "--train-from": wanted.start,
     }
-    return [f"{name} {value}" for name, value in given.items() if value is not None]
+    found = [f"{name} {value}" for name, value in given.items() if value is not None]
+    return [*found, "--mutate"] if wanted.mutate else found
 
 
 def go_on(run: str, results: Path) -> str:

@@ -57,6 +57,7 @@ class ShortList(BaseModel):
         epochs: Passes over the training images.
         cells: Of the networks that are trained; None: as many as in the space's file.
         start: `ghn` or `kaiming`; see `ghnas.engine.stages.training_jobs.training_job`.
+        mutate: Whether mutations of the best join the candidates before each batch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +68,7 @@ class ShortList(BaseModel):
     epochs: Lengths = SHORT_TRAINING_EPOCHS
     cells: int | None = None
     start: Literal["ghn", "kaiming"] | None = None
+    mutate: bool = False
 
 
 class Manifest(BaseModel):

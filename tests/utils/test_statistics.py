@@ -12,7 +12,7 @@ def test_noise_of_repetitions() -> None:
     """By hand: differences of 1, 2 and 3 have a variance of 1, and each is of two measurements."""
     pairs = np.array([[5.0, 4.0], [9.0, 7.0], [6.0, 3.0]])
     assert repetition_noise(pairs).value == pytest.approx(np.sqrt(1 / 2))
-    shifted = pairs + [[0.0, 10.0]]  # what all second ones have in common
+    shifted = pairs + np.array([[0.0, 10.0]])  # what all second ones have in common
     assert repetition_noise(shifted).value == pytest.approx(np.sqrt(1 / 2))
     assert np.isnan(repetition_noise(pairs[:1]).value)
 
