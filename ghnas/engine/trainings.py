@@ -101,7 +101,8 @@ def longest(records: Iterable[TrainingRecord]) -> dict[int, tuple[int, float]]:
 
 
 def repeated(records: Iterable[TrainingRecord]) -> list[tuple[float, float]]:
-    """The outcomes of each pair of trainings that differ in the order of images alone."""
+    """The outcomes of each pair of trainings that differ in the order of images alone, by the
+    number of the candidate."""
     known = {
         (record.trial, record.steps, record.repeat): record.outcome
         for record in records
@@ -109,6 +110,6 @@ def repeated(records: Iterable[TrainingRecord]) -> list[tuple[float, float]]:
     }
     return [
         (known[trial, steps, 0], outcome)
-        for (trial, steps, repeat), outcome in known.items()
+        for (trial, steps, repeat), outcome in sorted(known.items())
         if repeat and (trial, steps, 0) in known
     ]

@@ -67,7 +67,11 @@ class Mutations:
             return []
         self.objective.prepare(self.run.space, lambda done, total: None)
         began = time.perf_counter()
-        outcomes = self.objective.evaluate(candidates, wanted, self._scored, 1.0)
+        try:
+            outcomes = self.objective.evaluate(candidates, wanted, self._scored, 1.0)
+        except BaseException:
+            self.objective.close()  # or the program would wait for what nobody wants
+            raise
         seconds = (time.perf_counter() - began) / len(wanted)
         start = self.run.manifest.budget + len(self._joined)
         trials = []

@@ -17,6 +17,8 @@ from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import kaiming
 from ghnas.engine.manifest import ShortList
 from ghnas.engine.run import SHORT_LIST, open_run
+from ghnas.engine.search import search
+from ghnas.engine.stages.candidates import train_candidates
 from ghnas.engine.stages.inputs import load_inputs, objective_of
 from ghnas.engine.stages.short_list import (
     STARTERS,
@@ -29,6 +31,7 @@ from ghnas.engine.stages.training_plan import TrainingPlan
 from ghnas.engine.trainings import longest, quality, repeated
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.scoring.evaluation import Score
+from ghnas.spaces import load_space
 from ghnas.training.short import ShortTraining, train_briefly
 from ghnas.utils.errors import UserError
 
@@ -246,6 +249,13 @@ def test_the_cost_is_known_before_and_the_rest_meanwhile(tmp_path: Path) -> None
     more = plan(36, 2, 6, repeats=3)
     count, seconds = estimate_seconds(run, job, more)
     assert seconds == pytest.approx((more.all_steps(36) - plan_.all_steps(18)) * 0.25)
+
+
+def test_trainings_are_kept_in_a_folder() -> None:
+    space = load_space("nasbench201")
+    study = search(space, lambda architecture: -architecture.flops, budget=2)
+    with pytest.raises(UserError, match="give ghnas.search a path"):
+        train_candidates(study, Any, 2)  # type: ignore[arg-type]
 
 
 def test_lengths_ascend() -> None:
