@@ -254,7 +254,7 @@ def test_the_cost_is_known_before_and_the_rest_meanwhile(tmp_path: Path) -> None
 def test_trainings_are_kept_in_a_folder() -> None:
     space = load_space("nasbench201")
     study = search(space, lambda architecture: -architecture.flops, budget=2)
-    with pytest.raises(UserError, match="give ghnas.search a path"):
+    with pytest.raises(UserError, match="are kept in a run"):
         train_candidates(study, Any, 2)  # type: ignore[arg-type]
 
 
