@@ -253,12 +253,12 @@ def describe_order(order: Order) -> str:
     )
     if order.noise is None:
         return text
-    noise, deviation, ceiling = order.noise, order.noise.deviation, order.noise.ceiling
+    noise, deviation = order.noise, order.noise.deviation
     return (
         f"{text}; {noise.repeated} were trained twice: the loss of a candidate varies by "
-        f"{_nats(deviation.value)} ({_nats(deviation.low)} to {_nats(deviation.high)}), that of "
-        f"different ones by {_nats(noise.spread)}, so that no order can reach more than "
-        f"{format_estimate(ceiling)}"
+        f"{_nats(deviation.value)} ({_nats(deviation.low)} to {_nats(deviation.high)}) between "
+        f"trainings, by {_nats(noise.spread)} between candidates, which allows any order at most "
+        f"{format_estimate(noise.ceiling)}"
     )
 
 
