@@ -38,7 +38,7 @@ from ghnas.utils.statistics import (
 from ghnas.utils.tables import read_rows
 
 TRAININGS, BATCH, STARTERS, REPEATED, FIRST = 32, 8, 4, 3, 5
-NOISES = (0.0, 0.5, 1.5)
+NOISES = (0.0, 0.5)
 
 
 class Source(NamedTuple):
