@@ -4,8 +4,8 @@
 
 The published file has the test accuracy of the same cells after trainings of several lengths, and
 after 600 epochs at full size. For the same number of epochs, either 32 cells are trained for the
-shorter length, and the best of them again for the longer one, as `ghnas search --train-epochs` does;
-or more than 32 for the shorter one. Both choose by what they have seen.
+shorter length, and the best of them again for the longer one, as `ghnas search --train-epochs 1,3`
+does; or more than 32 for the shorter one. Both choose by what they have seen.
 """
 
 from __future__ import annotations
