@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ghnas.engine.objectives import ProxyScore, ZeroShot
     from ghnas.engine.search import Study, search
     from ghnas.engine.stages.candidates import train_candidates
+    from ghnas.exports.formats import export
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
@@ -37,6 +38,7 @@ __all__ = [
     "TrainedNetwork",
     "UserError",
     "ZeroShot",
+    "export",
     "finetune",
     "list_ghns",
     "list_spaces",
@@ -57,6 +59,7 @@ _WHERE = {
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",
+    "export": "ghnas.exports.formats",
     "finetune": "ghnas.training.finetuning",
     "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
 from ghnas.engine.manifest import Manifest, read_manifest
 from ghnas.engine.order import Order, read_order
@@ -177,17 +178,26 @@ class Run:
 
     def trainings(self, storage: BaseStorage | None = None) -> list[TrainingRecord]:
         """The short trainings that candidates of the search had."""
-        storage = storage or self.open_storage()
-        try:
-            study = optuna.load_study(study_name=self._name_beside(SHORT_LIST), storage=storage)
-        except KeyError:
-            return []
-        return read_trainings(study)
+        return read_trainings(self.stage(SHORT_LIST, storage))
 
     def short_trainings(self) -> dict[int, float]:
         """The outcome for each trial of the search that had a short training; see
         `first_outcomes`."""
         return first_outcomes(self.trainings())
+
+    def stage(self, kind: str, storage: BaseStorage | None = None) -> list[FrozenTrial]:
+        """The trainings of a later stage, with their curves; see `study_beside`.
+
+        Args:
+            kind: Of stage, such as `finetune`.
+            storage: Of the run, if it is open already.
+        """
+        storage = storage or self.open_storage()
+        try:
+            study = optuna.load_study(study_name=self._name_beside(kind), storage=storage)
+        except KeyError:
+            return []
+        return study.get_trials(deepcopy=False)
 
     def check_inputs(self, *, ghn_sha256: str, data_fingerprint: str) -> None:
         """Check that the hypernetwork and the data are those that the run was started with.

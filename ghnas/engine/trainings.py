@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from optuna import Study
 from optuna.trial import FrozenTrial
 
 from ghnas.engine.trials import Trial, TrialFormat
@@ -67,9 +66,10 @@ def frozen_training(
     return frozen
 
 
-def read_trainings(study: Study) -> list[TrainingRecord]:
-    """The inverse of `frozen_training`, for all trials of a study."""
-    only = study.user_attrs.get("steps", 0)  # earlier versions had one length, and no repetitions
+def read_trainings(trials: Sequence[FrozenTrial]) -> list[TrainingRecord]:
+    """The inverse of `frozen_training`."""
+    # earlier versions had one length, and no repetitions
+    only = max((trial.last_step or 0 for trial in trials), default=0)
     return [
         TrainingRecord(
             int(trial.user_attrs["trial"]),
@@ -78,7 +78,7 @@ def read_trainings(study: Study) -> list[TrainingRecord]:
             float(trial.value),
             trial.duration.total_seconds() if trial.duration else 0.0,
         )
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if trial.value is not None
     ]
 

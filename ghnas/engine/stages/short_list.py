@@ -149,7 +149,7 @@ class _Stage:
         self.study = _open_study(run, job, plan)
         searched, joined = _candidates(run)
         self.trials = {trial.number: trial for trial in (*searched, *joined)}
-        self.records = read_trainings(self.study)
+        self.records = read_trainings(self.study.get_trials(deepcopy=False))
         self.known = {(item.trial, item.steps, item.repeat) for item in self.records}
         self.mutations = Mutations(run, objective) if objective else None
         self.sampler = self._sampler([trial.architecture for trial in searched])
