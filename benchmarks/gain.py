@@ -27,7 +27,7 @@ from scipy.stats import bootstrap
 from ghnas.engine.run import Run, open_run
 from ghnas.engine.stages.finetuning import FinetuneSettings, finetune
 from ghnas.engine.stages.inputs import load_inputs, objective_of
-from ghnas.engine.stages.short_list import short_list_job, steps_of_epoch, train_all
+from ghnas.engine.stages.training_jobs import steps_of_epoch, train_all, training_job
 from ghnas.engine.trials import Trial, rank_trials
 
 SCORING = 0.023
@@ -146,7 +146,7 @@ def short_trainings(run: Run, trials: Sequence[Trial]) -> dict[int, dict[str, fl
     known = {item["trial"]: item for item in map(json.loads, lines)}
     ghn, data = load_inputs(run)
     objective = objective_of(run, ghn, data, torch.device("cpu"))
-    job = short_list_job(run, objective, steps_of_epoch(objective.data))
+    job = training_job(run, objective, steps_of_epoch(objective.data))
     left = {item.number: item.architecture.graph for item in trials if item.number not in known}
     with closing(train_all(left, job)) as results, path.open("a") as file:
         for number, training, seconds in results:

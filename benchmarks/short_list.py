@@ -17,7 +17,8 @@ import numpy as np
 from common import CPU, interval, reordered, write_table
 
 from ghnas.data import evaluation_batches, load_data, random_batches
-from ghnas.engine.stages.short_list import BATCH, RefineJob, quality, train_all
+from ghnas.engine.stages.training_jobs import BATCH, TrainingJob, train_all
+from ghnas.engine.trainings import quality
 from ghnas.spaces import load_space
 from ghnas.utils.statistics import Values, evaluate
 from ghnas.utils.tables import RowFile
@@ -61,7 +62,7 @@ def _refined(
     checks = evaluation_batches(
         data.validation.take(512), BATCH, device=CPU, mean=data.mean, std=data.std
     )
-    job = RefineJob(
+    job = TrainingJob(
         space, list(islice(batches, options.steps)), checks, CPU, options.workers, options.seed
     )
     settings = {

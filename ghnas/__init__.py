@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ghnas.data import ImageData, load_data
     from ghnas.engine.objectives import ProxyScore, ZeroShot
     from ghnas.engine.search import Study, search
+    from ghnas.engine.stages.candidates import train_candidates
     from ghnas.exports.formats import export
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
     from ghnas.scoring.scorer import score
@@ -47,6 +48,7 @@ __all__ = [
     "load_space",
     "score",
     "search",
+    "train_candidates",
 ]
 
 _WHERE = {
@@ -67,6 +69,7 @@ _WHERE = {
     "load_space": "ghnas.spaces",
     "score": "ghnas.scoring.scorer",
     "search": "ghnas.engine.search",
+    "train_candidates": "ghnas.engine.stages.candidates",
 }
 """Modules are imported on first use: torch and optuna take seconds."""
 

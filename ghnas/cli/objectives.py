@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ghnas.spaces import Space
 
 SCORE_IMAGES, KEEP, SHORT_LIST = 512, 100, 32
+SHORT_TRAININGS = 0
+"""Candidates that have a short training unless --train says how many."""
 SIZES = ("cells", "channels")
 """Settings of a skeleton that say how large a network is."""
 NO_GHN = Path("none")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ghnas.spaces import Space
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_TIME = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:([0-9.]{1,9})s)?", re.IGNORECASE)
 _NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)([kmgb]?)", re.IGNORECASE)
 
 
@@ -55,6 +56,36 @@ def positive_number(option: str) -> Callable[[Any], float]:
         if not 0 < value < float("inf"):
             raise UserError(f"{option} must be a number above 0, not {text!r}")
         return value
+
+    return read
+
+
+def ascending_numbers(option: str) -> Callable[[Any], tuple[int, ...]]:
+    """A reader of whole numbers such as 1,3 where each is above the one before; see
+    `whole_number`."""
+    read = whole_number(option)
+
+    def read_all(text: Any) -> tuple[int, ...]:
+        values = tuple(read(item) for item in str(text).split(","))
+        if list(values) != sorted(set(values)):
+            raise UserError(f"{option} must be a number, or several that ascend, not {text!r}")
+        return values
+
+    return read_all
+
+
+def seconds(option: str) -> Callable[[Any], float]:
+    """A reader of times such as 90s, 30m, 2h and 1h30m, as seconds."""
+
+    def read(text: Any) -> float:
+        match = _TIME.fullmatch(str(text).strip())
+        parts = match.groups() if match else ()
+        found = sum(
+            unit * float(part or 0) for unit, part in zip((3600, 60, 1), parts, strict=False)
+        )
+        if not 0 < found < float("inf"):
+            raise UserError(f"{option} must be a time such as 90s, 30m or 1h30m, not {text!r}")
+        return found
 
     return read
 
@@ -103,6 +134,14 @@ def number(
     names = [name, earlier] if earlier else [name]
     reader = whole_number(name, least, most)
     return typer.Option(*names, metavar="N", parser=reader, help=help, show_default=default or True)
+
+
+def numbers(name: str, help: str, default: str, *, earlier: str | None = None) -> Any:
+    """An option that takes ascending whole numbers; see `number`."""
+    names = [name, earlier] if earlier else [name]
+    return typer.Option(
+        *names, metavar="N,...", parser=ascending_numbers(name), help=help, show_default=default
+    )
 
 
 def share(name: str, help: str) -> Any:

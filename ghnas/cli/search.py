@@ -17,27 +17,35 @@ from ghnas.cli.objectives import (
     NO_GHN,
     SCORE_IMAGES,
     SHORT_LIST,
+    SHORT_TRAININGS,
     SIZES,
     Given,
     ghn_path,
     proxy_score,
     zero_shot,
 )
-from ghnas.cli.options import number, text
+from ghnas.cli.options import number, numbers, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
+from ghnas.cli.trainings import (
+    asked_trainings,
+    go_on,
+    new_trainings,
+    results_option,
+    train_candidates,
+    wanted_trainings,
+)
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-    from ghnas.engine.manifest import Manifest, ShortList
+    from ghnas.engine.manifest import Manifest
     from ghnas.engine.objectives import ImageObjective
     from ghnas.engine.progress import SearchProgress
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, BEST, TRAIN_EPOCHS = 1000, 10, 1
-STARTS = {"ghn": "predicted weights", "kaiming": "Kaiming initialisation"}
+BUDGET, BEST = 1000, 10
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 """Data sets that are no folder."""
 
@@ -115,18 +123,33 @@ def search(
         number(
             "--train",
             "After the search, give N candidates a short training, the best by their "
-            "score and those that a predictor chooses, and order them by their loss.",
-            "none",
+            "score and those that a predictor chooses, and order them by their loss; 0: none.",
+            str(SHORT_TRAININGS),
+            least=0,
             earlier="--refine",
         ),
     ] = None,
+    train_time: Annotated[
+        float | None,
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            parser=options.seconds("--time"),
+            help="In place of --train: as many as can be trained in a time, such as 30m.",
+            show_default="none",
+        ),
+    ] = None,
     train_epochs: Annotated[
-        int | None,
-        number("--train-epochs", "Passes over the training images of each.", str(TRAIN_EPOCHS)),
+        Any,
+        numbers(
+            "--train-epochs",
+            "Passes over the training images of each; 1,3: the best third again, for three.",
+            "1",
+        ),
     ] = None,
     train_steps: Annotated[
-        int | None,
-        number(
+        Any,
+        numbers(
             "--train-steps",
             "SGD steps of each, of 64 images, in place of epochs.",
             "none",
@@ -152,6 +175,14 @@ def search(
             "ghn, where it predicts for networks of that depth",
         ),
     ] = None,
+    mutate: Annotated[
+        bool,
+        typer.Option(
+            "--mutate",
+            help="Before each batch of trainings, score mutations of the best so far: further "
+            "candidates.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with RUN, or with the latest run.")
     ] = False,
@@ -161,31 +192,22 @@ def search(
 
     Where no hypernetwork ships for space and images, a training-free proxy scores them.
     """
-    from ghnas.engine.manifest import ShortList
     from ghnas.utils.devices import pick_device
 
     asked = {key: value for key, value in context.params.items() if value not in (None, False)}
     out = console(json)
     place = pick_device(device)
-    shortened = options.given(
-        count=train, steps=train_steps, epochs=train_epochs, cells=train_cells, start=train_from
-    )
-    if train_from not in (None, "ghn", "kaiming"):
-        raise UserError(f"--train-from is ghn or kaiming, not {train_from!r}")
-    if train_epochs and not train_steps:
-        shortened["steps"] = None
+    shortened = asked_trainings(asked)
     if resume:
         found, goal = _continue(out, results, run, asked, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     else:
-        short_list = ShortList(**shortened) if train else None
-        found, goal = _start(out, results, asked, short_list, place)
+        found, goal = _start(out, results, asked, shortened, place)
     _search(out, found, goal, results)
-    if train or found.manifest.short_list:
-        started = found.manifest.short_list or ShortList(count=train or 0)
-        wanted = started.model_copy(update=shortened)
-        _train_short_list(out, found, goal, wanted, results)
+    wanted = wanted_trainings(found, shortened)
+    if wanted:
+        train_candidates(out, found, goal, wanted, results)
     _summarise(out, found, results)
     if json:
         print_json(_as_dict(found))
@@ -195,14 +217,14 @@ def _start(
     out: Console,
     results: Path,
     asked: Given,
-    short_list: ShortList | None,
+    shortened: Given,
     device: torch.device,
 ) -> tuple[Run, ImageObjective]:
     """A new run for what was asked."""
     from ghnas.engine.manifest import Sources
     from ghnas.engine.objectives import DEFAULT_PROXY, check_objectives, check_proxies
     from ghnas.engine.samplers import check_sampler
-    from ghnas.engine.search import check_one_objective, start_run
+    from ghnas.engine.search import start_run
 
     name, sampler = asked.get("space", "darts"), asked.get("sampler", "random")
     space = options.load_skeleton(name, {key: asked[key] for key in SIZES if key in asked})
@@ -211,8 +233,7 @@ def _start(
     path = ghn_path(asked, space, source)
     check, default = (check_objectives, space.objective) if path else (check_proxies, DEFAULT_PROXY)
     asked = asked | {"objective": check(asked.get("objective", default).split(","))}
-    if short_list:
-        check_one_objective(asked["objective"])
+    short_list = new_trainings(asked["objective"], shortened)
     objective: ImageObjective
     if path:
         space, objective = zero_shot(out, asked, space, source, path, device)
@@ -317,7 +338,7 @@ def _search(out: Console, run: Run, objective: ImageObjective, results: Path) ->
     except KeyboardInterrupt:
         kept = f"{len(run.study().get_trials(deepcopy=False)):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
-        say(out, _go_on(run.name, results))
+        say(out, go_on(run.name, results))
         raise
     took = format_seconds(time.monotonic() - began)
     say(out, f"{manifest.budget - before:,} candidates in {took}")
@@ -332,40 +353,6 @@ def _report(shown: Meter, progress: SearchProgress, is_accuracy: bool) -> None:
     shown.update(progress.done, progress.budget, note, progress.rate)
 
 
-def _train_short_list(
-    out: Console, run: Run, objective: ImageObjective, wanted: ShortList, results: Path
-) -> None:
-    """Give candidates a short training, with a meter."""
-    from ghnas.engine.stages.short_list import short_list_job, steps_of_epoch, train_short_list
-    from ghnas.reports.tables import describe_skeleton
-
-    steps = wanted.steps or wanted.epochs * steps_of_epoch(objective.data)
-    job = short_list_job(run, objective, steps, wanted.cells, wanted.start)
-    skeleton = job.space.skeleton
-    size = describe_skeleton({key: skeleton[key] for key in SIZES if key in skeleton})
-    size = f": {size}" if size else ""
-    start = f"from {STARTS[job.start]}"
-    say(out, f"training {wanted.count} candidates for {steps:,} steps each, {start}{size}")
-    if job.device.type == "cpu":
-        say_compiling(out, "execute", "differentiate")
-    settings = {"count": "", "steps": "-steps", "cells": "-cells", "start": "-from"}
-    known = wanted.model_copy(update={"steps": steps}).model_dump()
-    given = [f"--train{name} {known[key]}" for key, name in settings.items() if known[key]]
-    again = " ".join([run.name, *given])
-    kept = f": what was trained is kept in {run.path}\n{_go_on(again, results)}"
-    with meter(out, "trained", kept) as shown:
-        train_short_list(run, job, wanted.count, shown.update)
-
-
-def _go_on(run: str, results: Path) -> str:
-    return f"go on with: ghnas search --resume {run}{_results_option(results)}"
-
-
-def _results_option(results: Path) -> str:
-    """The option that finds the results folder again, for a command to be printed."""
-    return "" if results == options.DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
-
-
 def _summarise(out: Console, run: Run, results: Path) -> None:
     """The best candidates, where everything is, and what to do next."""
     from ghnas.reports.dashboard import annotate
@@ -377,15 +364,15 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
     best = run.ranked(BEST)
     out.print(ranking_table(run, best))
     say(out, f"everything is in {run.path}")
-    say(out, f"in the browser:   ghnas dashboard{_results_option(results)}")
+    say(out, f"in the browser:   ghnas dashboard{results_option(results)}")
     say(out, f"                  optuna-dashboard {shlex.quote(run.storage_url)}")
-    say(out, f"as a page:        ghnas report{_results_option(results)}")
+    say(out, f"as a page:        ghnas report{results_option(results)}")
     if order := run.order:
         say(out, describe_order(order))
     if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
-        again = f"ghnas search --resume --train {SHORT_LIST}{_results_option(results)}"
+        again = f"ghnas search --resume --train {SHORT_LIST}{results_option(results)}"
         say(out, f"trained a while:  {again}")
-    say(out, f"next:             ghnas finetune top-5{_results_option(results)}")
+    say(out, f"next:             ghnas finetune top-5{results_option(results)}")
 
 
 def _as_dict(run: Run) -> dict[str, Any]:

@@ -3,14 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from ghnas.data.dataset import Split, mixed_order
+from ghnas.data.dataset import ImageData, Split, mixed_order
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Batches(Protocol):
+    """Batches that can be counted, and gone through more than once; a list is one."""
+
+    def __len__(self) -> int:
+        """Their number."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """From the first one."""
+
+
+@dataclass(frozen=True)
+class RandomBatches:
+    """The first batches of `random_batches`, made each time they are gone through: trainings of
+    many epochs need no more memory than the images.
+
+    Args:
+        data: Its training images, normalised with its mean and std, mirrored where it says so.
+        batch_size: Images of each.
+        steps: Their number.
+        seed: Of order, shifts and mirroring.
+        device: Where they are made.
+        shift: Most pixels by which an image is moved each way.
+    """
+
+    data: ImageData
+    batch_size: int
+    steps: int
+    seed: int
+    device: torch.device | str
+    shift: int = 1
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        data = self.data
+        batches = random_batches(
+            data.train, self.batch_size, seed=self.seed, device=self.device,
+            mean=data.mean, std=data.std, mirror=data.mirror, shift=self.shift,
+        )  # fmt: skip
+        return islice(batches, self.steps)
 
 
 def random_batches(

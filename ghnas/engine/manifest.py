@@ -6,9 +6,9 @@ import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ghnas.engine.trials import Direction
 from ghnas.spaces.files import explain
@@ -17,7 +17,7 @@ from ghnas.utils.errors import UserError
 FORMAT_VERSION = 2
 """Of the run folder; raised when an older ghnas could not read it."""
 
-SHORT_TRAINING_EPOCHS = 1
+SHORT_TRAINING_EPOCHS = (1,)
 """Passes over the training images of each candidate of a short list."""
 
 MAY_CHANGE = ("created", "versions", "device", "study_name", "sources", "short_list")
@@ -38,24 +38,37 @@ class Sources(BaseModel):
     ghn: str | None = None
 
 
+def _several(value: Any) -> Any:
+    """One length of trainings as a sequence, as earlier versions wrote it."""
+    return (value,) if isinstance(value, int) else value
+
+
+Lengths = Annotated[tuple[int, ...], BeforeValidator(_several)]
+"""Of trainings, ascending; all but the first for the best alone."""
+
+
 class ShortList(BaseModel):
     """How many candidates have a short training after the search, and which.
 
     Args:
-        count: How many; see `ghnas.engine.stages.short_list`.
+        count: How many; see `ghnas.engine.stages.short_list`. None: as many as fit in `seconds`.
+        seconds: That the trainings may take.
         steps: SGD steps of each; None: so many epochs.
         epochs: Passes over the training images.
         cells: Of the networks that are trained; None: as many as in the space's file.
-        start: `ghn` or `kaiming`; see `ghnas.engine.stages.short_list.short_list_job`.
+        start: `ghn` or `kaiming`; see `ghnas.engine.stages.training_jobs.training_job`.
+        mutate: Whether mutations of the best join the candidates before each batch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    count: int
-    steps: int | None = None
-    epochs: int = SHORT_TRAINING_EPOCHS
+    count: int | None = None
+    seconds: float | None = None
+    steps: Lengths | None = None
+    epochs: Lengths = SHORT_TRAINING_EPOCHS
     cells: int | None = None
     start: Literal["ghn", "kaiming"] | None = None
+    mutate: bool = False
 
 
 class Manifest(BaseModel):

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ghnas.engine.trainings import TrainingRecord, first_outcomes, repeated
 from ghnas.engine.trials import Trial
+from ghnas.scoring.combination import combine, measured_reliabilities
 from ghnas.scoring.predictor import Predictor
 from ghnas.spaces import Space
 from ghnas.utils.files import write_atomically
-from ghnas.utils.statistics import Estimate, Values
+from ghnas.utils.statistics import Estimate, Values, ceiling_of_noise, repetition_noise
 
 FILE = "order.json"
 """In a run's folder."""
@@ -27,48 +29,88 @@ FEWEST = 16
 
 
 @dataclass(frozen=True)
+class Noise:
+    """How much two trainings of a candidate differ, in nats.
+
+    Args:
+        deviation: Standard deviation of the outcome between trainings of one candidate, and its
+            95 % interval.
+        spread: Standard deviation between the candidates that were trained.
+        ceiling: The most that any order can correlate with what was observed, and its interval.
+        repeated: How many candidates were trained twice.
+    """
+
+    deviation: Estimate
+    spread: float
+    ceiling: Estimate
+    repeated: int
+
+
+@dataclass(frozen=True)
 class Order:
     """What a predictor expects of a run's candidates.
 
     Args:
-        expected: Of those that were not trained, by the trial's number: 0 is the median of those
-            that were, and 1 better than 84 % of them.
+        expected: By the trial's number: 0 is the median of those that were trained, and 1 better
+            than 84 % of them. Of those by regressions that did not see them.
         trained: How many were.
         agreement: Spearman's correlation of what was observed with predictions by regressions that
             did not see it, and its bootstrap 95 % interval over candidates.
+        noise: Of a training; None where fewer than two were repeated.
+        combined: Of those that were trained, what is to be expected of a further training; see
+            `ghnas.scoring.combination`.
     """
 
     expected: Mapping[int, float]
     trained: int
     agreement: Estimate
+    noise: Noise | None = None
+    combined: Mapping[int, float] | None = None
 
 
 def make_order(
-    space: Space, trials: Sequence[Trial], outcomes: Mapping[int, float]
+    space: Space, trials: Sequence[Trial], records: Sequence[TrainingRecord]
 ) -> Order | None:
     """What trainings make expect; None if they are fewer than `FEWEST`.
 
     Args:
         space: Of the candidates.
         trials: All candidates.
-        outcomes: Of those that were trained, by number; higher is better.
+        records: Of their trainings. The shortest ones, which the most candidates had, are
+            predicted.
     """
+    outcomes = first_outcomes(records)
     known = [item for item in trials if item.number in outcomes]
     if len(known) < FEWEST:
         return None
-    predictor = Predictor(
-        space,
-        [item.architecture for item in known],
-        [outcomes[item.number] for item in known],
-        zero_shot_scores(known),
-    )
+    scores, observed = zero_shot_scores(known), np.array([outcomes[t.number] for t in known])
+    predictor = Predictor(space, [item.architecture for item in known], observed.tolist(), scores)
     others = [item for item in trials if item.number not in outcomes]
-    means: list[float] = []
+    means = predictor.unseen.tolist()
     if others:
         architectures = [item.architecture for item in others]
-        means = predictor.predict(architectures, zero_shot_scores(others)).mean.tolist()
-    expected = dict(zip([item.number for item in others], means, strict=True))
-    return Order(expected, len(known), predictor.agreement())
+        means += predictor.predict(architectures, zero_shot_scores(others)).mean.tolist()
+    numbers = [item.number for item in (*known, *others)]
+    noise, combined = training_noise(records), None
+    if noise:
+        opinions = [predictor.unseen, *scores.T]
+        known_by = measured_reliabilities(observed, opinions, noise.ceiling.value)
+        found = combine([observed, *opinions], known_by)
+        combined = dict(zip(numbers, found.tolist(), strict=False))
+    expected = dict(zip(numbers, means, strict=True))
+    return Order(expected, len(known), predictor.agreement(), noise, combined)
+
+
+def training_noise(records: Sequence[TrainingRecord]) -> Noise | None:
+    """The noise of the trainings; None where fewer than two were repeated."""
+    pairs = repeated(records)
+    if len(pairs) < 2:
+        return None
+    outcomes = first_outcomes(record for record in records if not record.failed)
+    # recorded in the order in which processes were done, which is chance
+    observed, deviation = np.sort(list(outcomes.values())), repetition_noise(np.array(pairs))
+    spread = float(np.std(observed, ddof=1))
+    return Noise(deviation, spread, ceiling_of_noise(observed, deviation), len(pairs))
 
 
 def zero_shot_scores(trials: Sequence[Trial]) -> Values:
@@ -78,11 +120,10 @@ def zero_shot_scores(trials: Sequence[Trial]) -> Values:
 
 def write_order(folder: Path, order: Order) -> None:
     """Keep an order in a run's folder."""
-    content = {
-        "expected": {str(number): round(value, 6) for number, value in order.expected.items()},
-        "trained": order.trained,
-        "agreement": vars(order.agreement),
-    }
+    content = asdict(order)
+    for name in ("expected", "combined"):
+        values = content[name] or {}
+        content[name] = {str(number): round(value, 6) for number, value in values.items()}
     write_atomically(folder / FILE, json.dumps(content))
 
 
@@ -91,7 +132,20 @@ def read_order(folder: Path) -> Order | None:
     training makes it anew."""
     try:
         content = json.loads((folder / FILE).read_text())
-        expected = {int(number): float(value) for number, value in content["expected"].items()}
-        return Order(expected, int(content["trained"]), Estimate(**content["agreement"]))
+        noise = content.get("noise")
+        if noise:
+            deviation, reached = Estimate(**noise["deviation"]), Estimate(**noise["ceiling"])
+            noise = Noise(deviation, float(noise["spread"]), reached, int(noise["repeated"]))
+        return Order(
+            _by_number(content["expected"]),
+            int(content["trained"]),
+            Estimate(**content["agreement"]),
+            noise or None,
+            _by_number(content.get("combined", {})) or None,
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _by_number(values: Mapping[str, float]) -> dict[int, float]:
+    return {int(number): float(value) for number, value in values.items()}

@@ -22,6 +22,7 @@ from ghnas.engine.storage import (
     repair_journal,
     writing,
 )
+from ghnas.engine.trainings import TrainingRecord, first_outcomes, longest, read_trainings
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
@@ -146,6 +147,8 @@ class Run:
         Raises:
             UserError: If the disk is full, or the folder or the database not writable.
         """
+        if not trials:  # Optuna would write an empty line, and not read it
+            return
         frozen = [self.form.frozen(trial) for trial in trials]
         if self.manifest.storage is None:
             append_trials(self.study_path, frozen, len(self.manifest.objectives))
@@ -164,7 +167,7 @@ class Run:
             limit: Only so many.
         """
         storage = self.open_storage()
-        outcomes, order = self.short_trainings(storage), self.order
+        outcomes, order = longest(self.trainings(storage)), self.order
         expected = order.expected if order else None
         return rank_trials(self._load_study(storage), self.form, outcomes, expected)[:limit]
 
@@ -173,13 +176,14 @@ class Run:
         """What a predictor expects of the candidates, once some were trained."""
         return read_order(self.path)
 
-    def short_trainings(self, storage: BaseStorage | None = None) -> dict[int, float]:
-        """The outcome for each trial of the search that had a short training."""
-        return {
-            int(trial.user_attrs["trial"]): float(trial.value)
-            for trial in self.stage(SHORT_LIST, storage)
-            if trial.value is not None
-        }
+    def trainings(self, storage: BaseStorage | None = None) -> list[TrainingRecord]:
+        """The short trainings that candidates of the search had."""
+        return read_trainings(self.stage(SHORT_LIST, storage))
+
+    def short_trainings(self) -> dict[int, float]:
+        """The outcome for each trial of the search that had a short training; see
+        `first_outcomes`."""
+        return first_outcomes(self.trainings())
 
     def stage(self, kind: str, storage: BaseStorage | None = None) -> list[FrozenTrial]:
         """The trainings of a later stage, with their curves; see `study_beside`.

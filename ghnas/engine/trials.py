@@ -52,8 +52,9 @@ class Trial:
         error: What the objective raised, if it failed.
         rank: From 1, once the trials are ranked.
         front: Whether nothing is better in one objective and as good in the others.
-        short_training: Minus the loss of its short training, if it had one; see
+        short_training: Minus the loss of its longest short training, if it had one; see
             `ghnas.engine.stages.short_list`.
+        trained_steps: SGD steps of that training.
         expected: What trainings of a run make expect of it; see `ghnas.engine.order`.
     """
 
@@ -72,6 +73,7 @@ class Trial:
     rank: int = 0
     front: bool = False
     short_training: float | None = None
+    trained_steps: int | None = None
     expected: float | None = None
 
     @property
@@ -93,6 +95,7 @@ class Trial:
             "accuracy": self.accuracy,
             **dict(zip(objectives, self.values, strict=False)),
             "short_training": self.short_training,
+            "trained_steps": self.trained_steps,
             "expected": self.expected,
             "parameters": self.parameters,
             "flops": self.flops,
@@ -208,20 +211,21 @@ def primary(objectives: Sequence[str]) -> int:
 def rank_trials(
     study: Study,
     form: TrialFormat,
-    short_trainings: Mapping[int, float] | None = None,
+    short_trainings: Mapping[int, tuple[int, float]] | None = None,
     expected: Mapping[int, float] | None = None,
 ) -> list[Trial]:
     """Distinct architectures that were scored, best first, each with its rank.
 
     With one objective the best comes first; with several the Pareto front comes first, front and
-    rest each by the primary objective. Those that had a short training come before the others.
-    These are ordered by the outcome; the others by what is expected of them, where that is known,
-    else by the objective. Ties: fewer parameters, then the earlier one.
+    rest each by the primary objective. Those that had a short training come before the others,
+    those with a longer one before those with a shorter one. These are ordered by the outcome; the
+    others by what is expected of them, where that is known, else by the objective. Ties: fewer
+    parameters, then the earlier one.
 
     Args:
         study: Of a search.
         form: How its trials are written.
-        short_trainings: Outcomes by the trial's number; higher is better.
+        short_trainings: Steps and outcome by the trial's number; higher is better.
         expected: By the trial's number; higher is better.
     """
     place, outcomes, hopes = primary(form.objectives), short_trainings or {}, expected or {}
@@ -235,11 +239,13 @@ def rank_trials(
 
     def order(trial: Trial) -> tuple[float, ...]:
         quality = sign * trial.values[place]
-        outcome = outcomes.get(trial.number, -float("inf"))
+        steps, outcome = outcomes.get(trial.number, (0, 0.0))
         hope = hopes.get(trial.number, 0.0)
         return (
-            trial.number not in front, -outcome, -hope, -quality, trial.parameters, trial.number,
-        )  # fmt: skip
+            trial.number not in front,
+            *(-steps, -outcome, -hope, -quality),
+            *(trial.parameters, trial.number),
+        )
 
     distinct.sort(key=order)
     front = front or {trial.number for trial in distinct[:1]}
@@ -248,7 +254,8 @@ def rank_trials(
             trial,
             rank=rank,
             front=trial.number in front,
-            short_training=outcomes.get(trial.number),
+            short_training=outcomes[trial.number][1] if trial.number in outcomes else None,
+            trained_steps=outcomes[trial.number][0] if trial.number in outcomes else None,
             expected=hopes.get(trial.number),
         )
         for rank, trial in enumerate(distinct, start=1)

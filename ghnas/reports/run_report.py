@@ -268,11 +268,13 @@ def _trainings(run: Run) -> Iterable[Section]:
     short = [item for item in run.stage(SHORT_LIST) if item.values and "trial" in item.user_attrs]
     if short:
         short.sort(key=lambda item: -item.values[0])
+        count = len({item.user_attrs["trial"] for item in short})
+        again = f" ({len(short)} trainings: some twice, or longer)" if count < len(short) else ""
         lines = _lines(short, lambda item: f"trial-{item.user_attrs['trial']}")
         yield Section(
             "Short trainings",
-            f"Training loss of {len(short)} candidates that were trained for a while, the mean of "
-            "twenty steps at each point; they are ordered by the second half.",
+            f"Training loss of {count} candidates that were trained for a while{again}, the mean "
+            "of twenty steps at each point; they are ordered by the second half.",
             [figures.curves(lines, "Short trainings", "SGD steps", "loss, nats")],
         )
     if tuned := _finetuned(run):

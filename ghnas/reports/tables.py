@@ -182,6 +182,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
     """The best candidates of a run."""
     names = run.manifest.objectives
     several = len(names) > 1
+    lengths = {item.trained_steps for item in ranked if item.trained_steps}
     trained = any(item.short_training is not None for item in ranked)
     hoped = any(item.expected is not None for item in ranked)
     zero_shot = any(item.accuracy is not None for item in ranked)
@@ -192,6 +193,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
             str(item.rank) + (" *" if several and item.front else ""),
             item.name,
             *([_short_training(item)] if trained else []),
+            *([f"{item.trained_steps or 0:,}"] if len(lengths) > 1 else []),
             *([_expected(item)] if hoped else []),
             *(f"{item.values[i]:.4g}" for i in values),
             *([format_percent(item.accuracy)] if zero_shot else []),
@@ -205,6 +207,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
         "#",
         "trial",
         *(["loss"] if trained else []),
+        *(["steps"] if len(lengths) > 1 else []),
         *(["predicted"] if hoped else []),
         *(names[i] for i in values),
         *(["zero-shot"] if zero_shot else []),
@@ -215,6 +218,8 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
     note = "*: on the Pareto front; " if several else ""
     if trained:
         note += "loss: in nats, in the last half of a short training; "
+    if len(lengths) > 1:
+        note += "steps: of that training, the longest first; "
     if hoped:
         note += "predicted: 0 is the median of those trained, 1 better than 84 % of them; "
     if proxy := run.manifest.objective.get("proxy"):
@@ -241,12 +246,25 @@ def _short_training(item: Trial) -> str:
 
 
 def describe_order(order: Order) -> str:
-    """Whether a predictor can be trusted on this space and these images, in a line."""
-    value, low, high = order.agreement.value, order.agreement.low, order.agreement.high
-    return (
+    """Whether a predictor, and the trainings, can be trusted on this space and these images."""
+    text = (
         f"trust:            of the {order.trained} trained, a predictor orders those that it has "
-        f"not seen at Spearman {value:.2f} ({low:.2f} to {high:.2f})"
+        f"not seen at Spearman {format_estimate(order.agreement)}"
     )
+    if order.noise is None:
+        return text
+    noise, deviation = order.noise, order.noise.deviation
+    return (
+        f"{text}; {noise.repeated} were trained twice: the loss of a candidate varies by "
+        f"{_nats(deviation.value)} ({_nats(deviation.low)} to {_nats(deviation.high)}) between "
+        f"trainings, by {_nats(noise.spread)} between candidates, which allows any order at most "
+        f"{format_estimate(noise.ceiling)}"
+    )
+
+
+def _nats(value: float) -> str:
+    """Two significant digits."""
+    return f"{value:.2g}"
 
 
 def _expected(item: Trial) -> str:

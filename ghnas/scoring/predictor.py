@@ -195,10 +195,16 @@ class Predictor:
         """
         return self._regression.predict(feature_rows(self.space, architectures, scores))
 
-    def agreement(self, folds: int = 10) -> Estimate:
+    @cached_property
+    def unseen(self) -> Values:
+        """What is expected of those known, each by regressions that did not see it (ten folds): on
+        the scale of `Prediction`."""
+        return self._regression.out_of_fold()
+
+    def agreement(self) -> Estimate:
         """Spearman's correlation of the accuracies with cross-validated predictions, by regressions
         that did not see them, and its bootstrap 95 % interval over architectures."""
-        return estimate_spearman(self._regression.out_of_fold(folds), self._regression.labels)
+        return estimate_spearman(self.unseen, self._regression.labels)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write what it was fitted on as JSON; it is fitted again when it is loaded."""

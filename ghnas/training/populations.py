@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import initialised
-from ghnas.data import ImageData, random_batches
+from ghnas.data import Batches, ImageData, random_batches
 from ghnas.executors.base import Parameters
 from ghnas.executors.grouped import GroupedExecutor, GroupedNetworks
 from ghnas.executors.stacked import StackedParameters, rows_of
@@ -27,7 +27,7 @@ POPULATION = 32
 def train_together(
     graphs: Sequence[Graph],
     parameters: Sequence[Parameters],
-    batches: Sequence[Batch],
+    batches: Batches,
     checks: Sequence[Batch],
     settings: SGDSettings = SETTINGS,
 ) -> list[ShortTraining]:

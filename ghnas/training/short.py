@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
+from ghnas.data import Batches
 from ghnas.executors.base import FlatParameters
 from ghnas.executors.trainable import executor_for
 from ghnas.scoring.evaluation import Batch, Score, evaluate
@@ -53,7 +54,7 @@ class ShortTraining:
 def train_briefly(
     graph: Graph,
     parameters: Mapping[str, Tensor],
-    batches: Sequence[Batch],
+    batches: Batches,
     checks: Sequence[Batch],
     settings: SGDSettings = SETTINGS,
 ) -> ShortTraining:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau, rankdata, spearmanr
+from scipy.stats import chi2, kendalltau, rankdata, spearmanr
 
 Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Statistic = Callable[[Values, Values], float]
 
-RESAMPLES = 1000
+RESAMPLES, REMEASURED = 1000, 100
 BEST_SHARE = 0.1
 
 
@@ -164,6 +165,47 @@ def seed_noise(by_seed: Values) -> float:
     if len(by_seed) < 2:
         return float("nan")
     return float(np.sqrt(by_seed.var(axis=0, ddof=1).mean()))
+
+
+def repetition_noise(pairs: Values) -> Estimate:
+    """Standard deviation of a measurement, from some that were made twice.
+
+    What all second ones have in common, such as another order of images, counts as none. The
+    interval is that of a normal variable's deviation, by the chi-square distribution.
+
+    Args:
+        pairs: (N, 2); two or more.
+    """
+    if len(pairs) < 2:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    freedom = len(pairs) - 1
+    variance = float(np.var(pairs[:, 0] - pairs[:, 1], ddof=1)) / 2
+    low, high = (freedom * variance / chi2.ppf(share, freedom) for share in (0.975, 0.025))
+    return Estimate(*(float(np.sqrt(value)) for value in (variance, low, high)))
+
+
+def ceiling_of_noise(measured: Values, noise: Estimate, seed: int = 0) -> Estimate:
+    """The most that an order can correlate with that of noisy measurements.
+
+    The square root of their reliability (Spearman, 1904). How much noise lowers a rank correlation
+    is simulated, by adding it to the measurements once more: it mixes first what is close.
+
+    Args:
+        measured: One measurement of each thing (N,).
+        noise: Standard deviation of a measurement of one thing.
+        seed: Of the simulation.
+    """
+    further = np.random.default_rng(seed).standard_normal((REMEASURED, len(measured)))
+
+    def reachable(deviation: float) -> float:
+        if not np.isfinite(deviation):
+            return float("nan")
+        found = np.mean([spearman(measured, measured + deviation * item) for item in further])
+        # for normal variables the correlation is 1 / sqrt(1 + q), q the share of noise in them
+        share = 1 / max(float(found), 1e-6) ** 2 - 1
+        return math.sqrt(max(1 - share, 0.0))
+
+    return Estimate(*(reachable(value) for value in (noise.value, noise.high, noise.low)))
 
 
 def part_of(architecture: str) -> str:

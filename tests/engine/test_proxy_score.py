@@ -21,7 +21,9 @@ from ghnas.engine.objectives import ProxyScore
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import open_run
 from ghnas.engine.search import search
-from ghnas.engine.stages.short_list import short_list_job, train_short_list
+from ghnas.engine.stages.short_list import train_short_list
+from ghnas.engine.stages.training_jobs import training_job
+from ghnas.engine.stages.training_plan import TrainingPlan
 from ghnas.engine.trials import Trial
 from ghnas.scoring.proxies import PROXIES
 from ghnas.spaces import Space, load_space, parse_space
@@ -188,13 +190,14 @@ def test_short_trainings_see_images_as_the_data_has_them(tmp_path: Path, data: I
     objective = proxy_score(data)
     search(MINE, objective, budget=20, path=tmp_path)
     run = open_run(tmp_path)
-    job = short_list_job(run, objective, steps=2)
+    job = training_job(run, objective, steps=2)
     mean, std = (torch.tensor(item).view(3, 1, 1) for item in (data.mean, data.std))
     for images, _ in (*job.batches, *job.checks):
         pixels = 255 * (images * std + mean)
         torch.testing.assert_close(pixels, pixels.round(), atol=1e-3, rtol=0)
     before = run.ranked()
-    train_short_list(run, replace(job, workers=1), 17, lambda done, total: None)
+    plan = TrainingPlan(17, (2,), repeats=0)
+    train_short_list(run, replace(job, workers=1), plan, lambda progress: None)
     after = run.ranked()
     assert {item.number for item in before[:4]} < {item.number for item in after[:17]}
     assert [item.short_training is None for item in after] == [False] * 17 + [True] * 3

@@ -7,9 +7,17 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from ghnas.engine.order import Noise, Order
 from ghnas.reports.drawing import as_svg, as_text, draw
-from ghnas.reports.tables import format_count, format_percent, format_seconds, summarise
+from ghnas.reports.tables import (
+    describe_order,
+    format_count,
+    format_percent,
+    format_seconds,
+    summarise,
+)
 from ghnas.spaces import load_space
+from ghnas.utils.statistics import Estimate
 
 IMAGE = (3, 16, 16)
 
@@ -98,3 +106,18 @@ def test_summaries_are_short() -> None:
     assert sum(map(int, summary.split()[::2])) == 16
     assert set(summary.split()[1::2]) <= {"sep", "dil", "max", "avg", "skip", "none"}
     assert summarise(mobile.sample(random.Random(0))).startswith("s0.depth=")
+
+
+def test_the_line_of_trust() -> None:
+    """What a predictor reaches, and what the noise of a training allows."""
+    agreement = Estimate(0.45, 0.2, 0.6)
+    plain = describe_order(Order({}, 32, agreement))
+    assert plain.endswith("of the 32 trained, a predictor orders those that it has not seen at "
+                          "Spearman 0.45 (0.20 to 0.60)")  # fmt: skip
+    noise = Noise(Estimate(0.0102, 0.005, 0.04), 0.03, Estimate(0.94, 0.7, 0.99), 3)
+    whole = describe_order(Order({}, 32, agreement, noise))
+    assert whole == (
+        f"{plain}; 3 were trained twice: the loss of a candidate varies by 0.01 (0.005 to 0.04) "
+        "between trainings, by 0.03 between candidates, which allows any order at most "
+        "0.94 (0.70 to 0.99)"
+    )

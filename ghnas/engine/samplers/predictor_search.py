@@ -18,6 +18,8 @@ from ghnas.utils.statistics import Values
 
 Scores = Callable[[Sequence[Architecture]], Values]
 """Further features of architectures (N, any number), such as zero-shot scores."""
+Admit = Callable[[Sequence[Architecture]], Sequence[Architecture]]
+"""Of architectures those that may join a pool, once `Scores` knows them."""
 
 
 @register("predictor")
@@ -27,13 +29,15 @@ class PredictorSearch(Sampler):
     First the starters, then random candidates until `initial` are known. From then on the
     candidates with the highest mean plus `explore` standard deviations, among `fresh` random ones
     and `mutants` mutations of the `parents` best (after BANANAS: White, Neiswanger and Savani, AAAI
-    2021; and WeakNAS: Wu et al., NeurIPS 2021), or in a given pool. With several objectives the
-    label of an architecture is how few others beat it in all.
+    2021; and WeakNAS: Wu et al., NeurIPS 2021), or in a given pool, which mutations of the best may
+    join. With several objectives the label of an architecture is how few others beat it in all.
 
     Args:
         space: The search space.
         directions: Of the objectives.
         pool: The only candidates; None: any of the space.
+        admit: Before each batch, the pool grows by those of `joining` mutations that it admits;
+            None: the pool stays as it is.
         starters: What is asked for first, in this order, such as the best by a zero-shot score.
         scores: Further features.
     """
@@ -41,7 +45,7 @@ class PredictorSearch(Sampler):
     learns, repeatable, batch_size = True, True, 8
     initial = 8
     explore = 0.5
-    fresh, parents, mutants = 500, 10, 500
+    fresh, parents, mutants, joining = 500, 10, 500, 64
 
     def __init__(
         self,
@@ -49,11 +53,13 @@ class PredictorSearch(Sampler):
         directions: Directions,
         *,
         pool: Sequence[Architecture] | None = None,
+        admit: Admit | None = None,
         starters: Sequence[Architecture] = (),
         scores: Scores | None = None,
     ) -> None:
         self.space, self.directions = space, directions
-        self._pool, self._starters, self._scores = pool, starters, scores
+        self._pool = None if pool is None else list(pool)
+        self._admit, self._starters, self._scores = admit, starters, scores
         self._told: dict[Architecture, Architecture] = {}
         self._rows: list[Values] = []
         self._hashes: set[str] = set()
@@ -97,16 +103,31 @@ class PredictorSearch(Sampler):
         self, count: int, rng: random.Random, taken: Sequence[Architecture]
     ) -> list[Architecture]:
         if self._pool is not None:
+            self._grow(self._pool, rng)
             left = set(self._new(self._pool)).difference(taken)
             places = [place for place, item in enumerate(self._pool) if item in left]
             order = self._order(self._pool_rows[places])
             chosen = [self._pool[places[place]] for place in order[:count]]
         else:
-            mutants = [self.space.mutate(rng.choice(self._best), rng) for _ in range(self.mutants)]
+            mutants = self._mutations(self.mutants, rng)
             candidates = self._new([*self._random(self.fresh, rng), *mutants])
             order = self._order(self._features(candidates))
             chosen = self._different((candidates[place] for place in order), count, taken)
         return chosen + self._random(count - len(chosen), rng)
+
+    def _grow(self, pool: list[Architecture], rng: random.Random) -> None:
+        """Let mutations of the best join the pool."""
+        if self._admit is None:
+            return
+        rows, known = self._pool_rows, set(pool)
+        admitted = self._admit(list(dict.fromkeys(self._mutations(self.joining, rng))))
+        new = [item for item in admitted if item not in known]
+        pool += new
+        self._pool_rows = np.vstack([rows, self._features(new)]) if new else rows
+
+    def _mutations(self, count: int, rng: random.Random) -> list[Architecture]:
+        best = self._best
+        return [self.space.mutate(rng.choice(best), rng) for _ in range(count)]
 
     def _order(self, rows: Values) -> Sequence[int]:
         """Candidates by what is expected of them, the best first."""

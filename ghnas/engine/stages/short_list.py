@@ -6,161 +6,89 @@ candidates have one. The first are the best by the score of the search, zero-sho
 as many at random; from then on a predictor that is fitted to what was observed chooses among all
 candidates (`ghnas.engine.samplers.PredictorSearch`). Scores are features of the predictor and a
 source of starters, never a filter: where they say nothing about accuracy, they decide nothing.
+Mutations of the best may join the candidates. A few of the random ones are trained a second time,
+which tells the noise of a training; the best are trained longer, if the plan says so.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
-from typing import Literal
+from itertools import count
 
 import optuna
-import torch
-from optuna.trial import FrozenTrial
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
-from ghnas.architectures.network import kaiming
-from ghnas.data import ImageData, random_batches
-from ghnas.engine.objectives import ImageObjective
+from ghnas.engine.objectives import Objective
 from ghnas.engine.order import make_order, write_order, zero_shot_scores
 from ghnas.engine.run import SHORT_LIST, Run
 from ghnas.engine.samplers import PredictorSearch
 from ghnas.engine.search import check_one_objective
+from ghnas.engine.stages.mutations import Mutations
+from ghnas.engine.stages.training_jobs import TrainingJob, seconds_of_training, train_all
+from ghnas.engine.stages.training_plan import TrainingPlan, measured
 from ghnas.engine.storage import writing
-from ghnas.engine.trials import Trial, TrialFormat, rank_trials
-from ghnas.executors.base import Parameters
-from ghnas.executors.fused import compile_gradients
-from ghnas.ghn.model import GHN
-from ghnas.scoring.composite import FLOOR
-from ghnas.scoring.evaluation import Batch
-from ghnas.spaces import Space, parse_space
-from ghnas.training.populations import POPULATION, train_together
-from ghnas.training.sgd import SGDSettings
-from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
-from ghnas.utils.devices import cores
+from ghnas.engine.trainings import (
+    TrainingRecord,
+    first_outcomes,
+    frozen_training,
+    quality,
+    read_trainings,
+)
+from ghnas.engine.trials import Trial, rank_trials
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import Workers
+from ghnas.utils.statistics import Values
 
-Start = Literal["ghn", "kaiming"]
-"""Where a training starts: from predicted weights, or from Kaiming initialisation."""
-BATCH = 64
-"""Images of each step."""
 STARTERS = 4
 """Of the best by the score, before the predictor knows anything."""
 
 
-def quality(refined: ShortTraining) -> float:
-    """What a short list is ordered by, higher is better: minus the training loss, in nats.
-
-    Of the second half of the steps, on the same images for all: see `ShortTraining.summed_loss`.
-    """
-    return -refined.summed_loss()
-
-
 @dataclass(frozen=True)
-class RefineJob:
-    """How to train a short list.
+class TrainingProgress:
+    """How far the trainings of a run are.
 
     Args:
-        space: The run's, with the skeleton to train.
-        batches: Training images and labels, one for each step; all candidates see the same.
-        checks: Validation images and labels.
-        device: Where.
-        workers: Processes on a CPU.
-        seed: Of Kaiming initialisation.
-        settings: How to train.
-        ghn: Trainings start from the weights that it predicts; None: from Kaiming initialisation.
+        done: Trainings recorded, those of earlier calls included.
+        total: All, by what is known now.
+        doing: What is being done, in a few words; empty for the first training of candidates.
+        eta: Seconds to go; None while nothing was measured.
     """
 
-    space: Space
-    batches: Sequence[Batch]
-    checks: Sequence[Batch]
-    device: torch.device
-    workers: int
-    seed: int = 0
-    settings: SGDSettings = SETTINGS
-    ghn: GHN | None = None
-
-    @property
-    def start(self) -> Start:
-        """Where trainings start."""
-        return "kaiming" if self.ghn is None else "ghn"
+    done: int
+    total: int
+    doing: str = ""
+    eta: float | None = None
 
 
-def steps_of_epoch(data: ImageData) -> int:
-    """SGD steps that see each training image once."""
-    return max(len(data.train) // BATCH, 1)
-
-
-def short_list_job(
-    run: Run,
-    objective: ImageObjective,
-    steps: int,
-    cells: int | None = None,
-    start: Start | None = None,
-) -> RefineJob:
-    """How candidates of a run are trained.
-
-    Args:
-        run: With scored candidates.
-        objective: The one that it was started with; its images are trained on, normalised as
-            for the scores.
-        steps: SGD steps of each.
-        cells: Of the networks that are trained; None: as many as in the space's file.
-        start: `ghn` for predicted weights, `kaiming` for Kaiming initialisation; None: predicted
-            weights, if there are any for networks of that depth.
-
-    Raises:
-        UserError: If there are no predicted weights to start from.
-    """
-    space, data = run.space, objective.data
-    file = parse_space(run.manifest.space_text, run.manifest.space)
-    depth = cells or file.skeleton.get("cells")
-    if isinstance(depth, int):
-        space = space.with_skeleton(cells=depth)
-    ghn = objective.ghn if space.skeleton == run.space.skeleton else None
-    if start == "ghn" and ghn is None:
-        raise UserError(
-            f"run {run.name} has no hypernetwork for the networks that are to be trained: leave "
-            "--train-from out"
-        )
-    batches = random_batches(
-        data.train, BATCH, seed=run.manifest.seed, device=objective.device,
-        mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
-    )  # fmt: skip
-    return RefineJob(
-        space,
-        list(islice(batches, steps)),
-        objective.batches(),
-        objective.device,
-        objective.workers or cores(),
-        run.manifest.seed,
-        ghn=None if start == "kaiming" else ghn,
-    )
+Report = Callable[[TrainingProgress], None]
 
 
 def train_short_list(
-    run: Run, job: RefineJob, count: int, report: Callable[[int, int], None]
+    run: Run,
+    job: TrainingJob,
+    plan: TrainingPlan,
+    report: Report,
+    objective: Objective | None = None,
 ) -> None:
-    """Train candidates of a run until so many have a short training, and keep what comes out.
+    """Train candidates of a run as a plan says, and keep what comes out.
 
     Which ones depends on the run and on what was observed alone, so that an interrupted stage goes
-    on as if it had not been, and a larger count adds to a smaller one. Each is a trial of the
-    study `<run>-short-list`, with its training loss as intermediate values; one that is finished
-    is never trained again. `Run.ranked` puts them first from then on, see `ghnas.engine.order`.
+    on as if it had not been, and a larger count adds to a smaller one. Each training is a trial of
+    the study `<run>-short-list`, with its training loss as intermediate values; one that is
+    finished is never done again. `Run.ranked` puts what was trained first from then on, see
+    `ghnas.engine.order`.
 
     Args:
         run: With one objective.
-        job: How.
-        count: Candidates that are trained in the end.
-        report: Called with the candidates done and their number.
+        job: How networks are trained; its number of steps is the plan's to say.
+        plan: How many, and how long.
+        report: Called before the first training and after each.
+        objective: The one that the run was started with: scores mutations of the best, which join
+            the candidates before each batch, as further trials of the search. None: there are none.
 
     Raises:
         UserError: If the run has several objectives, its short list was trained in another way,
@@ -169,23 +97,181 @@ def train_short_list(
     """
     check_one_objective(run.manifest.objectives)
     with run.locked():
-        study = _study(run, job)
-        trials = {item.architecture: item for item in rank_trials(run.study(), run.form)}
-        count = min(count, len(trials))
-        outcomes = run.short_trainings()
-        report(len(outcomes), max(count, len(outcomes)))
-        if len(outcomes) < count:
-            _train_chosen(run, job, study, trials, outcomes, count, report)
-        order = make_order(run.space, list(trials.values()), outcomes)
+        stage = _Stage(run, job, plan, report, objective)
+        stage.train_chosen()
+        stage.train_twice()
+        stage.train_best_longer()
+        order = make_order(run.space, list(stage.trials.values()), stage.records)
         if order is not None:
             with writing(run.path):
                 write_order(run.path, order)
 
 
-def _study(run: Run, job: RefineJob) -> optuna.Study:
-    """The stage's study; all its trainings are alike."""
+def estimate_seconds(run: Run, job: TrainingJob, plan: TrainingPlan) -> tuple[int, float]:
+    """How many candidates a plan will train, and how long all of it takes: what is left to do.
+
+    From what was recorded, or else from some steps of two candidates.
+
+    Args:
+        run, job, plan: As in `train_short_list`.
+
+    Returns:
+        Candidates, and seconds.
+    """
+    records = run.trainings()
+    pool, _ = _candidates(run)
+    step = measured(records, job.side_by_side) or _probe(job, plan, pool)
+    count = plan.goal(len(pool), step)
+    left = plan.all_steps(count) - sum(record.steps for record in records)
+    return count, max(left, 0) * step
+
+
+def _probe(job: TrainingJob, plan: TrainingPlan, pool: Sequence[Trial]) -> float:
+    """Seconds of a step, the evaluation at the end included, divided by the trainings that run
+    side by side."""
+    graphs = [_graph(job, trial) for trial in (pool[0], pool[len(pool) // 2])]
+    step, beside = seconds_of_training(graphs, job)
+    return (step + beside / plan.steps[0]) / job.side_by_side
+
+
+class _Stage:
+    """A run's trainings: what is recorded, and what is left to do."""
+
+    def __init__(
+        self,
+        run: Run,
+        job: TrainingJob,
+        plan: TrainingPlan,
+        report: Report,
+        objective: Objective | None,
+    ) -> None:
+        self.run, self.job, self.plan, self.report = run, job, plan, report
+        self.study = _open_study(run, job, plan)
+        searched, joined = _candidates(run)
+        self.trials = {trial.number: trial for trial in (*searched, *joined)}
+        self.records = read_trainings(self.study.get_trials(deepcopy=False))
+        self.known = {(item.trial, item.steps, item.repeat) for item in self.records}
+        self.mutations = Mutations(run, objective) if objective else None
+        self.sampler = self._sampler([trial.architecture for trial in searched])
+        self.candidates = len(searched)
+        self.first_batch = self._ask(0)
+        self.count = 0
+        """Candidates to train, as far as is known."""
+        self._began, self._steps = time.monotonic(), 0
+
+    def _sampler(self, pool: Sequence[Architecture]) -> PredictorSearch:
+        """Chooses among candidates that are ordered by their score."""
+        self.by_architecture = {trial.architecture: trial for trial in self.trials.values()}
+
+        def scores(chosen: Sequence[Architecture]) -> Values:
+            return zero_shot_scores([self.by_architecture[item] for item in chosen])
+
+        return PredictorSearch(
+            self.run.space,
+            ("maximize",),
+            pool=pool,
+            admit=self._admit if self.mutations else None,
+            starters=pool[:STARTERS],
+            scores=scores,
+        )
+
+    def _admit(self, mutations: Sequence[Architecture]) -> list[Architecture]:
+        assert self.mutations is not None
+        admitted = self.mutations.admit(mutations)
+        self.trials |= {trial.number: trial for trial in admitted}
+        self.by_architecture |= {trial.architecture: trial for trial in admitted}
+        return [trial.architecture for trial in admitted]
+
+    @property
+    def outcomes(self) -> Mapping[int, float]:
+        """Of each candidate that was trained."""
+        return first_outcomes(self.records)
+
+    def train_chosen(self) -> None:
+        """Ask, train and tell, a batch at a time; what is recorded is asked for again, and told."""
+        step = measured(self.records, self.job.side_by_side)
+        if step is None and self.plan.seconds is not None:
+            step = _probe(self.job, self.plan, list(self.trials.values()))
+        told: list[int] = []
+        for number in count():
+            # by earlier batches alone, so that an interrupted one is as large as it was to be
+            step = self._seconds_of_step(told) or step or 0.0
+            self.count = max(self.plan.goal(self.candidates, step), len(told))
+            self._show("")
+            known = self.outcomes
+            if max(len(told), len(known)) >= self.count:
+                return
+            asked = self._ask(number) if number else self.first_batch
+            left = [item for item in asked if item not in known]
+            chosen = left[: self.count - len(known)]
+            self._train(chosen, self.plan.steps[0])
+            if len(chosen) < len(left):  # what the next batch is depends on whole ones
+                return
+            told += self._tell(asked)
+
+    def _seconds_of_step(self, told: Sequence[int]) -> float | None:
+        first = {(number, self.plan.steps[0], 0) for number in told}
+        earlier = [r for r in self.records if (r.trial, r.steps, r.repeat) in first]
+        return measured(earlier, self.job.side_by_side)
+
+    def train_twice(self) -> None:
+        """Train some of the first batch, of which the last are random, a second time."""
+        first = [number for number in reversed(self.first_batch) if number in self.outcomes]
+        self._train(first[: self.plan.twice(len(self.outcomes))], self.plan.steps[0], repeat=1)
+
+    def train_best_longer(self) -> None:
+        """Train the best of each length longer; see `TrainingPlan`."""
+        survivors = self.plan.survivors(len(self.outcomes))
+        lengths = zip(survivors[1:], self.plan.steps, self.plan.steps[1:], strict=False)
+        for kept, before, steps in lengths:
+            found = {r.trial: r.outcome for r in self.records if (r.steps, r.repeat) == (before, 0)}
+            places = {number: place for place, number in enumerate(self.trials)}
+            best = sorted(found, key=lambda number: (-found[number], places[number]))
+            self._train(best[:kept], steps)
+
+    def _ask(self, batch: int) -> list[int]:
+        rng = random.Random(f"{self.run.manifest.seed}:{SHORT_LIST}:{batch}")
+        asked = self.sampler.ask(self.sampler.batch_size, rng)
+        return [self.by_architecture[item].number for item in dict.fromkeys(asked)]
+
+    def _tell(self, asked: Sequence[int]) -> list[int]:
+        """Tell the sampler of those that were trained; returns them."""
+        outcomes = self.outcomes
+        trained = [number for number in asked if number in outcomes]
+        self.sampler.tell(
+            [replace(self.trials[n].architecture, values=(outcomes[n],)) for n in trained]
+        )
+        return trained
+
+    def _train(self, numbers: Sequence[int], steps: int, repeat: int = 0) -> None:
+        """Train candidates that were not trained in this way, and record each."""
+        left = [number for number in numbers if (number, steps, repeat) not in self.known]
+        doing = "again" if repeat else "" if steps == self.plan.steps[0] else f"{steps:,} steps"
+        graphs = {number: _graph(self.job, self.trials[number]) for number in left}
+        with closing(train_all(graphs, self.job.of(steps, repeat))) as results:
+            for number, training, seconds in results:
+                record = TrainingRecord(number, steps, repeat, quality(training), round(seconds, 3))
+                frozen = frozen_training(self.run.form, self.trials[number], record, training)
+                with writing(self.run.study_path):
+                    self.study.add_trial(frozen)
+                self.records.append(record)
+                self.known.add((number, steps, repeat))
+                self._steps += steps
+                self._show(doing)
+
+    def _show(self, doing: str) -> None:
+        """Report how far it is."""
+        left = self.plan.all_steps(self.count) - sum(record.steps for record in self.records)
+        total = max(self.plan.trainings(self.count), len(self.records))
+        pace = (time.monotonic() - self._began) / self._steps if self._steps else None
+        eta = None if pace is None else max(left, 0) * pace
+        self.report(TrainingProgress(len(self.records), total, doing, eta))
+
+
+def _open_study(run: Run, job: TrainingJob, plan: TrainingPlan) -> optuna.Study:
+    """The stage's study; all its first trainings are alike."""
     study = run.study_beside(SHORT_LIST, "short_training", "maximize")
-    way = {"steps": len(job.batches), "skeleton": dict(job.space.skeleton), "start": job.start}
+    way = {"steps": plan.steps[0], "skeleton": dict(job.space.skeleton), "start": job.start}
     # earlier versions knew one start, and did not write it down
     earlier = {"start": "kaiming"} if study.get_trials(deepcopy=False) else {}
     for key, value in way.items():
@@ -199,106 +285,16 @@ def _study(run: Run, job: RefineJob) -> optuna.Study:
     return study
 
 
-def _train_chosen(
-    run: Run,
-    job: RefineJob,
-    study: optuna.Study,
-    trials: Mapping[Architecture, Trial],
-    outcomes: dict[int, float],
-    count: int,
-    report: Callable[[int, int], None],
-) -> None:
-    """Ask, train and tell, a batch at a time; what is recorded is asked for again, and told. New
-    outcomes are added to those that are given."""
-    space = job.space.for_images(run.manifest.image_shape, len(run.manifest.classes))
-    pool = list(trials)
-    sampler = PredictorSearch(
-        run.space,
-        ("maximize",),
-        pool=pool,
-        starters=pool[:STARTERS],
-        scores=lambda chosen: zero_shot_scores([trials[item] for item in chosen]),
+def _candidates(run: Run) -> tuple[list[Trial], list[Trial]]:
+    """Those of the search, the best first; and those that joined it later, in their order."""
+    ranked = rank_trials(run.study(), run.form)
+    budget = run.manifest.budget
+    joined = [trial for trial in ranked if trial.number >= budget]
+    return (
+        [trial for trial in ranked if trial.number < budget],
+        sorted(joined, key=lambda trial: trial.number),
     )
-    batch = 0
-    while len(outcomes) < count:
-        rng = random.Random(f"{run.manifest.seed}:{SHORT_LIST}:{batch}")
-        asked = [trials[item] for item in dict.fromkeys(sampler.ask(sampler.batch_size, rng))]
-        left = [item for item in asked if item.number not in outcomes][: count - len(outcomes)]
-        graphs = {item.number: space.architecture(item.architecture.choices).graph for item in left}
-        by_number = {item.number: item for item in left}
-        with closing(train_all(graphs, job)) as results:
-            for number, refined, seconds in results:
-                frozen = _frozen(run.form, by_number[number], refined, seconds)
-                with writing(run.study_path):
-                    study.add_trial(frozen)
-                outcomes[number] = frozen.values[0]
-                report(len(outcomes), count)
-        known = [item for item in asked if item.number in outcomes]
-        sampler.tell(
-            [replace(item.architecture, values=(outcomes[item.number],)) for item in known]
-        )
-        batch += 1
 
 
-def train_all(
-    graphs: Mapping[int, Graph], job: RefineJob
-) -> Generator[tuple[int, ShortTraining, float]]:
-    """Train networks, all on the same images.
-
-    Yields:
-        Key, outcome and seconds of each, as they are finished.
-
-    Raises:
-        UserError: If a process was ended from outside.
-    """
-    if job.device.type != "cpu":
-        yield from _train_populations(graphs, job)
-        return
-    if graphs:
-        compile_gradients()  # once, before the processes start
-    count = min(job.workers, len(graphs))
-    with Workers(count, partial, _train_one, job, gradients=True) as workers:
-        yield from workers.as_completed(graphs.items())
-
-
-def _train_one(job: RefineJob, number: int, graph: Graph) -> tuple[int, ShortTraining, float]:
-    began = time.monotonic()
-    refined = train_briefly(graph, _initial(job, graph), job.batches, job.checks, job.settings)
-    return number, refined, time.monotonic() - began
-
-
-def _train_populations(
-    graphs: Mapping[int, Graph], job: RefineJob
-) -> Iterator[tuple[int, ShortTraining, float]]:
-    """On a GPU many at a time."""
-    items = list(graphs.items())
-    for start in range(0, len(items), POPULATION):
-        began, some = time.monotonic(), items[start : start + POPULATION]
-        own = [graph for _, graph in some]
-        weights = [_initial(job, graph) for graph in own]
-        trained = train_together(own, weights, job.batches, job.checks, job.settings)
-        seconds = (time.monotonic() - began) / len(some)
-        for (number, _), refined in zip(some, trained, strict=True):
-            yield number, refined, seconds
-
-
-def _initial(job: RefineJob, graph: Graph) -> Parameters:
-    if job.ghn is not None:
-        return job.ghn.predict_graphs([graph])[0]
-    initial = kaiming(graph, torch.Generator().manual_seed(job.seed))
-    return {name: value.to(job.device) for name, value in initial.items()}
-
-
-def _frozen(form: TrialFormat, trial: Trial, refined: ShortTraining, seconds: float) -> FrozenTrial:
-    """The outcome, as a trial with the parameters of the search's own."""
-    frozen = form.frozen(replace(trial, seconds=seconds))
-    frozen.values = [max(quality(refined), FLOOR)]
-    frozen.user_attrs |= {
-        "trial": trial.number,
-        "accuracy": refined.score.accuracy,
-        "loss": refined.score.loss,
-    }
-    frozen.intermediate_values = {
-        step: loss for step, loss in enumerate(refined.losses, start=1) if math.isfinite(loss)
-    }
-    return frozen
+def _graph(job: TrainingJob, trial: Trial) -> Graph:
+    return job.space.architecture(trial.architecture.choices).graph

@@ -19,7 +19,7 @@ from ghnas.engine.runs import select
 from ghnas.engine.search import new_manifest, search_run
 from ghnas.engine.stages import inputs
 from ghnas.engine.stages.finetuning import EpochReport, FinetuneSettings, finetune
-from ghnas.engine.stages.short_list import short_list_job
+from ghnas.engine.stages.training_jobs import training_job
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
@@ -115,7 +115,7 @@ def test_short_trainings_see_images_as_the_search_does(run: Run, data: ImageData
     """What is undone with the hypernetwork's mean and std are pixels, in whole 255ths."""
     ghn = load_ghn(Path(run.manifest.sources.ghn or ""))
     moved = replace(data, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
-    job = short_list_job(run, ZeroShot(ghn, moved, workers=1, device="cpu"), steps=2)
+    job = training_job(run, ZeroShot(ghn, moved, workers=1, device="cpu"), steps=2)
     mean, std = (torch.tensor(item).view(3, 1, 1) for item in (ghn.info.mean, ghn.info.std))
     for images, _ in (*job.batches, *job.checks):
         pixels = 255 * (images * std + mean)
