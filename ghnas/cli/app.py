@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ghnas.cli import bench, finetune, predict, rank, runs, search, spaces, train, truth
-from ghnas.utils.errors import UserError, UserNote
+from ghnas.utils.errors import UserError, UserNote, one_sentence
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -124,7 +124,7 @@ _USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == 
 
 
 def _fail(message: str, code: int = BAD_INPUT) -> int:
-    print(f"ghnas: {message}", file=sys.stderr)
+    print(f"ghnas: {one_sentence(message)}", file=sys.stderr)
     return code
 
 

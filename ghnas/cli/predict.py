@@ -64,14 +64,12 @@ def predict(
     """Predict the weights of any network and write them as a state dict."""
     import warnings
 
-    from safetensors.torch import save_file
-
     from ghnas.architectures.tracing.trace import trace
     from ghnas.ghn.checkpoint import load_ghn
     from ghnas.ghn.conditioning import condition
     from ghnas.ghn.model import with_tied
     from ghnas.ghn.named import named_network
-    from ghnas.utils.files import replace_atomically
+    from ghnas.utils.tensor_files import write_tensors
 
     out = console(json)
     path = output or Path(f"{network.rpartition(':')[2].rpartition('.')[2]}.safetensors")
@@ -90,9 +88,8 @@ def predict(
         say(out, f"warning: {message}")
     if noise is not None:
         parameters = condition(parameters, noise, seed)
-    tensors = {key: value.contiguous().clone() for key, value in parameters.items()}
     metadata = {"network": network, "ghn": hypernetwork.info.sha256}
-    replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+    write_tensors(path, {key: value.clone() for key, value in parameters.items()}, metadata)
     nodes = len(graph.primitives.nodes)
     count = sum(value.numel() for value in parameters.values())
     say(out, f"{network}: {count:,} values in {len(parameters)} parameters, predicted from")

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ghnas.data.dataset import Integers, Split
-from ghnas.utils.errors import DataError
+from ghnas.utils.errors import DataError, first_line
 
 Progress = Callable[[int, int], None]
 
@@ -105,8 +105,3 @@ def _stream(image: Path | bytes) -> Path | io.BytesIO:
 
 def _threads() -> int:
     return min(4, os.cpu_count() or 1)  # more of them only wait for the interpreter
-
-
-def first_line(error: Exception) -> str:
-    """An error's first line without its full stop, or its kind."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

@@ -16,8 +16,8 @@ import torch
 
 from ghnas.data.conversion import resize
 from ghnas.data.dataset import ImageData, Integers, Split, channel_statistics, cut, mixed_order
-from ghnas.data.decoding import Coded, Progress, decode, first_line, native_size
-from ghnas.utils.errors import DataError
+from ghnas.data.decoding import Coded, Progress, decode, native_size
+from ghnas.utils.errors import DataError, first_line
 
 EMBEDDED = "digitscapes"
 """Name of the built-in data set."""

@@ -12,7 +12,7 @@ from ghnas.architectures.blocks import BLOCKS, Place, Settings, add_block, block
 from ghnas.architectures.graph import GraphBuilder
 from ghnas.architectures.labelled_dag import DagKind
 from ghnas.architectures.ops import ACTIVATIONS
-from ghnas.utils.errors import UserError
+from ghnas.utils.errors import UserError, first_line
 
 MOST = 4096
 """The most channels, and the largest value of a block's setting."""
@@ -86,7 +86,10 @@ class FixedBlock(BlockSettings):
         return self
 
 
-OperationName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Name = Annotated[str, Field(pattern=r"^\w[\w .+-]*$", max_length=80)]
+"""Of a space: a part of file names, so that it must not lead elsewhere."""
+
+OperationName = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=80)]
 """Notations set operations apart by other characters."""
 Operations = Annotated[dict[OperationName, FixedBlock], Field(min_length=1)]
 """The operations that an edge can have, by name."""
@@ -164,7 +167,7 @@ class SpaceFile(StrictModel):
         skeleton: The fixed macro part.
     """
 
-    name: str = Field(pattern=r"^\w[^/\\\x00-\x1f]*$")
+    name: Name
     description: str = ""
     family: str
     objective: Literal["accuracy", "composite"] = "accuracy"
@@ -189,8 +192,10 @@ class SpaceFile(StrictModel):
             raise UserError(f"space {self.name!r}: {explain(error)}") from error
 
 
-def explain(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one sentence: the key and what was expected."""
+def explain(error: Exception) -> str:
+    """An error in one line; of pydantic the first problem: the key and what was expected."""
+    if not isinstance(error, ValidationError):
+        return first_line(error)
     errors = error.errors()
     # a misspelt key also makes the right one missing: the misspelt one is the mistake
     first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
