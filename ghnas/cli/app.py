@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -90,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> Any:
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    _refuse_empty(given)
     try:
         with warnings.catch_warnings():
             # torch and its companions warn of changes that no user of this program can act on
@@ -99,7 +102,7 @@ def _run(arguments: Sequence[str] | None) -> Any:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             return command.main(
-                args=None if arguments is None else list(arguments),
+                args=given,
                 prog_name="ghnas",
                 standalone_mode=False,
             )
@@ -107,6 +110,14 @@ def _run(arguments: Sequence[str] | None) -> Any:
         where = getattr(getattr(error, "ctx", None), "command_path", "ghnas")
         message = " ".join(error.format_message().split()).rstrip(".")
         raise UserError(f"{message}; see {where} --help") from error
+
+
+def _refuse_empty(arguments: Sequence[str | None]) -> None:
+    """An option's empty value is that of a variable that a script did not set: no default."""
+    for option, value in pairwise([*arguments, None]):
+        name = str(option).removesuffix("=")
+        if option and option.startswith("--") and (value == "" or name != option):
+            raise UserError(f"{name} has an empty value: give one, or leave {name} out")
 
 
 def _show_warning(

@@ -44,7 +44,7 @@ def predict(
         ),
     ] = None,
     classes: Annotated[
-        int | None, number("--classes", "Replace the head by one of so many classes.")
+        int | None, number("--classes", "Replace the head by one of so many classes.", most=2**20)
     ] = None,
     keep_head: Annotated[
         bool, typer.Option("--keep-head", help="Leave the classifier out of what is predicted.")
@@ -57,7 +57,9 @@ def predict(
             "layers orthogonal.",
         ),
     ] = None,
-    image_size: Annotated[int, number("--image-size", "Pixels of the images each way.")] = 224,
+    image_size: Annotated[
+        int, number("--image-size", "Pixels of the images each way.", most=4096)
+    ] = 224,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:

@@ -81,10 +81,18 @@ def load_data(
         return _load_digitscapes(options)
     if spec == "cifar10":
         return _load_cifar10(cache or _default_cache(), options)
-    folder = Path(spec).expanduser()
+    folder = data_folder(spec)
     if list(folder.glob("*.parquet")) or list(folder.glob("data/*.parquet")):
         return _load_parquet(folder, options)
     return _load_image_folder(folder, options)
+
+
+def data_folder(spec: str) -> Path:
+    """The folder that `load_data` would read if it is not asked for a ready-made set."""
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError:  # `~` and a user that there is not
+        return Path(spec)
 
 
 def data_name(spec: str) -> str:
@@ -97,7 +105,7 @@ def data_name(spec: str) -> str:
         return EMBEDDED
     if spec == "cifar10":
         return spec
-    folder = Path(spec).expanduser()
+    folder = data_folder(spec)
     if not folder.is_dir():
         raise DataError(_no_such_data(spec, folder))
     return folder.resolve().name

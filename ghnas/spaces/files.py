@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -53,7 +54,8 @@ class BlockSettings(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> BlockSettings:
         if self.block not in BLOCKS:
-            raise ValueError(f"unknown operation {self.block!r}; known are {', '.join(BLOCKS)}")
+            near = ", ".join(difflib.get_close_matches(self.block[:80], BLOCKS, 4, 0))
+            raise ValueError(f"unknown operation {self.block!r}; the nearest of them are {near}")
         known = block_settings(self.block)
         for key, value in self.settings.items():
             if key not in known:

@@ -39,7 +39,7 @@ class UserNote(UserWarning):
     """
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error's first line without its full stop, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
