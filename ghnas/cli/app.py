@@ -141,6 +141,7 @@ def _fail(message: str, code: int = BAD_INPUT) -> int:
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
+    errno.EFBIG: "the file is larger than may be written here",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
@@ -152,7 +153,7 @@ def _explain(error: OSError) -> str:
     """An operating-system error in one sentence."""
     reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     where = f"{error.filename}: " if error.filename else ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free some space" if full else "choose another folder"
     known = error.errno in _REASONS
     return f"{where}{reason}; {advice} and try again" if known else f"{where}{reason}"

@@ -71,12 +71,14 @@ def predict(
     from ghnas.ghn.conditioning import condition
     from ghnas.ghn.model import with_tied
     from ghnas.ghn.named import named_network
+    from ghnas.utils.files import require_writable
     from ghnas.utils.tensor_files import write_tensors
 
     out = console(json)
     path = output or Path(f"{network.rpartition(':')[2].rpartition('.')[2]}.safetensors")
     if path.suffix != ".safetensors":
         raise UserError(f"--output must end in .safetensors, not {path.name!r}")
+    require_writable(path)
     hypernetwork = load_ghn(ghn)
     shape = (3, image_size, image_size)
     module = named_network(network, classes, shape)
@@ -120,8 +122,10 @@ def convert(
 ) -> None:
     """Write a hypernetwork in the other format: .pt is that of the published checkpoints."""
     from ghnas.ghn.checkpoint import load_ghn, save_ghn
+    from ghnas.utils.files import require_writable
 
     if target.suffix not in (".safetensors", ".pt"):
         raise UserError(f"TO must end in .safetensors or .pt, not {target.name!r}")
+    require_writable(target)
     save_ghn(target, load_ghn(source))
     say(console(), f"wrote {target}")

@@ -123,12 +123,8 @@ def train(
     if place.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     kept = "; the last evaluated state is kept: run the same command to go on"
-    try:
-        with meter(out, "steps", kept) as shown:
-            info = run_training(job, lambda progress: _report(shown, progress))
-    except OSError as error:
-        error.filename = error.filename or str(output)
-        raise
+    with meter(out, "steps", kept) as shown:
+        info = run_training(job, lambda progress: _report(shown, progress))
     say(out, f"wrote {output}")
     say(out, f"search with it: ghnas search --space {space} --data {data} --ghn {output}")
     if json:
