@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any
@@ -75,8 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a mistake of the user's (one sentence on stderr), 130 after
         Ctrl-C.
     """
+    return exit_code(lambda: _run(arguments))
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """What the program ends with after `run`; says on stderr what went wrong, see `main`."""
     try:
-        result = _run(arguments)
+        with _warnings():
+            result = run()
         return result if isinstance(result, int) else 0
     except UserError as error:
         return _fail(str(error))
@@ -94,18 +101,7 @@ def _run(arguments: Sequence[str] | None) -> Any:
     given = sys.argv[1:] if arguments is None else list(arguments)
     _refuse_empty(given)
     try:
-        with warnings.catch_warnings():
-            # torch and its companions warn of changes that no user of this program can act on
-            warnings.filterwarnings(
-                "ignore", category=FutureWarning, module=r"torch(_geometric)?\."
-            )
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            return command.main(
-                args=given,
-                prog_name="ghnas",
-                standalone_mode=False,
-            )
+        return command.main(args=given, prog_name="ghnas", standalone_mode=False)
     except _USAGE_ERROR as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "ghnas")
         message = " ".join(error.format_message().split()).rstrip(".")
@@ -120,12 +116,24 @@ def _refuse_empty(arguments: Sequence[str | None]) -> None:
             raise UserError(f"{name} has an empty value: give one, or leave {name} out")
 
 
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show the library's own notes, and no warning that a user of this program cannot act on: those
+    of torch and its companions are of changes to come, those of Pillow of an image's metadata."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(_geometric)?\.")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        yield
+
+
 def _show_warning(
     others: Callable[..., None], message: Warning | str, category: type[Warning], *rest: Any
 ) -> None:
     """Print the library's own warnings as notes, without file and line."""
     if issubclass(category, UserNote):
-        print(f"note: {message}", file=sys.stderr)
+        print(f"note: {one_sentence(str(message))}", file=sys.stderr)
     else:
         others(message, category, *rest)
 
