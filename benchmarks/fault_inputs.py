@@ -30,7 +30,7 @@ TOKENS = (
     "[]", "{}", "null", "-1", "0", "1e400", "nan", "true", "''", "1000000000", "10" * 200,
     "99999999999999999999", "../x", "*a", "&a [", "[" * 5000, "\x1b[31m", "\n", "\x00", "\u202e",
     "!!python/object/apply:os.system [true]", "range(0,1000000000)", "x" * 5000, "<<: *a", "\ud83e",
-    "0x7fffffffffffffff", ": ", "- ", ",", "=", "|", "~", '"', "1_0", "２", "top-", "trial-",
+    "0x7fffffffffffffff", ": ", "- ", ",", "=", "|", "~", '"', "1_0", "\uff12", "top-", "trial-",
 )  # fmt: skip
 
 
@@ -234,11 +234,15 @@ def make_inputs(folder: Path) -> Inputs:
     examples["order"] = [json.dumps(order).encode()]
     words = ["top-5", "trial-3", "front", "best", "3", DARTS_V2, str(run.ranked()[0].architecture)]
     examples["selection"] = [word.encode() for word in words]
-    options = ["--budget\n10\n--seed\n3", "--space\ndarts\n--cells\n3\n--channels\n4",
-               "--device\ncpu\n--max-params\n40k\n--max-flops\n1.5M", "--data\nembedded",
-               "--objective\naccuracy,params\n--sampler\nevolution",
-               "--storage\nsqlite:///x.db\n--score-images\n64\n--exact", "--resume\n--train\n8"]  # fmt: skip
-    examples["option"] = [item.encode() for item in options]
+    options = (
+        "--budget 10 --seed 3",
+        "--space darts --cells 3 --channels 4",
+        "--device cpu --max-params 40k --max-flops 1.5M",
+        "--objective accuracy,params --sampler evolution --data embedded",
+        "--storage sqlite:///x.db --score-images 64 --exact",
+        "--resume --train 8",
+    )
+    examples["option"] = [item.replace(" ", "\n").encode() for item in options]
     examples["image"] = _images(folder)
     examples["parquet"] = _parquets(folder, examples["image"][0])
     space = load_space("nasbench201")

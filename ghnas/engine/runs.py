@@ -152,7 +152,7 @@ def select(run: Run, selection: str) -> list[Trial]:
 
 
 def _number(digits: str, text: str, least: int) -> int:
-    if not digits.isascii() or not digits.isdigit() or int(digits) < least:
+    if not re.fullmatch("[0-9]{1,12}", digits) or int(digits) < least:
         raise UserError(f"{text!r} needs a whole number of {least} or more, as in top-5 or trial-7")
     return int(digits)
 

@@ -18,6 +18,8 @@ from ghnas.utils.errors import UserError, first_line
 MOST = 4096
 """The most channels, and the largest value of a block's setting."""
 
+LARGEST_KERNEL = 63
+
 WEIGHTLESS = frozenset({"zeros", "skip", "identity", "max_pool", "avg_pool"})
 """Blocks that learn nothing (a skip only where it halves the size)."""
 
@@ -61,10 +63,10 @@ class BlockSettings(BaseModel):
             if key not in known:
                 takes = ", ".join(known) or "no settings"
                 raise ValueError(f"{self.block!r} has no setting {key!r}; it takes {takes}")
-            for option in value if isinstance(value, list) else [value]:
-                _check_setting(key, option)
             if value == []:
                 raise ValueError(f"{key} is an empty list: there is nothing to choose from")
+            for option in value if isinstance(value, list) else [value]:
+                _check_setting(key, option)
             if isinstance(value, list) and len(set(value)) < len(value):
                 raise ValueError(f"{key} must be a list of different values, not {value}")
         missing = [
@@ -93,7 +95,7 @@ Name = Annotated[str, Field(pattern=r"^\w[\w .+-]*$", max_length=80)]
 
 OperationName = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=80)]
 """Notations set operations apart by other characters."""
-Operations = Annotated[dict[OperationName, FixedBlock], Field(min_length=1)]
+Operations = Annotated[dict[OperationName, FixedBlock], Field(min_length=1, max_length=1000)]
 """The operations that an edge can have, by name."""
 
 
@@ -153,6 +155,8 @@ def _check_setting(key: str, value: Any) -> None:
             raise ValueError(f"{key} must be one of {', '.join(ACTIVATIONS)}, not {value!r}")
     elif isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
         raise ValueError(f"{key} must be a whole number from 1 to {MOST}, not {value!r}")
+    elif key == "kernel" and value > LARGEST_KERNEL:
+        raise ValueError(f"kernel must be {LARGEST_KERNEL} or less, not {value}")
     elif key == "kernel" and value % 2 == 0:
         raise ValueError(f"kernel must be odd, not {value}")
 
@@ -170,7 +174,7 @@ class SpaceFile(StrictModel):
     """
 
     name: Name
-    description: str = ""
+    description: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)] = ""
     family: str
     objective: Literal["accuracy", "composite"] = "accuracy"
     skeleton: StrictModel

@@ -15,7 +15,7 @@ class UserError(Exception):
         ...     ghnas.load_space("darts").parse("no genotype")
         ... except ghnas.UserError as error:
         ...     print(str(error).partition(":")[0])
-        not a genotype in the DARTS notation (invalid syntax (<unknown>, line 1))
+        not a genotype in the DARTS notation
     """
 
 

@@ -246,6 +246,16 @@ def test_select(run: Run) -> None:
         select(run, "#20")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["top-" + "9" * 5000, "trial-" + "9" * 5000, "9" * 5000, "top-\uff11", "#" * 5000, "x" * 5000,
+     "(" * 5000, "=" * 5000, "|" * 5000, "Genotype(" + "-" * 100_000 + ")", "\0", "top-1e400"],
+)  # fmt: skip
+def test_select_refuses(run: Run, text: str) -> None:
+    with pytest.raises(UserError):
+        select(run, text)
+
+
 def test_select_before_anything_is_scored(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no scored candidate yet"):
         select(make_run(tmp_path), "top-5")
