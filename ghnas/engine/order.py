@@ -17,7 +17,7 @@ import numpy as np
 from ghnas.engine.trials import Trial
 from ghnas.scoring.predictor import Predictor
 from ghnas.spaces import Space
-from ghnas.utils.files import write_atomically
+from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.statistics import Estimate, Values
 
 FILE = "order.json"
@@ -90,8 +90,8 @@ def read_order(folder: Path) -> Order | None:
     """What `write_order` wrote; None where there is nothing that can be read, for the next
     training makes it anew."""
     try:
-        content = json.loads((folder / FILE).read_text())
+        content = read_json(folder / FILE)
         expected = {int(number): float(value) for number, value in content["expected"].items()}
         return Order(expected, int(content["trained"]), Estimate(**content["agreement"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None

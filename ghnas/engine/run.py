@@ -72,7 +72,7 @@ class Run:
     @cached_property
     def form(self) -> TrialFormat:
         """How trials stand in the study."""
-        return TrialFormat(self.space, self.manifest.objectives)
+        return TrialFormat(self.space, self.manifest.objectives, self.manifest.study_name)
 
     def study(self) -> optuna.Study:
         """The search's record: trial n is the n-th candidate.

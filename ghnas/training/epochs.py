@@ -28,7 +28,7 @@ from ghnas.training.saved import save
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import write_atomically
+from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.processes import Workers
 from ghnas.utils.tensor_files import read_pytorch, write_pytorch
 
@@ -135,7 +135,7 @@ def finished(task: NetworkTask, material: Material) -> Trained | None:
     if task.folder is None:
         return None
     try:
-        content = json.loads((task.folder / "history.json").read_text())
+        content = read_json(task.folder / "history.json")
         if content["identity"] != identity(task, material):
             return None
         return Trained(**content["result"])
