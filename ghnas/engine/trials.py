@@ -115,7 +115,7 @@ class TrialFormat:
     Args:
         space: The space of the candidates.
         objectives: Names of the objectives, in the order of the study's values.
-        study: The study's name.
+        study: What tells it from others, by which their trials are known.
     """
 
     def __init__(self, space: Space, objectives: Sequence[str], study: str = "") -> None:

@@ -190,8 +190,8 @@ def test_trials_that_the_search_did_not_write_so(run: Run, tmp_path: Path, chang
         other = finished(tmp_path / "other", seed=7)
         lines[first] = other.study_path.read_text().splitlines(keepends=True)[first]
     else:
-        assert '"values":[0.' in lines[first]
-        lines[first] = lines[first].replace('"values":[0.', '"values":[1.')
+        assert '"value":0.' in lines[first]
+        lines[first] = lines[first].replace('"value":0.', '"value":1.')
     run.study_path.write_text("".join(lines))
     for read in (run.read, run.ranked):
         with pytest.raises(UserError, match=r"trial [45] .* damaged"):
