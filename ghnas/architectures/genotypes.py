@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from typing import NamedTuple
 
 from ghnas.utils.errors import UserError
@@ -26,42 +26,44 @@ def format_genotype(genotype: Genotype) -> str:
     return f"Genotype({', '.join(cells)})"
 
 
+def _some(item: str) -> str:
+    """A regular expression for a list or tuple."""
+    return rf"[(\[](?:{item}(?:,{item})*,?)?[)\]]"
+
+
+_NUMBER = "[0-9]{1,3}"
+_EDGE = rf"""[(\[](?:'[\w.-]{{1,80}}'|"[\w.-]{{1,80}}"),{_NUMBER}[)\]]"""
+_PARTS = re.compile(rf"""['"]([\w.-]+)['"],({_NUMBER})""")
+_FIELD = (
+    rf"(?:(normal|reduce)=({_some(_EDGE)})"
+    rf"|(normal|reduce)_concat=(range\({_NUMBER},{_NUMBER}\)|{_some(_NUMBER)}))"
+)
+_GENOTYPE = re.compile(rf"Genotype\({_FIELD}(?:,{_FIELD})*,?\)")
+
+
 def parse_genotype(text: str) -> Genotype:
-    """Read a genotype; the text is parsed as literals and never evaluated.
+    """Read a genotype by its grammar; nothing is evaluated.
 
     Raises:
         UserError: If the text is not a genotype.
     """
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Genotype"):
-            raise ValueError("expected Genotype(normal=[...], ...)")
-        values = {
-            str(item.arg): list(ast.literal_eval(_without_range(item.value)))
-            for item in call.keywords
-        }
-        genotype = Genotype(
-            *(tuple((str(op), int(i)) for op, i in values[name]) for name in Genotype._fields)
-        )
-        concat = {
-            name: list(map(int, values.get(f"{name}_concat", _concat(edges))))
-            for name, edges in genotype._asdict().items()
-        }
-    except (SyntaxError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"not a genotype in the DARTS notation ({error}): {text[:80]!r}") from error
-    for name, edges in genotype._asdict().items():
-        if concat[name] != _concat(edges):
+    plain = "".join(text.split())
+    cells: dict[str, tuple[Edge, ...]] = {}
+    concat: dict[str, list[int]] = {}
+    fields = re.findall(_FIELD, plain) if _GENOTYPE.fullmatch(plain) else []
+    for cell, edges, concatenated, nodes in fields:
+        if cell:
+            cells[cell] = tuple((name, int(node)) for name, node in _PARTS.findall(edges))
+        else:
+            numbers = list(map(int, re.findall(_NUMBER, nodes)))
+            concat[concatenated] = list(range(*numbers)) if nodes.startswith("range") else numbers
+    if set(cells) != set(Genotype._fields):
+        raise UserError(f"not a genotype in the DARTS notation: {text[:80]!r}")
+    for name, pairs in cells.items():
+        if concat.get(name, _concat(pairs)) != _concat(pairs):
             raise UserError(f"genotype: {name}_concat must name every intermediate node")
-    return genotype
+    return Genotype(**cells)
 
 
 def _concat(edges: tuple[Edge, ...]) -> list[int]:
     return list(range(2, 2 + len(edges) // 2))
-
-
-def _without_range(value: ast.expr) -> ast.expr:
-    """DARTS writes `range(2, 6)` for the concatenated nodes: replace it with a list."""
-    if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "range":
-        bounds = [int(ast.literal_eval(argument)) for argument in value.args]
-        return ast.List([ast.Constant(i) for i in range(*bounds)])
-    return value

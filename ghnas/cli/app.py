@@ -6,8 +6,10 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +27,7 @@ from ghnas.cli import (
     train,
     truth,
 )
-from ghnas.utils.errors import UserError, UserNote
+from ghnas.utils.errors import UserError, UserNote, one_sentence
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -88,8 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a mistake of the user's (one sentence on stderr), 130 after
         Ctrl-C.
     """
+    return exit_code(lambda: _run(arguments))
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """What the program ends with after `run`; says on stderr what went wrong, see `main`."""
     try:
-        result = _run(arguments)
+        with _warnings():
+            result = run()
         return result if isinstance(result, int) else 0
     except UserError as error:
         return _fail(str(error))
@@ -104,23 +112,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> Any:
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    _refuse_empty(given)
     try:
-        with warnings.catch_warnings():
-            # torch and its companions warn of changes that no user of this program can act on
-            warnings.filterwarnings(
-                "ignore", category=FutureWarning, module=r"torch(_geometric)?\."
-            )
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            return command.main(
-                args=None if arguments is None else list(arguments),
-                prog_name="ghnas",
-                standalone_mode=False,
-            )
+        return command.main(args=given, prog_name="ghnas", standalone_mode=False)
     except _USAGE_ERROR as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "ghnas")
         message = " ".join(error.format_message().split()).rstrip(".")
         raise UserError(f"{message}; see {where} --help") from error
+
+
+def _refuse_empty(arguments: Sequence[str | None]) -> None:
+    """An option's empty value is that of a variable that a script did not set: no default."""
+    for option, value in pairwise([*arguments, None]):
+        name = str(option).removesuffix("=")
+        if option and option.startswith("--") and (value == "" or name != option):
+            raise UserError(f"{name} has an empty value: give one, or leave {name} out")
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show the library's own notes, and no warning that a user of this program cannot act on: those
+    of torch and its companions are of changes to come, those of Pillow of an image's metadata."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch(_geometric)?\.")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        yield
 
 
 def _show_warning(
@@ -128,7 +147,7 @@ def _show_warning(
 ) -> None:
     """Print the library's own warnings as notes, without file and line."""
     if issubclass(category, UserNote):
-        print(f"note: {message}", file=sys.stderr)
+        print(f"note: {one_sentence(str(message))}", file=sys.stderr)
     else:
         others(message, category, *rest)
 
@@ -138,12 +157,13 @@ _USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == 
 
 
 def _fail(message: str, code: int = BAD_INPUT) -> int:
-    print(f"ghnas: {message}", file=sys.stderr)
+    print(f"ghnas: {one_sentence(message)}", file=sys.stderr)
     return code
 
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
+    errno.EFBIG: "the file is larger than may be written here",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
@@ -155,7 +175,7 @@ def _explain(error: OSError) -> str:
     """An operating-system error in one sentence."""
     reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     where = f"{error.filename}: " if error.filename else ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free some space" if full else "choose another folder"
     known = error.errno in _REASONS
     return f"{where}{reason}; {advice} and try again" if known else f"{where}{reason}"

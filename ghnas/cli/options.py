@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _TIME = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:([0-9.]{1,9})s)?", re.IGNORECASE)
+_MOST, _MOST_REAL = 10**18, 1e6
+"""No count of anything that a computer does in a lifetime, and no rate or strength, is larger."""
 _NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)([kmgb]?)", re.IGNORECASE)
 
 
@@ -36,9 +39,9 @@ def whole_number(option: str, least: int = 1, most: int | None = None) -> Callab
     bounds = f"{least} or more" if most is None else f"{least} to {most}"
 
     def read(text: Any) -> int:
-        match = _NUMBER.fullmatch(str(text).strip())
-        value = float(match[1]) * _UNITS[match[2].lower()] if match else float("nan")
-        if not value.is_integer() or value < least or (most is not None and value > most):
+        match = _NUMBER.fullmatch(str(text).strip()[:100])
+        value = Fraction(match[1]) * _UNITS[match[2].lower()] if match else Fraction("0.5")
+        if value.denominator != 1 or not least <= value <= (most or _MOST):
             raise UserError(f"{option} must be a whole number of {bounds}, not {text!r}")
         return int(value)
 
@@ -53,7 +56,7 @@ def positive_number(option: str) -> Callable[[Any], float]:
             value = float(str(text))
         except ValueError:
             value = float("nan")
-        if not 0 < value < float("inf"):
+        if not 0 < value <= _MOST_REAL:
             raise UserError(f"{option} must be a number above 0, not {text!r}")
         return value
 
@@ -154,6 +157,7 @@ def positive(name: str, help: str) -> Any:
     return typer.Option(name, metavar="X", parser=positive_number(name), help=help)
 
 
+MOST_SEED = 2**62
 DEFAULT_RESULTS = Path("results")
 IMAGES = "embedded, cifar10, a folder of images by class, or a folder of parquet files."
 Results = Annotated[Path, text("--results", "DIR", "The folder that holds the runs.")]
@@ -170,7 +174,7 @@ Cells = Annotated[
 ]
 Channels = Annotated[int | None, number("--channels", "Channels of the first cell.", most=4096)]
 ImageSize = Annotated[
-    int | None, number("--image-size", "Resize images to so many pixels each way.")
+    int | None, number("--image-size", "Resize images to so many pixels each way.", most=1024)
 ]
 GHN = Annotated[
     Path | None,
@@ -181,8 +185,8 @@ GHN = Annotated[
         "the one that ships",
     ),
 ]
-BatchSize = Annotated[int, number("--batch-size", "Images in a step.", least=2)]
-Workers = Annotated[int | None, number("--workers", "Processes.", "one for each core")]
+BatchSize = Annotated[int, number("--batch-size", "Images in a step.", least=2, most=2**20)]
+Workers = Annotated[int | None, number("--workers", "Processes.", "one for each core", most=1024)]
 Column = Annotated[
     str | None,
     text(
@@ -192,7 +196,7 @@ Column = Annotated[
         "test_accuracy, or the first with accuracy in its name",
     ),
 ]
-Seed = Annotated[int, number("--seed", "Equal seeds give equal results.", least=0)]
+Seed = Annotated[int, number("--seed", "Equal seeds give equal results.", least=0, most=MOST_SEED)]
 
 
 def given(**settings: Any) -> dict[str, Any]:

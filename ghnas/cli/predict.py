@@ -45,7 +45,7 @@ def predict(
         ),
     ] = None,
     classes: Annotated[
-        int | None, number("--classes", "Replace the head by one of so many classes.")
+        int | None, number("--classes", "Replace the head by one of so many classes.", most=2**20)
     ] = None,
     keep_head: Annotated[
         bool, typer.Option("--keep-head", help="Leave the classifier out of what is predicted.")
@@ -58,26 +58,28 @@ def predict(
             "layers orthogonal.",
         ),
     ] = None,
-    image_size: Annotated[int, number("--image-size", "Pixels of the images each way.")] = 224,
+    image_size: Annotated[
+        int, number("--image-size", "Pixels of the images each way.", most=4096)
+    ] = 224,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Predict the weights of any network and write them as a state dict."""
     import warnings
 
-    from safetensors.torch import save_file
-
     from ghnas.architectures.tracing.trace import trace
     from ghnas.ghn.checkpoint import load_ghn
     from ghnas.ghn.conditioning import condition
     from ghnas.ghn.model import with_tied
     from ghnas.ghn.named import named_network
-    from ghnas.utils.files import replace_atomically
+    from ghnas.utils.files import require_writable
+    from ghnas.utils.tensor_files import write_tensors
 
     out = console(json)
     path = output or Path(f"{network.rpartition(':')[2].rpartition('.')[2]}.safetensors")
     if path.suffix != ".safetensors":
         raise UserError(f"--output must end in .safetensors, not {path.name!r}")
+    require_writable(path)
     hypernetwork = load_ghn(ghn)
     shape = (3, image_size, image_size)
     module = named_network(network, classes, shape)
@@ -91,9 +93,8 @@ def predict(
         say(out, f"warning: {message}")
     if noise is not None:
         parameters = condition(parameters, noise, seed)
-    tensors = {key: value.contiguous().clone() for key, value in parameters.items()}
     metadata = {"network": network, "ghn": hypernetwork.info.sha256}
-    replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+    write_tensors(path, {key: value.clone() for key, value in parameters.items()}, metadata)
     nodes = len(graph.primitives.nodes)
     count = sum(value.numel() for value in parameters.values())
     whole = dict(module.named_parameters())
@@ -126,8 +127,10 @@ def convert(
 ) -> None:
     """Write a hypernetwork in the other format: .pt is that of the published checkpoints."""
     from ghnas.ghn.checkpoint import load_ghn, save_ghn
+    from ghnas.utils.files import require_writable
 
     if target.suffix not in (".safetensors", ".pt"):
         raise UserError(f"TO must end in .safetensors or .pt, not {target.name!r}")
+    require_writable(target)
     save_ghn(target, load_ghn(source))
     say(console(), f"wrote {target}")

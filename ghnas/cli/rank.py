@@ -64,7 +64,9 @@ def rank(
     count: Annotated[
         int | None, number("--count", "Random architectures of the file.", "all", least=3)
     ] = None,
-    seed: Annotated[int, number("--seed", "Of --count and of initialisation.", least=0)] = 0,
+    seed: Annotated[
+        int, number("--seed", "Of --count and of initialisation.", least=0, most=options.MOST_SEED)
+    ] = 0,
     cells: options.Cells = None,
     channels: options.Channels = None,
     proxy_cells: Annotated[

@@ -24,7 +24,7 @@ from ghnas.cli.objectives import (
     proxy_score,
     zero_shot,
 )
-from ghnas.cli.options import number, numbers, text
+from ghnas.cli.options import MOST_SEED, number, numbers, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.cli.trainings import (
     asked_trainings,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, BEST = 1000, 10
+BUDGET, MOST, BEST = 1000, 10**8, 10
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 """Data sets that are no folder."""
 
@@ -59,7 +59,9 @@ def search(
     space: Annotated[
         str | None, text("--space", "NAME|FILE", "A search space, or a YAML file.", "darts")
     ] = None,
-    budget: Annotated[int | None, number("--budget", "Candidates to score.", str(BUDGET))] = None,
+    budget: Annotated[
+        int | None, number("--budget", "Candidates to score.", str(BUDGET), most=MOST)
+    ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +84,7 @@ def search(
         ),
     ] = None,
     seed: Annotated[
-        int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0)
+        int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
     ] = None,
     objective: Annotated[
         str | None,
@@ -258,7 +260,9 @@ def _start(
 
 def _data_source(spec: str) -> str:
     """What a run remembers of `--data`: a folder by its full path, so that it is found again."""
-    folder = Path(spec).expanduser()
+    from ghnas.data.sources import data_folder
+
+    folder = data_folder(spec)
     return str(folder.resolve()) if spec not in READY_MADE and folder.is_dir() else spec
 
 

@@ -23,13 +23,19 @@ def train(
     data: options.DataName = "embedded",
     preset: Annotated[str, text("--preset", "ghn2|ghn1|mlp", "The kind of hypernetwork.")] = "ghn2",
     steps: Annotated[int, number("--steps", "Updates in all.")] = 2000,
-    meta_batch: Annotated[int, number("--meta-batch", "Architectures in each update.")] = 8,
-    batch_size: Annotated[int, number("--batch-size", "Images in each update.", least=2)] = 64,
+    meta_batch: Annotated[
+        int, number("--meta-batch", "Architectures in each update.", most=4096)
+    ] = 8,
+    batch_size: Annotated[
+        int, number("--batch-size", "Images in each update.", least=2, most=2**20)
+    ] = 64,
     learning_rate: Annotated[
         float,
         positive("--learning-rate", "Adam's, divided by 10 at 2/3 and at 5/6 of the steps."),
     ] = 1e-3,
-    hid: Annotated[int, number("--hid", "Width of the hypernetwork: a multiple of 4.")] = 32,
+    hid: Annotated[
+        int, number("--hid", "Width of the hypernetwork: a multiple of 4.", most=4096)
+    ] = 32,
     start: Annotated[
         str | None,
         text(
@@ -64,7 +70,7 @@ def train(
     ] = 1,
     workers: Annotated[
         int | None,
-        number("--workers", "Processes to train with.", "one for each core", least=0),
+        number("--workers", "Processes to train with.", "one for each core", least=0, most=1024),
     ] = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -117,12 +123,8 @@ def train(
     if place.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     kept = "; the last evaluated state is kept: run the same command to go on"
-    try:
-        with meter(out, "steps", kept) as shown:
-            info = run_training(job, lambda progress: _report(shown, progress))
-    except OSError as error:
-        error.filename = error.filename or str(output)
-        raise
+    with meter(out, "steps", kept) as shown:
+        info = run_training(job, lambda progress: _report(shown, progress))
     say(out, f"wrote {output}")
     say(out, f"search with it: ghnas search --space {space} --data {data} --ghn {output}")
     if json:

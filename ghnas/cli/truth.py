@@ -40,7 +40,9 @@ def truth(
     test: Annotated[
         bool, typer.Option("--test", help="Measure on the test images too, for final figures.")
     ] = False,
-    seed: Annotated[int, number("--seed", "Which architectures are drawn.", least=0)] = 0,
+    seed: Annotated[
+        int, number("--seed", "Which architectures are drawn.", least=0, most=options.MOST_SEED)
+    ] = 0,
     device: options.Device = "auto",
     workers: options.Workers = None,
     output: Annotated[

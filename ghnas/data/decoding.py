@@ -16,10 +16,12 @@ import torch
 from PIL import Image, ImageOps
 
 from ghnas.data.dataset import Integers, Split
-from ghnas.utils.errors import DataError
+from ghnas.utils.errors import DataError, first_line
 
 Progress = Callable[[int, int], None]
 
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
+"""Pillow's names; some of its other formats start other programs."""
 _DEFAULT_SIZE = 32
 _LARGEST_NATIVE = 64  # images that share one size up to this keep it when none is asked for
 _BATCH = 128  # images that a thread decodes between two calls of progress
@@ -52,7 +54,7 @@ def native_size(coded: Coded) -> int:
 
 
 def _size(image: Path | bytes, name: str) -> tuple[int, int]:
-    with _reading(name), Image.open(_stream(image)) as opened:
+    with _opened(image, name) as opened:
         return opened.size
 
 
@@ -77,7 +79,7 @@ def decode(coded: Coded, size: int, progress: Progress | None, done: int, total:
 
 def _pixels(image: Path | bytes, name: str, size: int) -> npt.NDArray[np.uint8]:
     """Decode one image, upright and in RGB: uint8 (size, size, 3)."""
-    with _reading(name), Image.open(_stream(image)) as opened:
+    with _opened(image, name) as opened:
         opened.draft("RGB", (size, size))  # lets the JPEG decoder skip what is averaged away
         upright = ImageOps.exif_transpose(opened)
         if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
@@ -89,24 +91,17 @@ def _pixels(image: Path | bytes, name: str, size: int) -> npt.NDArray[np.uint8]:
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong while an image is read into an error that names the image."""
+def _opened(image: Path | bytes, name: str) -> Iterator[Image.Image]:
+    """An image, not yet decoded; whatever goes wrong is an error that names it."""
     try:
-        yield
+        stream = io.BytesIO(image) if isinstance(image, bytes) else image
+        with Image.open(stream, formats=FORMATS) as opened:
+            yield opened
     except Exception as error:  # Pillow's decoders raise nearly every kind
         raise DataError(
             f"The image {name} cannot be read ({first_line(error)}): replace or remove it."
         ) from error
 
 
-def _stream(image: Path | bytes) -> Path | io.BytesIO:
-    return io.BytesIO(image) if isinstance(image, bytes) else image
-
-
 def _threads() -> int:
     return min(4, os.cpu_count() or 1)  # more of them only wait for the interpreter
-
-
-def first_line(error: Exception) -> str:
-    """An error's first line without its full stop, or its kind."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

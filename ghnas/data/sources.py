@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache as remember
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ghnas.data.conversion import resize
-from ghnas.data.dataset import ImageData, Integers, Split, channel_statistics, cut, mixed_order
-from ghnas.data.decoding import Coded, Progress, decode, first_line, native_size
-from ghnas.utils.errors import DataError
+from ghnas.data.dataset import ImageData, Split, channel_statistics, cut, mixed_order
+from ghnas.data.decoding import Coded, Progress, decode, native_size
+from ghnas.data.parquet import number_classes, parquet_files, read_parquet
+from ghnas.utils.errors import DataError, UserNote, first_line
 
 EMBEDDED = "digitscapes"
 """Name of the built-in data set."""
@@ -81,10 +81,18 @@ def load_data(
         return _load_digitscapes(options)
     if spec == "cifar10":
         return _load_cifar10(cache or _default_cache(), options)
-    folder = Path(spec).expanduser()
-    if list(folder.glob("*.parquet")) or list(folder.glob("data/*.parquet")):
-        return _load_parquet(folder, options)
+    folder = data_folder(spec)
+    if tables := parquet_files(folder):
+        return _load_parquet(folder, tables, options)
     return _load_image_folder(folder, options)
+
+
+def data_folder(spec: str) -> Path:
+    """The folder that `load_data` would read if it is not asked for a ready-made set."""
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError:  # `~` and a user that there is not
+        return Path(spec)
 
 
 def data_name(spec: str) -> str:
@@ -97,7 +105,7 @@ def data_name(spec: str) -> str:
         return EMBEDDED
     if spec == "cifar10":
         return spec
-    folder = Path(spec).expanduser()
+    folder = data_folder(spec)
     if not folder.is_dir():
         raise DataError(_no_such_data(spec, folder))
     return folder.resolve().name
@@ -213,6 +221,10 @@ def _load_image_folder(folder: Path, options: _Options) -> ImageData:
     return _decoded(folder, classes, listed, validation, test, options)
 
 
+def _note(text: str) -> None:
+    warnings.warn(text, UserNote, stacklevel=2)
+
+
 def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
     return next((p for p in _visible_folders(folder) if p.name.lower() in names), None)
 
@@ -225,9 +237,11 @@ def _list_images(folder: Path, classes: tuple[str, ...]) -> Coded:
     """All images below the class folders of a folder, in sorted order."""
     paths: list[Path] = []
     labels: list[int] = []
+    left_out: list[Path] = []
     for class_folder in _visible_folders(folder):
-        found = sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        found = [p for p in found if not p.name.startswith(".")]
+        visible = sorted(p for p in class_folder.rglob("*") if not p.name.startswith("."))
+        found = [p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        left_out += [p for p in visible if p not in found and not p.is_dir()]
         if found and class_folder.name not in classes:
             raise DataError(
                 f"The class folder {class_folder} has no counterpart among the train images: "
@@ -235,14 +249,16 @@ def _list_images(folder: Path, classes: tuple[str, ...]) -> Coded:
             )
         paths += found
         labels += [classes.index(class_folder.name)] * len(found)
+    if left_out:
+        what, known = f"{len(left_out):,} files below {folder}", ", ".join(sorted(IMAGE_SUFFIXES))
+        _note(f"{what} are left out, such as {left_out[0]}: images are files in {known}")
     return Coded(paths, [str(p) for p in paths], np.array(labels, dtype=np.int64))
 
 
 # ------------------------------------------------------------------ parquet files
 
 
-def _load_parquet(folder: Path, options: _Options) -> ImageData:
-    files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
+def _load_parquet(folder: Path, files: Sequence[Path], options: _Options) -> ImageData:
     parts = {
         part: [f for f in files if f.name.lower().startswith(names)]
         for part, names in _PARTS.items()
@@ -252,74 +268,13 @@ def _load_parquet(folder: Path, options: _Options) -> ImageData:
             f"None of the parquet files in {folder} is a train file: "
             f"name them train*.parquet, validation*.parquet and test*.parquet."
         )
-    listed, names = _read_parquet(parts["train"])
-    classes = names or tuple(str(n) for n in range(max(listed.labels.tolist(), default=-1) + 1))
-    validation = _read_parquet(parts["validation"])[0] if parts["validation"] else None
-    test = (lambda: _read_parquet(parts["test"])[0]) if parts["test"] else None
+    listed, names = read_parquet(parts["train"])
+    classes = names or number_classes(folder, listed.labels)
+    if absent := sorted(set(range(len(names))) - set(listed.labels.tolist())):
+        _note(f"the data in {folder} has no train image of class {names[absent[0]]}")
+    validation = read_parquet(parts["validation"])[0] if parts["validation"] else None
+    test = (lambda: read_parquet(parts["test"])[0]) if parts["test"] else None
     return _decoded(folder, classes, listed, validation, test, options)
-
-
-def _read_parquet(files: Sequence[Path]) -> tuple[Coded, tuple[str, ...]]:
-    """The coded images of parquet files, and the class names if the files know them."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(
-            f"Reading {files[0]} needs pyarrow: run pip install 'ghnas[parquet]'."
-        ) from error
-    images: list[bytes] = []
-    names: list[str] = []
-    labels: list[Integers] = []
-    classes: tuple[str, ...] = ()
-    for path in files:
-        try:
-            columns = pyarrow.parquet.read_schema(path).names
-            image_column = _image_column(path, columns)
-            table = pyarrow.parquet.read_table(path, columns=[image_column, "label"])
-            images += _image_bytes(table.column(image_column))
-            labels.append(_whole_numbers(table.column("label")))
-        except (pyarrow.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
-            raise DataError(
-                f"The parquet file {path} cannot be read ({first_line(error)}): "
-                f"replace it by a sound one with image bytes and whole numbers as labels."
-            ) from error
-        names += [f"row {row} of {path}" for row in range(len(table))]
-        classes = classes or _class_names(table.schema.metadata)
-    return Coded(images, names, np.concatenate(labels)), classes
-
-
-def _image_column(path: Path, columns: Sequence[str]) -> str:
-    found = next((name for name in ("img", "image") if name in columns), None)
-    if found is None or "label" not in columns:
-        missing = "label" if found else "img or image"
-        raise DataError(
-            f"The parquet file {path} has no column {missing}, only {', '.join(columns)}: "
-            f"rename its columns to img and label."
-        )
-    return found
-
-
-def _image_bytes(column: Any) -> list[bytes]:
-    """The bytes of a column of binaries, or of structs with a field bytes."""
-    chunks = [c if str(c.type).endswith("binary") else c.field("bytes") for c in column.chunks]
-    return [value or b"" for chunk in chunks for value in chunk.to_pylist()]
-
-
-def _whole_numbers(column: Any) -> Integers:
-    values = column.to_numpy()
-    if column.null_count or values.dtype.kind not in "iu":
-        raise ValueError("its labels are not whole numbers")
-    return np.asarray(values, dtype=np.int64)
-
-
-def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
-    """The label names that data hubs write into a parquet file's metadata; () without."""
-    try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return tuple(str(name) for name in features["label"]["names"])
-    except (KeyError, TypeError, ValueError):
-        return ()
 
 
 # ------------------------------------------------------------------ decoding

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import platform
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from ghnas.engine.trials import Direction
 from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
+from ghnas.utils.files import read_json
 
 FORMAT_VERSION = 2
 """Of the run folder; raised when an older ghnas could not read it."""
@@ -22,6 +32,12 @@ SHORT_TRAINING_EPOCHS = (1,)
 
 MAY_CHANGE = ("created", "versions", "device", "study_name", "sources", "short_list")
 """Entries in which a run may differ from a search that goes on with it."""
+
+
+Count = Annotated[int, Field(strict=True, ge=1, le=10**8)]
+Limit = Annotated[int, Field(strict=True, ge=1, le=10**18)]
+Size = Annotated[int, Field(strict=True, ge=1, le=2**16)]
+Seed = Annotated[int, Field(strict=True, ge=-(2**127), le=2**127)]
 
 
 class Sources(BaseModel):
@@ -43,7 +59,7 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
-Lengths = Annotated[tuple[int, ...], BeforeValidator(_several)]
+Lengths = Annotated[tuple[Count, ...], BeforeValidator(_several)]
 """Of trainings, ascending; all but the first for the best alone."""
 
 
@@ -62,13 +78,22 @@ class ShortList(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    count: int | None = None
-    seconds: float | None = None
+    count: Count | None = None
+    seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
     steps: Lengths | None = None
     epochs: Lengths = SHORT_TRAINING_EPOCHS
-    cells: int | None = None
+    cells: Annotated[Count, Field(le=200)] | None = None
     start: Literal["ghn", "kaiming"] | None = None
     mutate: bool = False
+
+
+class _Described(BaseModel):
+    """What objectives say of themselves, so far as a run is gone on with by it."""
+
+    images: Count | None = None
+    batch_size: Count | None = None
+    keep: Count | None = None
+    proxy_seed: Seed | None = None
 
 
 class Manifest(BaseModel):
@@ -104,23 +129,45 @@ class Manifest(BaseModel):
     space: str
     space_text: str
     skeleton: dict[str, Any]
-    image_shape: tuple[int, ...]
-    classes: tuple[str, ...]
+    image_shape: Annotated[tuple[Size, ...], Field(min_length=3, max_length=3)]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     objective: dict[str, Any]
-    objectives: tuple[str, ...]
+    objectives: Annotated[tuple[str, ...], Field(min_length=1)]
     directions: tuple[Direction, ...]
     sampler: str
-    seed: int = 0
-    budget: int
-    batch_size: int
-    max_parameters: int | None = None
-    max_flops: int | None = None
+    seed: Seed = 0
+    budget: Count
+    batch_size: Count
+    max_parameters: Limit | None = None
+    max_flops: Limit | None = None
     sources: Sources = Sources()
     short_list: ShortList | None = None
     storage: str | None = None
     study_name: str = ""
     versions: dict[str, str] = {}
     device: str = "cpu"
+
+    @field_validator("created")
+    @classmethod
+    def _is_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _can_be_gone_on_with(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            _Described.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from error
+        return value
+
+    @field_validator("directions")
+    @classmethod
+    def _one_for_each(cls, value: tuple[Direction, ...], info: ValidationInfo) -> Any:
+        if len(value) != len(info.data.get("objectives", value)):
+            raise ValueError("directions must be one for each of the objectives")
+        return value
 
     @property
     def uses_ghn(self) -> bool:
@@ -171,7 +218,7 @@ def read_manifest(path: Path) -> Manifest:
         UserError: If the file is missing, damaged, or from another version; the file is named.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"{path.parent} is not a run: it has no {path.name}") from error
     except OSError as error:

@@ -19,7 +19,7 @@ from ghnas.engine.trials import Trial
 from ghnas.scoring.combination import combine, measured_reliabilities
 from ghnas.scoring.predictor import Predictor
 from ghnas.spaces import Space
-from ghnas.utils.files import write_atomically
+from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.statistics import Estimate, Values, ceiling_of_noise, repetition_noise
 
 FILE = "order.json"
@@ -131,7 +131,7 @@ def read_order(folder: Path) -> Order | None:
     """What `write_order` wrote; None where there is nothing that can be read, for the next
     training makes it anew."""
     try:
-        content = json.loads((folder / FILE).read_text())
+        content = read_json(folder / FILE)
         noise = content.get("noise")
         if noise:
             deviation, reached = Estimate(**noise["deviation"]), Estimate(**noise["ceiling"])
@@ -143,7 +143,7 @@ def read_order(folder: Path) -> Order | None:
             noise or None,
             _by_number(content.get("combined", {})) or None,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 

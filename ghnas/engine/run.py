@@ -74,7 +74,9 @@ class Run:
     @cached_property
     def form(self) -> TrialFormat:
         """How trials stand in the study."""
-        return TrialFormat(self.space, self.manifest.objectives)
+        manifest = self.manifest
+        study = f"{manifest.study_name}, seed {manifest.seed}"
+        return TrialFormat(self.space, manifest.objectives, study)
 
     def study(self) -> optuna.Study:
         """The search's record: trial n is the n-th candidate.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
 
 from ghnas.engine.run import MANIFEST, PROGRESS, Run, open_run
 from ghnas.engine.storage import writing
 from ghnas.engine.trials import UNSCORED, Trial
 from ghnas.utils.errors import UserError
+from ghnas.utils.files import read_json
 
 
 def new_run_folder(root: Path, space: str, sampler: str) -> Path:
@@ -90,6 +93,13 @@ class RunSummary:
     problem: str | None = None
 
 
+class _Progress(BaseModel):
+    """What `Run.note_progress` keeps."""
+
+    done: Annotated[int, Field(ge=0)] = 0
+    best: float | None = None
+
+
 def list_runs(root: Path) -> list[RunSummary]:
     """The runs in a results folder, oldest first."""
     return [_summarise(path) for path in _run_folders(root)]
@@ -100,9 +110,9 @@ def _summarise(path: Path) -> RunSummary:
         manifest = open_run(path).manifest
     except UserError as error:
         return RunSummary(path.name, path, problem=str(error))
-    progress = {}
+    progress = _Progress()
     with contextlib.suppress(OSError, ValueError):  # no batch is recorded yet
-        progress = json.loads((path / PROGRESS).read_text())
+        progress = _Progress.model_validate(read_json(path / PROGRESS))
     return RunSummary(
         name=path.name,
         path=path,
@@ -111,8 +121,8 @@ def _summarise(path: Path) -> RunSummary:
         data=manifest.sources.data or manifest.objective.get("data", ""),
         sampler=manifest.sampler,
         budget=manifest.budget,
-        done=progress.get("done", 0),
-        best=progress.get("best"),
+        done=progress.done,
+        best=progress.best,
         is_accuracy=manifest.uses_ghn,
     )
 
@@ -152,7 +162,7 @@ def select(run: Run, selection: str) -> list[Trial]:
 
 
 def _number(digits: str, text: str, least: int) -> int:
-    if not digits.isascii() or not digits.isdigit() or int(digits) < least:
+    if not re.fullmatch("[0-9]{1,12}", digits) or int(digits) < least:
         raise UserError(f"{text!r} needs a whole number of {least} or more, as in top-5 or trial-7")
     return int(digits)
 

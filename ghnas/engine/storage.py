@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from ghnas.engine.trials import Direction
-from ghnas.utils.errors import UserError
+from ghnas.utils.errors import UserError, first_line
 from ghnas.utils.files import cut_torn_line
 
 LOCK_GRACE = 5
@@ -51,8 +51,13 @@ def open_storage(journal: Path, url: str | None) -> BaseStorage:
     try:
         with writing(journal):
             return JournalStorage(_backend(journal))
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"{journal}: damaged, it is not an Optuna journal ({error})") from error
+    except UserError:
+        raise
+    except Exception as error:  # Optuna replays what it finds: a damaged line raises every kind
+        raise UserError(
+            f"{journal}: damaged, it is not an Optuna journal ({first_line(error)}); put back a "
+            "copy of it, or start a new search"
+        ) from error
 
 
 def _backend(journal: Path) -> JournalFileBackend:

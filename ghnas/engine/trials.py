@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -26,6 +27,9 @@ QUALITIES = ("composite", "accuracy")
 
 SIZES = ("params", "flops")
 """Objectives that say how large it is."""
+
+SEAL = "seal"
+"""The attribute of a trial that is a digest of it."""
 
 UNSCORED = -1
 """The number of an architecture that is not a trial of the run."""
@@ -114,11 +118,13 @@ class TrialFormat:
     Args:
         space: The space of the candidates.
         objectives: Names of the objectives, in the order of the study's values.
+        study: What tells it from others, by which their trials are known.
     """
 
-    def __init__(self, space: Space, objectives: Sequence[str]) -> None:
+    def __init__(self, space: Space, objectives: Sequence[str], study: str = "") -> None:
         self.space = space
         self.objectives = tuple(objectives)
+        self.study = study
 
     def frozen(self, trial: Trial) -> FrozenTrial:
         """Optuna's trial; its duration is the time of scoring."""
@@ -126,6 +132,7 @@ class TrialFormat:
             "params": trial.parameters,
             "flops": trial.flops,
             "hash": trial.hash,
+            SEAL: self._seal(trial),
         }
         optional = {
             "same_as": trial.duplicate_of,
@@ -158,10 +165,10 @@ class TrialFormat:
             UserError: If a search did not write it.
         """
         attributes = frozen.user_attrs
-        values = dict(zip(self.objectives, frozen.values or (), strict=False))
-        accuracy = values.get("accuracy", attributes.get("accuracy"))
-        duration = frozen.duration or timedelta()
         try:
+            values = dict(zip(self.objectives, frozen.values or (), strict=False))
+            accuracy = values.get("accuracy", attributes.get("accuracy"))
+            duration = frozen.duration or timedelta()
             return Trial(
                 number=frozen.number,
                 architecture=self.space.architecture(frozen.params),
@@ -176,7 +183,7 @@ class TrialFormat:
                 early=tuple((float(a), float(b)) for a, b in attributes.get("early", ())),
                 error=attributes.get("error"),
             )
-        except (KeyError, TypeError, ValueError, UserError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UserError) as error:
             raise UserError(
                 f"trial {frozen.number} is not a candidate of space {self.space.name!r} ({error})"
             ) from error
@@ -185,9 +192,25 @@ class TrialFormat:
         """All trials of a study, in the order of their numbers.
 
         Raises:
-            UserError: If one of them is somebody else's.
+            UserError: If one of them is somebody else's, or not what the search wrote there.
         """
-        return [self.trial(frozen) for frozen in study.get_trials(deepcopy=False)]
+        found = study.get_trials(deepcopy=False)
+        trials = [self.trial(frozen) for frozen in found]
+        if any(SEAL in frozen.user_attrs for frozen in found):  # an earlier ghnas wrote none
+            for frozen, trial in zip(found, trials, strict=True):
+                if frozen.user_attrs.get(SEAL) != self._seal(trial):
+                    raise UserError(
+                        f"trial {trial.number} of study {self.study!r} is damaged: it is not what "
+                        "the search recorded there; put back a copy, or start a new search"
+                    )
+        return trials
+
+    def _seal(self, trial: Trial) -> str:
+        """A digest of a trial and its place, by which one that was changed, moved or came from
+        another study is found."""
+        known = (self.study, trial.number, trial.hash, trial.values, trial.duplicate_of)
+        content = repr((*known, list(trial.architecture.choices.items())))
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -11,17 +11,16 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from ghnas.data import ImageData
-from ghnas.ghn.config import GHNConfig, GHNInfo, why
-from ghnas.ghn.model import GHN
-from ghnas.ghn.published import is_pytorch_file, read_published, write_published
+from ghnas.ghn.config import GHNInfo
+from ghnas.ghn.model import GHN, restored
+from ghnas.ghn.published import read_published, write_published
 from ghnas.spaces import Space
+from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError, UserNote
-from ghnas.utils.files import replace_atomically
+from ghnas.utils.tensor_files import is_pytorch_file, read_tensors, write_tensors
 
 FORMAT = "1"
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -73,9 +72,7 @@ def save_ghn(path: Path, ghn: GHN) -> None:
     header = asdict(ghn.info) | {"config": ghn.config.as_dict()}
     del header["sha256"], header["path"]
     metadata = {"format": FORMAT, "ghnas": json.dumps(header)}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in ghn.state_dict().items()}
-    replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
-    return None
+    return write_tensors(path, ghn.state_dict(), metadata)
 
 
 def load_ghn(name: str | PathLike[str]) -> GHN:
@@ -121,12 +118,7 @@ def _drop_subnormal(module: nn.Module) -> None:
 
 def _read(path: Path) -> GHN:
     """Read a file of our own format."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or not a GHN file ({error})") from error
+    tensors, metadata = read_tensors(path)
     if "ghnas" not in metadata:
         raise UserError(f"{path} is a safetensors file, but not a GHN of ghnas")
     if metadata.get("format") != FORMAT:
@@ -135,11 +127,11 @@ def _read(path: Path) -> GHN:
         )
     try:
         header = json.loads(metadata["ghnas"])
-        ghn = GHN(GHNConfig(**header.pop("config")), GHNInfo(**header))
-        ghn.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is not a GHN that this version can read ({why(error)})") from error
-    return ghn
+        return restored(header.pop("config"), GHNInfo(**header), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged or not a GHN that is known ({explain(error)})"
+        ) from error
 
 
 def start_from(ghn: GHN, path: Path) -> GHNInfo:

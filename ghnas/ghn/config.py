@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from ghnas.spaces.files import explain
+from ghnas.spaces.files import Name
+
+_Yes = Annotated[bool, Field(strict=True)]
+_Size = Annotated[int, Field(strict=True, ge=1, le=2**20)]
+_Text = Annotated[str, Field(max_length=255)]
+_Colour = Annotated[float, Field(strict=True, ge=0, le=1)]
+_Spread = Annotated[float, Field(strict=True, gt=0, le=1)]
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})
@@ -26,14 +32,14 @@ class GHNConfig:
         layernorm: LayerNorm on the final node states.
     """
 
-    num_classes: int = 10
-    max_shape: tuple[int, int, int, int] = (64, 64, 7, 7)
-    hid: int = 32
+    num_classes: _Size = 10
+    max_shape: tuple[_Size, _Size, _Size, _Size] = (64, 64, 7, 7)
+    hid: Annotated[_Size, Field(multiple_of=4)] = 32
     hypernet: Literal["gatedgnn", "mlp"] = "gatedgnn"
     decoder: Literal["conv", "mlp"] = "conv"
-    weight_norm: bool = True
-    ve: bool = True
-    layernorm: bool = True
+    weight_norm: _Yes = True
+    ve: _Yes = True
+    layernorm: _Yes = True
 
     def as_dict(self) -> dict[str, object]:
         """As plain data."""
@@ -69,19 +75,22 @@ class GHNInfo:
         path: The file, empty before it is saved.
     """
 
-    space: str = ""
+    space: Name | Literal[""] = ""
     skeleton: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
-    fingerprint: str = ""
-    classes: tuple[str, ...] = ()
-    image_shape: tuple[int, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    data: _Text = ""
+    fingerprint: _Text = ""
+    classes: tuple[_Text, ...] = ()
+    image_shape: Annotated[tuple[_Size, ...], Field(max_length=3)] = ()
+    mean: tuple[_Colour, ...] = ()
+    std: tuple[_Spread, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     path: str = ""
 
-
-def why(error: Exception) -> str:
-    """Why a file does not hold a hypernetwork, in one line."""
-    return explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+    @model_validator(mode="after")
+    def _channels(self) -> GHNInfo:
+        if len(self.image_shape) not in (0, 3):
+            raise ValueError("image_shape must be channels, height and width")
+        if self.image_shape and {len(self.mean), len(self.std)} - {0, self.image_shape[0]}:
+            raise ValueError("mean and std must be a number for each channel of image_shape")
+        return self

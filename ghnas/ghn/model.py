@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from ghnas.ghn.features import (
     batch_features,
     graph_features,
 )
+from ghnas.utils.errors import first_line
 
 
 def read_graphs(
@@ -206,6 +208,33 @@ class GHN(nn.Module):
             {name: found[name] for name in graph.parameters if name in found}
             for graph, found in zip(graphs, result, strict=True)
         ]
+
+
+def restored(config: Any, info: GHNInfo, tensors: Mapping[str, Tensor]) -> GHN:
+    """A hypernetwork with the weights of a file.
+
+    Args:
+        config: What the file says of how it is built.
+        info: What it was trained for.
+        tensors: Its weights, as the file has them.
+
+    Raises:
+        ValueError: If the settings are none, or the weights are not of such a hypernetwork.
+    """
+    try:
+        known = GHNConfig(**config)
+        with torch.device("meta"):  # a damaged file may ask for more than there is memory
+            shapes = {key: value.shape for key, value in GHN(known).state_dict().items()}
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"config: {first_line(error)}") from error
+    found = {key: getattr(value, "shape", None) for key, value in tensors.items()}
+    if wrong := [key for key in {**shapes, **found} if found.get(key) != shapes.get(key)]:
+        raise ValueError(
+            f"the weight {wrong[0]} has shape {found.get(wrong[0])}, not {shapes.get(wrong[0])}"
+        )
+    ghn = GHN(known, info)
+    ghn.load_state_dict(dict(tensors))
+    return ghn
 
 
 def with_tied(module: nn.Module, predicted: dict[str, Tensor]) -> dict[str, Tensor]:

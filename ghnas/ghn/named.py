@@ -13,7 +13,7 @@ from torch import nn
 
 from ghnas.architectures.graph import Shape
 from ghnas.architectures.tracing.trace import replace_classifier
-from ghnas.utils.errors import UserError
+from ghnas.utils.errors import UserError, first_line
 
 
 def named_network(name: str, classes: int | None, image_shape: Shape) -> nn.Module:
@@ -57,16 +57,18 @@ def _torchvision(name: str, classes: int | None) -> nn.Module:
 
 def _own(name: str) -> Any:
     where, _, factory = name.partition(":")
+    if not all(part.isidentifier() for part in [*where.split("."), factory]):
+        raise UserError(f"{name!r} is no network: give package.module:factory")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module in the current folder, as with `python -m`
     try:
         module = importlib.import_module(where)
-    except ImportError as error:
-        raise UserError(f"cannot import {where!r}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"cannot import {where!r}: {first_line(error)}") from error
     make = getattr(module, factory, None)
     if not callable(make):
         raise UserError(f"{where} has no function or class {factory!r}")
     try:
         return make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{name}() failed: {type(error).__name__}: {error}") from error

@@ -31,7 +31,7 @@ from ghnas.architectures.architecture import Architecture
 from ghnas.spaces import Space
 from ghnas.spaces.features import feature_names, graph_features
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import write_atomically
+from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.statistics import Estimate, Values, estimate_spearman
 
 FORMAT = 1
@@ -232,7 +232,7 @@ def load_predictor(path: str | PathLike[str], space: Space) -> Predictor:
             that this version of ghnas does not make.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = read_json(Path(path))
         scores = content["scores"]
         made_for, names = content["space"], tuple(content["features"])
         known = list(map(space.parse, content["architectures"])) if made_for == space.name else []

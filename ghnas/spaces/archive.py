@@ -9,7 +9,6 @@ the space, the seed and its number alone, not on who made it.
 from __future__ import annotations
 
 import gc
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from ghnas.spaces import Space, parse_space
 from ghnas.spaces.base import ATTEMPTS
 from ghnas.spaces.deepnets import DeepNetsSpace
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import replace_atomically, write_atomically
+from ghnas.utils.files import read_json, replace_atomically, write_atomically
 from ghnas.utils.processes import Workers
 
 FORMAT = 1
@@ -126,7 +125,7 @@ def read_manifest(folder: Path) -> ArchitectureManifest:
     if not path.is_file():
         raise UserError(f"no architectures in {folder}: make some with `ghnas generate`")
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         if content.get("format", 0) > FORMAT:
             raise UserError(f"{path} is from a newer version of ghnas: update ghnas")
         return ArchitectureManifest.model_validate(content)

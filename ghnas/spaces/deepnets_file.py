@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from ghnas.spaces.files import MOST, Operations, SpaceFile, StrictModel
+from ghnas.spaces.files import MOST, Name, Operations, SpaceFile, StrictModel
 
 Count = Annotated[int, Field(ge=1, le=200)]
 Nodes = Annotated[int, Field(ge=1, le=16)]
@@ -70,7 +70,7 @@ class DeepNetsFile(SpaceFile):
     family: Literal["deepnets"]
     skeleton: DeepNetsSkeleton
     operations: Operations
-    splits: dict[str, Split] = Field(min_length=1)
+    splits: dict[Name, Split] = Field(min_length=1, max_length=100)
 
     @model_validator(mode="after")
     def _can_learn(self) -> DeepNetsFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -12,10 +13,12 @@ from ghnas.architectures.blocks import BLOCKS, Place, Settings, add_block, block
 from ghnas.architectures.graph import GraphBuilder
 from ghnas.architectures.labelled_dag import DagKind
 from ghnas.architectures.ops import ACTIVATIONS
-from ghnas.utils.errors import UserError
+from ghnas.utils.errors import UserError, first_line
 
 MOST = 4096
 """The most channels, and the largest value of a block's setting."""
+
+LARGEST_KERNEL = 63
 
 WEIGHTLESS = frozenset({"zeros", "skip", "identity", "max_pool", "avg_pool"})
 """Blocks that learn nothing (a skip only where it halves the size)."""
@@ -53,16 +56,17 @@ class BlockSettings(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> BlockSettings:
         if self.block not in BLOCKS:
-            raise ValueError(f"unknown operation {self.block!r}; known are {', '.join(BLOCKS)}")
+            near = ", ".join(difflib.get_close_matches(self.block[:80], BLOCKS, 4, 0))
+            raise ValueError(f"unknown operation {self.block!r}; the nearest of them are {near}")
         known = block_settings(self.block)
         for key, value in self.settings.items():
             if key not in known:
                 takes = ", ".join(known) or "no settings"
                 raise ValueError(f"{self.block!r} has no setting {key!r}; it takes {takes}")
-            for option in value if isinstance(value, list) else [value]:
-                _check_setting(key, option)
             if value == []:
                 raise ValueError(f"{key} is an empty list: there is nothing to choose from")
+            for option in value if isinstance(value, list) else [value]:
+                _check_setting(key, option)
             if isinstance(value, list) and len(set(value)) < len(value):
                 raise ValueError(f"{key} must be a list of different values, not {value}")
         missing = [
@@ -86,9 +90,12 @@ class FixedBlock(BlockSettings):
         return self
 
 
-OperationName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Name = Annotated[str, Field(pattern=r"^\w[\w .+-]*$", max_length=80)]
+"""Of a space: a part of file names, so that it must not lead elsewhere."""
+
+OperationName = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=80)]
 """Notations set operations apart by other characters."""
-Operations = Annotated[dict[OperationName, FixedBlock], Field(min_length=1)]
+Operations = Annotated[dict[OperationName, FixedBlock], Field(min_length=1, max_length=1000)]
 """The operations that an edge can have, by name."""
 
 
@@ -148,6 +155,8 @@ def _check_setting(key: str, value: Any) -> None:
             raise ValueError(f"{key} must be one of {', '.join(ACTIVATIONS)}, not {value!r}")
     elif isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
         raise ValueError(f"{key} must be a whole number from 1 to {MOST}, not {value!r}")
+    elif key == "kernel" and value > LARGEST_KERNEL:
+        raise ValueError(f"kernel must be {LARGEST_KERNEL} or less, not {value}")
     elif key == "kernel" and value % 2 == 0:
         raise ValueError(f"kernel must be odd, not {value}")
 
@@ -164,8 +173,8 @@ class SpaceFile(StrictModel):
         skeleton: The fixed macro part.
     """
 
-    name: str = Field(pattern=r"^\w[^/\\\x00-\x1f]*$")
-    description: str = ""
+    name: Name
+    description: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)] = ""
     family: str
     objective: Literal["accuracy", "composite"] = "accuracy"
     skeleton: StrictModel
@@ -189,8 +198,10 @@ class SpaceFile(StrictModel):
             raise UserError(f"space {self.name!r}: {explain(error)}") from error
 
 
-def explain(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one sentence: the key and what was expected."""
+def explain(error: Exception) -> str:
+    """An error in one line; of pydantic the first problem: the key and what was expected."""
+    if not isinstance(error, ValidationError):
+        return first_line(error)
     errors = error.errors()
     # a misspelt key also makes the right one missing: the misspelt one is the mistake
     first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from yaml.composer import ComposerError
 
 from ghnas.spaces.base import Space
 from ghnas.spaces.files import SpaceFile, explain
@@ -16,7 +17,27 @@ from ghnas.utils.errors import UserError
 FAMILIES: dict[str, tuple[type[SpaceFile], Callable[[Any], Space]]] = {}
 """For each family the model of its files, and the class of its spaces."""
 
+LARGEST_FILE, DEEPEST = 200_000, 20
+"""Characters of a space's file, and how deep its brackets may be nested."""
+
 _SpaceType = TypeVar("_SpaceType", bound=type[Space])
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data alone, and no more of it than stands in the file."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        alias = isinstance(event, yaml.AliasEvent)
+        if alias or self.depth > DEEPEST:
+            problem = "an alias (*) is not read" if alias else "nested too deep"
+            raise ComposerError(None, None, problem, event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def family(name: str, file: type[SpaceFile]) -> Callable[[_SpaceType], _SpaceType]:
@@ -90,7 +111,8 @@ def read_space_file(name_or_path: str) -> str:
             f"unknown space {name_or_path!r}: use {', '.join(known)}, or the path of a YAML file"
         )
     try:
-        return path.read_text()
+        with path.open(encoding="utf-8") as file:
+            return file.read(LARGEST_FILE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
 
@@ -106,11 +128,13 @@ def parse_space(text: str, path: str) -> Space:
         UserError: Naming the key and what was expected.
     """
     try:
-        content = yaml.safe_load(text)
+        if len(text) > LARGEST_FILE:
+            raise ValueError
+        content = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a date of month 13
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or "not a YAML file"
+        problem = getattr(error, "problem", None) or "not a YAML file of a search space"
         raise UserError(f"{path}:{where} {problem}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys such as name, family and skeleton")

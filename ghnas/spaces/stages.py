@@ -69,7 +69,7 @@ class StageSpaceFile(SpaceFile):
 
     family: Literal["stages"]
     skeleton: StageSkeleton
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1, max_length=64)
 
 
 @family("stages", StageSpaceFile)

@@ -29,8 +29,9 @@ from ghnas.training.saved import save
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import replace_atomically, write_atomically
+from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.processes import Workers
+from ghnas.utils.tensor_files import read_pytorch, write_pytorch
 
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
@@ -148,7 +149,7 @@ def finished(task: NetworkTask, material: Material) -> Trained | None:
     if task.folder is None:
         return None
     try:
-        content = json.loads((task.folder / "history.json").read_text())
+        content = read_json(task.folder / "history.json")
         if content["identity"] != identity(task, material):
             return None
         return Trained(**content["result"])
@@ -349,7 +350,7 @@ class _Training:
         }
         if self.recipe is not None:
             content["recipe"] = self.recipe.state_dict()
-        replace_atomically(self.state, lambda beside: torch.save(content, beside))
+        write_pytorch(self.state, content)
 
     def check(self, step: int) -> None:
         """Note the first step at which a baseline is as good as the predicted weights."""
@@ -369,19 +370,18 @@ class _Training:
     def _restore(self) -> None:
         if self.state is None or not self.state.exists():
             return
+        content = read_pytorch(self.state, self.material.device)
         try:
-            device = self.material.device
-            content = torch.load(self.state, map_location=device, weights_only=True)
-        except Exception as error:  # torch.load raises many kinds for a damaged file
+            # a state of another version has no momentum: it starts anew
+            ours = "momentum" in content.get("training", {})
+            if ours and content.get("identity") == identity(self.task, self.material):
+                self.network.load_state_dict(content["network"])
+                self.training.load_state_dict(content["training"])
+                self.history, self.steps_saved = content["history"], content["steps_saved"]
+                if self.recipe is not None:
+                    self.recipe.load_state_dict(content["recipe"])
+        except Exception as error:  # optimisers and schedules check little of what they are given
             raise UserError(f"{self.state} is damaged: delete it to start anew") from error
-        # a state of another version has no momentum: it starts anew
-        ours = "momentum" in content.get("training", {})
-        if ours and content.get("identity") == identity(self.task, self.material):
-            self.network.load_state_dict(content["network"])
-            self.training.load_state_dict(content["training"])
-            self.history, self.steps_saved = content["history"], content["steps_saved"]
-            if self.recipe is not None:
-                self.recipe.load_state_dict(content["recipe"])
 
     def finish(self) -> Trained:
         """Measure on the test images and write everything."""

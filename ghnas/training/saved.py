@@ -9,15 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.network import Network
 from ghnas.data import ImageData
 from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import replace_atomically
+from ghnas.utils.tensor_files import read_tensors, write_tensors
 
 FORMAT = "1"
 
@@ -51,8 +48,7 @@ def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
         architecture: From `describe`; more is kept for people.
     """
     metadata = {"format": FORMAT, "ghnas_network": json.dumps(architecture)}
-    tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+    write_tensors(path, network.state_dict(), metadata)
 
 
 @dataclass(frozen=True)
@@ -112,15 +108,13 @@ def read(path: str | PathLike[str]) -> SavedNetwork:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"no fine-tuned network at {path}: make one with `ghnas finetune`")
+    tensors, metadata = read_tensors(file)
     try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         content = json.loads(metadata["ghnas_network"])
         space = parse_space(content["space"], str(file)).with_skeleton(**content["skeleton"])
         shape, classes = tuple(content["image_shape"]), len(content["classes"])
         network = Network(space.architecture(content["candidate"]).for_images(shape, classes).graph)
         network.load_state_dict(tensors)
         return SavedNetwork(network.eval(), content["classes"], content["mean"], content["std"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UserError(f"{file} is damaged or not a network of ghnas ({error})") from error

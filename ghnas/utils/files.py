@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ghnas.utils.errors import UserError
 
@@ -30,19 +33,56 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: As `write_atomically`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # not `tempfile`: what it makes can be read by its owner alone, and so could the result
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        beside.touch(exist_ok=False)
+    with _beside(path) as beside:
         mode = beside.stat().st_mode
         write(beside)
         beside.chmod(mode)  # safetensors makes a file of its own that only its owner can read
         with beside.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name with no content
         os.replace(beside, path)
+
+
+def require_writable(path: Path) -> None:
+    """Make sure, before long work, that its result can be written to `path`.
+
+    Raises:
+        OSError: If the folder cannot be made or written, the disk is full, or `path` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _beside(path) as beside:
+        beside.write_bytes(bytes(4096))
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A new empty file beside `path`, gone at the end; errors name `path`."""
+    # not `tempfile`: what it makes can be read by its owner alone, and so could the result
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch(exist_ok=False)
+        yield beside
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not JSON, or nested too deep.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 @contextmanager

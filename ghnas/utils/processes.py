@@ -24,6 +24,10 @@ from ghnas.utils.errors import UserError
 
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
+ENDED = (
+    "a process was ended from outside, perhaps for lack of memory: what was finished is kept, run "
+    "the same command (a search with --resume) to go on"
+)
 AHEAD = 4
 """Tasks that wait for each process, so that none is idle while results are taken."""
 
@@ -148,10 +152,7 @@ def _all_alive() -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool as error:
-        raise UserError(
-            "a process was ended from outside, perhaps for lack of memory: what was finished is "
-            "kept, run the same command (a search with --resume) to go on"
-        ) from error
+        raise UserError(ENDED) from error
 
 
 def _end(pool: ProcessPoolExecutor, processes: Sequence[BaseProcess]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import cut_torn_line, locked, write_atomically
+from ghnas.utils.files import cut_torn_line, locked, read_json, write_atomically
 
 Row = dict[str, str]
 
@@ -107,7 +107,7 @@ def settings_path(path: Path) -> Path:
 def read_settings(path: Path) -> dict[str, Any] | None:
     """The settings that a file of rows was made with; None if it has none."""
     try:
-        content = json.loads(settings_path(path).read_text())
+        content = read_json(settings_path(path))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

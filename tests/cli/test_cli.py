@@ -62,7 +62,14 @@ def test_help_imports_nothing_slow() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("7", 7), ("10_000", 10_000), ("40k", 40_000), ("1.5M", 1_500_000), ("2G", 2 * 10**9)],
+    [
+        ("7", 7),
+        ("10_000", 10_000),
+        ("40k", 40_000),
+        ("1.5M", 1_500_000),
+        ("2G", 2 * 10**9),
+        ("9007199254740993", 9007199254740993),
+    ],
 )
 def test_whole_numbers(text: str, value: int) -> None:
     assert options.whole_number("--x")(text) == value

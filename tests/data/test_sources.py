@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import sys
 import urllib.error
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 from ghnas.data import data_name, load_data
-from ghnas.utils.errors import DataError, UserError
+from ghnas.utils.errors import DataError, UserError, UserNote
 
 CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 
@@ -83,6 +84,38 @@ def test_folder_of_mixed_images(tmp_path: Path) -> None:
     assert calls[-1] == (len(data.train) + len(data.validation),) * 2
     brightest = max(int(s.images.max()) for s in (data.train, data.validation, data.load_test()))
     assert brightest == 200
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PDF", "TGA", "ICO"])
+def test_only_documented_formats_are_decoded(tmp_path: Path, kind: str) -> None:
+    """Whatever the suffix says: some of Pillow's formats start other programs."""
+    write_images(tmp_path, {"a": 6, "b": 6})
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "000.png", kind)
+    for options in ({}, {"image_size": 8}):
+        assert "000.png cannot be read" in refusal(tmp_path, **options)
+
+
+def test_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 6, "b": 6})
+    whole = load_data(str(tmp_path)).fingerprint
+    for name in ("a/x.gif", "a/y.GIF", "b/notes.txt", "b/.hidden"):
+        (tmp_path / name).write_text("no image")
+    with pytest.warns(UserNote, match=r"3 files .* are left out, such as .*x\.gif") as caught:
+        assert load_data(str(tmp_path)).fingerprint == whole
+    assert len(caught) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 6, "b": 6})
+    whole = load_data(str(tmp_path)).fingerprint
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    os.mkfifo(tmp_path / "train.parquet")
+    (tmp_path / "b" / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "b" / "folder.png").mkdir()
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
+    with pytest.warns(UserNote, match="3 files"):
+        assert load_data(str(tmp_path)).fingerprint == whole
 
 
 # ------------------------------------------------------------------ parquet files
@@ -234,6 +267,42 @@ def test_parquet_labels(tmp_path: Path) -> None:
     assert "train.parquet cannot be read" in refusal(tmp_path)
     write_parquet(tmp_path / "train.parquet", [0, None] * 9)
     assert "train.parquet cannot be read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [["text"] * 12, list(range(12)), [None] * 12, [0.5] * 12, [[1, 2]] * 12, [True] * 12,
+     [{"path": "x.png"}] * 12, [{"bytes": "text"}] * 12, [{"bytes": None}] * 12],
+)  # fmt: skip
+def test_parquet_images_that_are_none(tmp_path: Path, images: list[object]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    parquet.write_table(
+        pyarrow.table({"img": images, "label": [0, 1] * 6}), tmp_path / "train.parquet"
+    )
+    assert f"{tmp_path}/train.parquet cannot be read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "missing"),
+    [([0, 10**10], 1), ([0, 10**6], 1), ([0, 2**63 - 1], 1), ([1, 2], 0), ([0, 1, 3], 2)],
+)
+def test_parquet_labels_have_no_gaps(tmp_path: Path, labels: list[object], missing: int) -> None:
+    write_parquet(tmp_path / "train.parquet", labels * 5)
+    sentence = refusal(tmp_path)
+    assert f"no image of class {missing}" in sentence
+    assert str(max(labels)) in sentence  # type: ignore[type-var]
+
+
+def test_parquet_labels_below_zero(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, -1] * 5)
+    assert "label -1 of row 2" in refusal(tmp_path)
+
+
+def test_parquet_class_of_that_name_without_images(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 2] * 9, names=["cat", "dog", "fish"])
+    with pytest.warns(UserNote, match="no train image of class dog"):
+        assert load_data(str(tmp_path)).num_classes == 3
 
 
 def test_parquet_without_train_file(tmp_path: Path) -> None:

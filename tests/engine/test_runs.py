@@ -127,6 +127,90 @@ def test_manifest_that_is_not_text(run: Run, content: bytes) -> None:
         open_run(run.path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"budget": 10**30}, "budget"), ({"budget": 0}, "budget"), ({"budget": "20"}, "budget"),
+        ({"budget": True}, "budget"), ({"batch_size": 0}, "batch_size"), ({"seed": 0.5}, "seed"),
+        ({"objective": {"keep": -1}}, "keep"), ({"objective": {"images": 0}}, "images"),
+        ({"objective": {"images": "all"}}, "images"), ({"objective": []}, "objective"),
+        ({"short_list": {"count": 4, "steps": 0}}, "short_list.steps"),
+        ({"short_list": {"count": 0}}, "short_list.count"),
+        ({"short_list": {"count": 4, "cells": 10**9}}, "short_list.cells"),
+        ({"image_shape": [3, 8]}, "image_shape"), ({"image_shape": [3, 8, 10**9]}, "image_shape"),
+        ({"classes": []}, "classes"), ({"objectives": []}, "objectives"),
+        ({"objectives": ["accuracy", "params"]}, "directions"), ({"created": "soon"}, "created"),
+        ({"max_flops": -1}, "max_flops"), ({"space_text": 7}, "space_text"), ({"new": 1}, "new"),
+    ],
+)  # fmt: skip
+def test_manifest_with_a_wrong_entry(run: Run, changes: dict[str, object], key: str) -> None:
+    path = run.path / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=f"damaged, key '.*{key}") as caught:
+        open_run(run.path)
+    assert str(path) in str(caught.value)
+    assert list_runs(run.path.parents[1])[0].problem
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "1e400"])
+def test_json_that_is_hard_to_read(run: Run, content: str) -> None:
+    (run.path / PROGRESS).write_text(content)
+    (run.path / "order.json").write_text(content)
+    assert list_runs(run.path.parents[1])[0].done == 0
+    assert len(run.ranked()) > 10
+    (run.path / MANIFEST).write_text(content)
+    with pytest.raises(UserError, match="damaged"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("content", ["7", "[]", '{"done": "many", "best": []}', '{"done": -1}'])
+def test_progress_that_is_none(run: Run, content: str) -> None:
+    (run.path / PROGRESS).write_text(content)
+    listed = list_runs(run.path.parents[1])[0]
+    assert (listed.done, listed.best) == (0, None)
+
+
+def trial_lines(run: Run) -> list[int]:
+    """Where the journal's trials stand."""
+    lines = run.study_path.read_text().splitlines()
+    return [i for i, line in enumerate(lines) if '"user_attrs"' in line]
+
+
+@pytest.mark.parametrize("change", ["swapped", "doubled", "left out", "foreign", "changed"])
+def test_trials_that_the_search_did_not_write_so(run: Run, tmp_path: Path, change: str) -> None:
+    lines = run.study_path.read_text().splitlines(keepends=True)
+    first, second = trial_lines(run)[4:6]
+    if change == "swapped":
+        lines[first], lines[second] = lines[second], lines[first]
+    elif change == "doubled":
+        lines.insert(second, lines[first])
+    elif change == "left out":
+        del lines[first]
+    elif change == "foreign":
+        other = finished(tmp_path / "other", seed=7)
+        lines[first] = other.study_path.read_text().splitlines(keepends=True)[first]
+    else:
+        assert '"value":0.' in lines[first]
+        lines[first] = lines[first].replace('"value":0.', '"value":1.')
+    run.study_path.write_text("".join(lines))
+    for read in (run.read, run.ranked):
+        with pytest.raises(UserError, match=r"trial [45] .* damaged"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "line", ["7", "[]", "{}", "null", '{"op_code": 99, "worker_id": "x"}', '{"op_code": "x"}',
+             '{"op_code": 4, "worker_id": "x", "study_id": 0, "values": "text"}', "[" * 5000,
+             '{"op_code": 8, "trial_id": 3}', '{"op_code": 4, "study_id": "many"}'],
+)  # fmt: skip
+def test_lines_that_are_json_and_no_record(run: Run, line: str) -> None:
+    with run.study_path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=str(run.study_path)) as caught:
+        run.ranked()
+    assert "damaged" in str(caught.value)
+
+
 def test_run_of_a_newer_version(run: Run) -> None:
     path = run.path / MANIFEST
     content = json.loads(path.read_text()) | {"format_version": FORMAT_VERSION + 1, "new": 1}
@@ -244,6 +328,16 @@ def test_select(run: Run) -> None:
             select(run, wrong)
     with pytest.raises(UserError, match="has no trial 20: it has 20 trials"):
         select(run, "#20")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["top-" + "9" * 5000, "trial-" + "9" * 5000, "9" * 5000, "top-\uff11", "#" * 5000, "x" * 5000,
+     "(" * 5000, "=" * 5000, "|" * 5000, "Genotype(" + "-" * 100_000 + ")", "\0", "top-1e400"],
+)  # fmt: skip
+def test_select_refuses(run: Run, text: str) -> None:
+    with pytest.raises(UserError):
+        select(run, text)
 
 
 def test_select_before_anything_is_scored(tmp_path: Path) -> None:

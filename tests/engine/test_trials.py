@@ -82,6 +82,7 @@ def test_a_trial_is_readable() -> None:
     frozen = form.frozen(Trial(0, architecture, (0.5,), 10, 20, "ab", 3, accuracy=0.5))
     assert len(frozen.params) == 22
     assert frozen.params == architecture.choices
+    assert len(frozen.user_attrs.pop("seal")) == 8
     assert frozen.user_attrs == {"params": 10, "flops": 20, "hash": "ab", "same_as": 3}
 
 

@@ -123,12 +123,12 @@ def test_what_is_no_checkpoint(tmp_path: Path, ghnas: Ghnas) -> None:
     wrong = good | {"config": good["config"] | {"colour": 3}}
     smaller = good | {"config": good["config"] | {"hid": 4}}
     for content, words in (
-        (whole[: len(whole) // 2], "cannot be read"),
-        (b"PK", "cannot be read"),
+        (whole[: len(whole) // 2], "no PyTorch file"),
+        (b"PK", "no PyTorch file"),
         ({"weight": torch.zeros(2)}, "needs config and state_dict"),
-        (wrong, "not known: colour"),
-        (smaller, "size mismatch"),
-        (good | {"epoch": Evil(tmp_path / "executed")}, "cannot be read"),
+        (wrong, "colour': unknown key"),
+        (smaller, "has shape"),
+        (good | {"epoch": Evil(tmp_path / "executed")}, "no PyTorch file"),
     ):
         if isinstance(content, bytes):
             path.write_bytes(content)

@@ -78,6 +78,40 @@ def test_genotypes_are_parsed_not_evaluated() -> None:
             parse_genotype(text)
 
 
+def test_genotypes_are_read_with_other_quotes_brackets_and_spaces() -> None:
+    other = DARTS_V2.replace("'", '"').replace("[", "(").replace("]", ")").replace(", ", " ,\n ")
+    assert parse_genotype(other) == parse_genotype(DARTS_V2)
+    listed = DARTS_V2.replace("range(2, 6)", "[2, 3, 4, 5]")
+    assert parse_genotype(listed) == parse_genotype(DARTS_V2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("range(2, 6)", "range(0,1000000000)"),
+        ("range(2, 6)", "range(2, 6, 1)"),
+        ("range(2, 6)", "[2, 3]"),
+        (", 0)", ", 1e400)"),
+        (", 0)", ", " + "9" * 5000 + ")"),
+        (", 0)", ", " + "-" * 100_000 + "1)"),
+        (", 0)", ", -1)"),
+        (", 0)", ", \uff10)"),
+        ("normal=", "reduce="),
+        ("normal=", "normal=" + "[" * 5000),
+        ("normal=", "x" * 5000 + "="),
+        ("normal=", "**"),
+        ("('sep_conv_3x3', 0)", "'sep_conv_3x3', 0"),
+        ("'sep_conv_3x3'", "'sep' 'conv'"),
+        ("'sep_conv_3x3'", "'" + "x" * 10**6 + "'"),
+        ("'sep_conv_3x3'", "'\\x1b'"),
+    ],
+)
+def test_texts_that_are_no_genotype(old: str, new: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_space("darts").parse(DARTS_V2.replace(old, new, 1))
+    assert len(str(caught.value)) < 1000
+
+
 def test_every_candidate_is_connected() -> None:
     space, rng = load_space("darts"), random.Random(0)
     nothing = {
@@ -125,7 +159,7 @@ def edited(tmp_path: Path, name: str, *keys: str | int, value: object) -> str:
         ("darts", ("skeleton", "cells"), "many", ("skeleton.cells", "integer")),
         ("darts", ("skeleton", "cells"), 0, ("skeleton.cells", "1")),
         ("darts", ("family",), "trees", ("family", "cells", "stages")),
-        ("darts", ("cell", "operations", "none"), {"block": "warp"}, ("warp", "sep_conv")),
+        ("darts", ("cell", "operations", "none"), {"block": "warp"}, ("warp", "nearest")),
         ("darts", ("cell", "operations"), {}, ("operations", "at least 1")),
         ("darts", ("cell", "operations", "x"), {"block": "sep_conv"}, ("kernel",)),
         ("darts", ("cell", "operations", "x"), {"block": "skip", "kernel": 3}, ("kernel",)),
@@ -151,6 +185,22 @@ def edited(tmp_path: Path, name: str, *keys: str | int, value: object) -> str:
         ("mobile", ("stages", 0, "depth"), [], ("stages.0", "depth")),
         ("mobile", ("stages", 1, "kernel"), [], ("kernel", "empty")),
         ("mobile", ("stages", 1, "width"), [0], ("width", "0")),
+        ("mobile", ("stages", 1, "kernel"), 4095, ("kernel", "63")),
+        (
+            "mobile",
+            ("stages",),
+            [{"block": "skip", "depth": 1, "width": i} for i in range(1, 66)],
+            ("64",),
+        ),
+        ("mobile", ("stages", 0, "depth"), list(range(1, 101)) * 2, ("depth", "different")),
+        ("darts", ("name",), "../zzz", ("name",)),
+        ("darts", ("name",), "a\nb", ("name",)),
+        ("darts", ("name",), "a\x1b[31m", ("name",)),
+        ("darts", ("name",), "x" * 300, ("name", "80")),
+        ("darts", ("name",), "", ("name",)),
+        ("darts", ("description",), "\x1b[31mred", ("description",)),
+        ("darts", ("cell", "operations", "\x1b"), {"block": "skip"}, ("operations",)),
+        ("deepnets1m", ("splits", "../x"), None, ("splits",)),
     ],
 )
 def test_broken_files_are_explained(
@@ -171,7 +221,23 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["name: 2026-13-45", "a: " + "[" * 10_000, "- name", "", "9" * 5000]
+    "text",
+    [
+        "name: 2026-13-45",
+        "a: " + "[" * 10_000,
+        "- name",
+        "",
+        "9" * 5000,
+        "a: &a [1]\nb: *a",
+        "a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(30)),
+        "a: &a {b: *a}",
+        "[" * 60 + "]" * 60,
+        "- " * 5000 + "x",
+        "# " + "x" * 10**6,
+        "!!python/object/apply:os.system [true]",
+        "? [a]\n: b",
+        "a: 1e400\nfamily: .nan",
+    ],
 )
 def test_other_broken_texts(text: str) -> None:
     with pytest.raises(UserError, match=r"^mine\.yaml: "):

@@ -33,6 +33,7 @@ from ghnas.training.epochs import (
 )
 from ghnas.training.saved import describe
 from ghnas.utils.errors import UserError
+from ghnas.utils.files import require_writable
 from ghnas.utils.processes import one_torch_thread
 
 __all__ = [
@@ -140,6 +141,7 @@ def finetune(
             f"run {run.name} has no hypernetwork, so that all networks start from Kaiming "
             f"initialisation: leave {'--baseline' if settings.baseline else '--start'} out"
         )
+    require_writable(run.path / "finetune" / "weights")
     with run.locked("finetune"):
         ghn, data = load_inputs(run)
         objective = objective_of(run, ghn, data, torch.device("cpu"))

@@ -9,7 +9,7 @@ import torch
 from ghnas.data import ImageData, load_data
 from ghnas.data.decoding import Progress
 from ghnas.engine.objectives import ProxyScore, ZeroShot
-from ghnas.engine.run import Run
+from ghnas.engine.run import MANIFEST, Run
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
@@ -53,6 +53,9 @@ def objective_of(
         device, workers: As in `ZeroShot`.
     """
     names, settings = run.manifest.objectives, run.manifest.objective
+    for key in ("images", "proxy_seed") if ghn is None else ("images", "batch_size", "keep"):
+        if key not in settings:
+            raise UserError(f"{run.path / MANIFEST}: damaged, key 'objective' has no {key}")
     if ghn is None:
         return ProxyScore(
             data,

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import replace_atomically
+from ghnas.utils.tensor_files import read_pytorch, write_pytorch
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class TrainingState:
         """Write the file after so many steps."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
         content |= {"identity": self.identity, "step": step, "history": history}
-        replace_atomically(self.path, lambda beside: torch.save(content, beside))
+        write_pytorch(self.path, content)
 
     def restore(self) -> tuple[int, list[dict[str, float]]]:
         """Load the file, if it is there, into what is kept; returns steps done and history.
@@ -41,12 +39,10 @@ class TrainingState:
         if not self.path.exists():
             return 0, []
         device = next(self.parts["ghn"].parameters()).device
-        try:
-            content = torch.load(self.path, map_location=device, weights_only=True)
-            same = content["identity"] == self.identity
-        except Exception as error:  # torch.load raises many kinds for a damaged file
-            raise UserError(f"{self.path} is damaged: delete it to start anew") from error
-        if not same:
+        content = read_pytorch(self.path, device)
+        if not isinstance(content, dict) or "identity" not in content:
+            raise UserError(f"{self.path} is damaged: delete it to start anew")
+        if content["identity"] != self.identity:
             raise UserError(
                 f"{self.path} belongs to a training with other settings: delete it to start "
                 "anew, or choose another --output"
@@ -56,6 +52,9 @@ class TrainingState:
                 f"{self.path} was written by another version of ghnas: finish the training with "
                 "that version, or delete the file to start anew"
             )
-        for name, part in self.parts.items():
-            part.load_state_dict(content[name])
-        return int(content["step"]), list(content["history"])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(content[name])
+            return int(content["step"]), list(content["history"])
+        except Exception as error:  # optimisers and schedules check little of what they are given
+            raise UserError(f"{self.path} is damaged: delete it to start anew") from error

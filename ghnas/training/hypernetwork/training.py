@@ -11,6 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.multiprocessing
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.checkpoint import load_ghn
@@ -18,7 +19,8 @@ from ghnas.ghn.config import GHNInfo
 from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, train_rank
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import become_worker
+from ghnas.utils.files import require_writable
+from ghnas.utils.processes import ENDED, become_worker
 
 __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
 
@@ -41,7 +43,9 @@ def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
     Raises:
         UserError: If `<output>.state` belongs to a training with other settings, or the loss
             is not finite for many steps in a row.
+        OSError: If the file cannot be written, which is found out at the start.
     """
+    require_writable(job.output)
     if job.device.type == "cpu" and job.settings.workers > 1:
         train_on_processes(job, report)
     else:
@@ -68,14 +72,24 @@ def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> Non
             finished = False
             while not finished:
                 finished = processes.join(timeout=0.2)
-                while not messages.empty():
-                    message = messages.get()
-                    if isinstance(message, UserError):
-                        raise message
-                    report(message)
+                _read(messages, report)
+        except ProcessExitedException as error:
+            _read(messages, report)
+            raise UserError(ENDED) from error
+        except ProcessRaisedException:
+            _read(messages, report)  # the reason may be there: the others only miss a process
+            raise
         finally:
             for process in processes.processes:
                 process.kill()
+
+
+def _read(messages: Any, report: Callable[[TrainProgress], None]) -> None:
+    while not messages.empty():
+        message = messages.get()
+        if isinstance(message, Exception):
+            raise message
+        report(message)
 
 
 def _worker(rank: int, job: Job, messages: Any, rendezvous: str, ranks: int) -> None:
@@ -85,7 +99,7 @@ def _worker(rank: int, job: Job, messages: Any, rendezvous: str, ranks: int) -> 
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
     try:
         train_rank(job, messages.put, rank, ranks)
-    except UserError as error:
+    except (UserError, OSError) as error:
         messages.put(error)
     finally:
         dist.destroy_process_group()

@@ -1,0 +1,220 @@
+"""Damages whatever the program reads, and ends its processes at random: is anything lost, does
+anything hang, is there a traceback?
+
+    python benchmarks/faults.py --minutes 3
+
+Every failure is kept in `--keep` as a file that shows it again: `python benchmarks/faults.py
+--again FILE`. The table stands in `results/faults.md` where `--write` is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import io
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from fault_inputs import KINDS, Inputs, Kind, make_inputs
+from fault_kills import COMMANDS, interrupted
+
+LONGEST = 20
+"""Seconds that an input may take."""
+LARGEST = 8 * 2**30
+"""Bytes of address space that reading may add to what the program has."""
+MOST_CHARACTERS, MOST_LINES = 300, 4
+
+
+class HangError(BaseException):
+    """An input took too long."""
+
+
+@dataclass
+class Tally:
+    """What came of the attempts of one kind."""
+
+    tried: int = 0
+    refused: int = 0
+    wrong: int = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsWritten)
+    today = int(datetime.date.today().strftime("%Y%m%d"))
+    parser.add_argument("--seed", type=int, default=today, help="default: today's date")
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--kinds", default=",".join([*KINDS, *COMMANDS]))
+    parser.add_argument("--kills", type=float, default=0.3, help="share of the time for kills")
+    parser.add_argument("--keep", type=Path, default=Path("faults"), help="where failures go")
+    parser.add_argument("--again", type=Path, help="a failure that was kept")
+    parser.add_argument("--write", action="store_true", help="write results/faults.md")
+    arguments = parser.parse_args()
+    _watch()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        inputs = make_inputs(Path(folder))
+        if arguments.again:
+            kind = KINDS[arguments.again.name.partition("-")[0]]
+            sys.exit(attempt(kind, inputs, arguments.again.read_bytes())[1] or "nothing is wrong")
+        print(f"seed {arguments.seed}", flush=True)
+        began = time.monotonic()
+        tallies = campaign(arguments, inputs)
+    if arguments.write:
+        _write(tallies, arguments, time.monotonic() - began)
+    for name, tally in tallies.items():
+        print(f"{name:<12} {tally.tried:>7,} tried {tally.refused:>7,} refused {tally.wrong} wrong")
+    sys.exit(any(tally.wrong for tally in tallies.values()))
+
+
+class _AsWritten(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def campaign(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Tally]:
+    """Attempts until the time is over, each kind in turn."""
+    wanted = arguments.kinds.split(",")
+    seconds = 60 * arguments.minutes
+    kinds = [KINDS[name] for name in wanted if name in KINDS]
+    commands = [name for name in wanted if name in COMMANDS]
+    kills = seconds * (arguments.kills if kinds else 1) if commands else 0
+    tallies: dict[str, Tally] = {}
+    if kinds:
+        _mutations(kinds, inputs, arguments, time.monotonic() + seconds - kills, tallies)
+    rng, end = random.Random(f"kills:{arguments.seed}"), time.monotonic() + kills
+    while commands and time.monotonic() < end:
+        name = rng.choice(commands)
+        tally = tallies.setdefault(f"kill {name}", Tally())
+        tally.tried += 1
+        if problem := interrupted(name, inputs, rng):
+            tally.wrong += 1
+            _keep(arguments.keep, f"kill-{name}-{arguments.seed}-{tally.tried}", b"", problem)
+    return tallies
+
+
+def _mutations(
+    kinds: Sequence[Kind],
+    inputs: Inputs,
+    arguments: argparse.Namespace,
+    end: float,
+    tallies: dict[str, Tally],
+) -> None:
+    """Damaged inputs, the kinds in turn and each for the same time."""
+    spent: Counter[str] = Counter()
+    rngs = {kind.name: random.Random(f"{kind.name}:{arguments.seed}") for kind in kinds}
+    while (now := time.monotonic()) < end:
+        kind = min(kinds, key=lambda item: spent[item.name])
+        tally = tallies.setdefault(kind.name, Tally())
+        content = kind.damaged(inputs, rngs[kind.name])
+        code, problem = attempt(kind, inputs, content)
+        tally.tried += 1
+        tally.refused += code == 2
+        if problem:
+            tally.wrong += 1
+            _keep(arguments.keep, f"{kind.name}-{arguments.seed}-{tally.tried}", content, problem)
+        spent[kind.name] += time.monotonic() - now
+
+
+def attempt(kind: Kind, inputs: Inputs, content: bytes) -> tuple[int | None, str | None]:
+    """Give the program an input; returns the exit code, and what is wrong with the answer."""
+    out, err = io.StringIO(), io.StringIO()
+    code: int | None = None
+    _executed.clear()
+    try:
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            _limits(),
+        ):
+            code = kind.read(inputs, content)
+    except HangError:
+        return None, f"took more than {LONGEST} s"
+    except BaseException:
+        return None, traceback.format_exc()
+    said = err.getvalue()
+    if _executed:
+        return code, f"executed {_executed}"
+    if code not in (0, 2):
+        return code, f"exit code {code}: {said}"
+    sentences = [line for line in said.splitlines() if line.startswith("ghnas: ")]
+    if len(sentences) != (code == 2):
+        return code, f"{len(sentences)} sentences with exit code {code}: {said}"
+    if len("".join(sentences)) > MOST_CHARACTERS or len(said.splitlines()) > MOST_LINES:
+        return code, f"a long answer: {said}"
+    if any(not line.isprintable() for line in said.splitlines()) or "\x1b" in out.getvalue():
+        return code, f"control characters: {said!r}"
+    return code, None
+
+
+@contextlib.contextmanager
+def _limits() -> Iterator[None]:
+    """A limit on time and on memory."""
+
+    def stop(*_: object) -> None:
+        raise HangError
+
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + LARGEST, before[1]))
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+_executed: list[str] = []
+
+
+def _watch() -> None:
+    """Note whatever is executed from here on."""
+    events = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in events:
+            _executed.append(f"{event} {arguments}"[:200])
+
+    sys.addaudithook(hook)
+
+
+def _keep(folder: Path, name: str, content: bytes, problem: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    (folder / f"{name}.txt").write_text(problem)
+    print(f"{folder / name}: {problem.strip().splitlines()[-1][:300]}", flush=True)
+
+
+def _write(tallies: dict[str, Tally], arguments: argparse.Namespace, seconds: float) -> None:
+    from common import write_table
+
+    head = ("what", "tried", "refused in a sentence", "wrong")
+    rows = [
+        (name, f"{tally.tried:,}", "-" if name.startswith("kill") else f"{tally.refused:,}",
+         tally.wrong)
+        for name, tally in tallies.items()
+    ]  # fmt: skip
+    notes = [
+        f"Seed {arguments.seed}, {seconds / 60:.0f} minutes. Wrong is a traceback, an exit code",
+        f"other than 0 and 2, more than one sentence or {MOST_CHARACTERS} characters, more than",
+        f"{LONGEST} s or {LARGEST >> 30} GiB, control characters, anything executed; after a kill",
+        "also a result that differs from the one without, and what is left of it.",
+    ]
+    write_table("faults", "Damaged inputs and killed processes", head, rows, notes)
+
+
+if __name__ == "__main__":
+    main()

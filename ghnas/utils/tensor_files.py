@@ -1,0 +1,98 @@
+"""Files of tensors, of safetensors and of PyTorch: written whole, and nothing in them is run."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ghnas.utils.errors import UserError, first_line
+from ghnas.utils.files import replace_atomically
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file; an existing one is replaced in one step.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full; the old file is kept.
+    """
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+    def save(beside: Path) -> None:
+        try:
+            save_file(plain, beside, metadata=metadata)
+        except SafetensorError as error:
+            raise _of_the_system(error, path) from error
+
+    replace_atomically(path, save)
+
+
+def _of_the_system(error: SafetensorError, path: Path) -> Exception:
+    """The operating system's error that safetensors tells of in its text alone."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), str(error), str(path)) if number else error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file, on the CPU.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error})") from error
+
+
+def is_pytorch_file(path: Path) -> bool:
+    """Whether a file begins as one that `torch.save` wrote, a zip archive or a pickle."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # safetensors: a length of eight bytes, then JSON
+        return False
+    return start[:2] == b"PK" or start[:1] == b"\x80"
+
+
+def write_pytorch(path: Path, content: Any) -> None:
+    """Write what `read_pytorch` reads; an existing file is replaced in one step.
+
+    Raises:
+        OSError: As `write_tensors`.
+    """
+
+    def save(beside: Path) -> None:
+        with beside.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # of its own, while it closes what could not be written
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+    replace_atomically(path, save)
+
+
+def read_pytorch(path: Path, device: str | torch.device = "cpu") -> Any:
+    """Plain data and tensors that `torch.save` wrote; nothing in the file is executed.
+
+    Raises:
+        UserError: If it cannot be read, or holds anything else.
+    """
+    try:
+        # not by its path: torch would go by the suffix
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol
+            return torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise nearly every kind
+        reason = first_line(error).partition(". ")[0]
+        raise UserError(f"{path} is damaged or no PyTorch file of plain data ({reason})") from error
