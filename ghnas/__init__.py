@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
     from ghnas.training.finetuning import TrainedNetwork, finetune
+    from ghnas.training.hypernetwork.adaptation import adapt
     from ghnas.training.saved import load
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "TrainedNetwork",
     "UserError",
     "ZeroShot",
+    "adapt",
     "finetune",
     "list_ghns",
     "list_spaces",
@@ -55,6 +57,7 @@ _WHERE = {
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",
+    "adapt": "ghnas.training.hypernetwork.adaptation",
     "finetune": "ghnas.training.finetuning",
     "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",

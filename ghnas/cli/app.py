@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import bench, finetune, predict, rank, runs, search, spaces, train, truth
+from ghnas.cli import bench, finetune, ghns, predict, rank, runs, search, spaces, train, truth
 from ghnas.utils.errors import UserError, UserNote
 
 BAD_INPUT = 2
@@ -30,6 +30,7 @@ app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("finetune", epilog=finetune.EXAMPLE)(finetune.finetune)
 app.command("dashboard", epilog=runs.DASHBOARD_EXAMPLE)(runs.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
+app.command("ghns", epilog=ghns.EXAMPLE)(ghns.ghns)
 app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
 app.command("rank", epilog=rank.EXAMPLE)(rank.rank)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)

@@ -59,6 +59,25 @@ def positive_number(option: str) -> Callable[[Any], float]:
     return read
 
 
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([smh]?)", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds_of(option: str) -> Callable[[Any], float]:
+    """A reader of times such as 90s, 5m, 1.5h and 0, as seconds; see `whole_number`."""
+
+    def read(text: Any) -> float:
+        match = _TIME.fullmatch(str(text).strip())
+        value = float(match[1]) if match else float("nan")
+        if match and match[2]:
+            return value * _SECONDS[match[2].lower()]
+        if value != 0:
+            raise UserError(f"{option} must be a time such as 90s, 5m or 1h, or 0, not {text!r}")
+        return value
+
+    return read
+
+
 def text(name: str, metavar: str, help: str, default: str = "") -> Any:
     """An option that takes a word or a path.
 

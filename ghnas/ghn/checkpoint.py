@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ghnas.data import ImageData
 from ghnas.ghn.config import GHNConfig, GHNInfo, why
+from ghnas.ghn.encoder import channel_table
 from ghnas.ghn.model import GHN
 from ghnas.ghn.published import is_pytorch_file, read_published, write_published
 from ghnas.spaces import Space
@@ -24,6 +25,8 @@ from ghnas.utils.errors import UserError, UserNote
 from ghnas.utils.files import replace_atomically
 
 FORMAT = "1"
+GENERAL = "general"
+"""What the info of a hypernetwork for every space says in place of a space's name."""
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -119,12 +122,16 @@ def _drop_subnormal(module: nn.Module) -> None:
         parameter[parameter.abs() < 1e-30] = 0
 
 
-def _read(path: Path) -> GHN:
-    """Read a file of our own format."""
+def read_header(path: Path) -> tuple[GHNConfig, GHNInfo]:
+    """How a hypernetwork in a file of our own format is built, and what it was trained for,
+    without its tensors.
+
+    Raises:
+        UserError: As `load_ghn`.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged or not a GHN file ({error})") from error
     if "ghnas" not in metadata:
@@ -135,15 +142,26 @@ def _read(path: Path) -> GHN:
         )
     try:
         header = json.loads(metadata["ghnas"])
-        ghn = GHN(GHNConfig(**header.pop("config")), GHNInfo(**header))
-        ghn.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        return GHNConfig(**header.pop("config")), GHNInfo(**header)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a GHN that this version can read ({why(error)})") from error
+
+
+def _read(path: Path) -> GHN:
+    """Read a file of our own format."""
+    ghn = GHN(*read_header(path))
+    try:
+        ghn.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(f"{path} is not a GHN that this version can read ({why(error)})") from error
     return ghn
 
 
 def start_from(ghn: GHN, path: Path) -> GHNInfo:
     """Copy another hypernetwork's weights; what depends on the number of classes stays as it is.
+
+    The embeddings of channel counts are copied by count: the place of one in the table depends on
+    the number of classes, which is among them.
 
     Returns:
         What the other one was trained for.
@@ -163,7 +181,22 @@ def start_from(ghn: GHN, path: Path) -> GHNInfo:
     for name, value in other.state_dict().items():
         if own[name].shape == value.shape:
             own[name].copy_(value)
+    if ghn.config.num_classes != other.config.num_classes:
+        own[_CHANNELS].copy_(other.state_dict()[_CHANNELS][_same_channels(ghn, other)])
     return other.info
+
+
+_CHANNELS = "shape_enc.embed_channel.weight"
+
+
+def _same_channels(ghn: GHN, other: GHN) -> torch.Tensor:
+    """For each row of a hypernetwork's table of channel counts the other's row of that count; for
+    that of its classes the row of the other's classes."""
+    counts = channel_table(ghn.config.num_classes)
+    if ghn.config.num_classes not in channel_table(1):  # no other layer has so many channels
+        counts[counts.index(ghn.config.num_classes)] = other.config.num_classes
+    rows = other.shape_enc.channel_index[torch.tensor(counts)]
+    return torch.cat([rows, other.shape_enc.channel_index[:1]])  # last: there is no parameter
 
 
 def shipped_ghn(space: str, data: str) -> Path | None:
@@ -245,7 +278,7 @@ def refuse_mismatch(ghn: GHN, space: Space, data: ImageData, train: str | None =
     """As `check_ghn`, without warnings."""
     info = ghn.info
     train = f"train one with `{train or train_command(space.name, data.name)}`"
-    if info.space and info.space != space.name:
+    if info.space not in ("", GENERAL, space.name):
         raise UserError(f"the GHN is for space {info.space!r}, not {space.name!r}: {train}")
     if ghn.config.num_classes != data.num_classes:
         raise UserError(

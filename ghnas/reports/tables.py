@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ghnas.engine.runs import RunSummary
     from ghnas.engine.stages.finetuning import FinetuneResult
     from ghnas.engine.trials import Trial
+    from ghnas.ghn.library import KnownGHN
 
 FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
 
@@ -267,6 +268,31 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
     ]
     columns = ("run", Column("data"), "scored", "best", Column("problem", wrap=True))
     return table("Runs", columns, rows)
+
+
+def ghns_table(found: Sequence[KnownGHN]) -> Table:
+    """Hypernetworks, a row each."""
+    rows = [
+        (
+            item.name,
+            item.where,
+            "every space" if item.is_general else item.info.space or "-",
+            item.info.data or "-",
+            str(len(item.info.classes)) if item.info.classes else "-",
+            f"{item.steps:,}",
+            format_percent(item.accuracy),
+            f"{item.path.stat().st_size / 1e6:.1f} MB",
+        )
+        for item in found
+    ]
+    columns = (Column("name", wrap=True), "where", "space", "data", "classes", "steps")
+    return table(
+        "Hypernetworks",
+        (*columns, "zero-shot", "size"),
+        rows,
+        "zero-shot: accuracy on held-out architectures and validation images; steps: of the last "
+        "training",
+    )
 
 
 def format_best(best: float | None, is_accuracy: bool) -> str:
