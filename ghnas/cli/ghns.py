@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ghnas.spaces import Space
     from ghnas.training.hypernetwork.loop import TrainProgress
 
-EXAMPLE = "Example: ghnas ghns, then ghnas ghns remove mine-photos-0123456789abcdef-01234567"
+EXAMPLE = "Example: ghnas ghns, then ghnas ghns remove mine-photos-01234567"
 ADAPT_SECONDS = 300.0
 """How long a hypernetwork is adapted, unless --adapt says otherwise."""
 NO_GHN = Path("none")
@@ -57,22 +57,29 @@ def choose_ghn(
 ) -> Choice:
     """The hypernetwork that was asked for, the one that ships, or one that is adapted now or was
     before; says which one it is."""
-    from ghnas.ghn.checkpoint import list_ghns
-    from ghnas.ghn.library import Task, bases, cached, cached_for, general_for, shipped
+    from ghnas.data import data_name
+    from ghnas.engine.objectives import check_objectives
+    from ghnas.ghn.checkpoint import list_ghns, shipped_ghn
+    from ghnas.ghn.library import Task, bases, cached, cached_for, exact, general_for, shipped
 
     given, seconds = asked.get("ghn"), asked.get("adapt", ADAPT_SECONDS)
     if given == NO_GHN:
         return Choice(None, space)
     if given is not None and not asked.get("adapt"):
         return Choice(list_ghns().get(str(given), given), space)
-    if given is None and (path := _shipped(asked, space, source)):
-        return Choice(path, space)
+    known, name = shipped(), data_name(source)
+    sized = _sized(asked, space, known)
+    if given is None and (found := exact(sized, name, known)):
+        return Choice(found.path, space)
+    if given is None and not seconds and (path := shipped_ghn(space.name, name)):
+        return Choice(path, space)  # for networks of another size
     none = f"no hypernetwork ships for space {space.name} and data {asked.get('data', 'embedded')}"
     if given is None and _asks_for_proxy(asked):
         return Choice(None, space, why=none)
-    known = shipped()
-    data = options.load_images(out, source, asked.get("image_size") or _known_size(known, source))
-    task = Task(_sized(asked, space, known), data)
+    if "objective" in asked:  # before it takes minutes
+        check_objectives(asked["objective"].split(","))
+    data = options.load_images(out, source, asked.get("image_size") or _known_size(known, name))
+    task = Task(sized, data)
     if given is not None:
         return _adapted(out, task, _known(given, [*known, *cached()]), seconds, device)
     if found := cached_for(task, known, asked.get("adapt", 0.0)):
@@ -87,25 +94,6 @@ def choose_ghn(
     return Choice(None, space, why=none)
 
 
-def _shipped(asked: Given, space: Space, source: str) -> Path | None:
-    """The hypernetwork that ships for a space and data set, unless networks of another size are
-    asked for and it may be adapted to them."""
-    from ghnas.data import data_name
-    from ghnas.ghn.checkpoint import read_header, shipped_ghn
-    from ghnas.ghn.library import definition
-    from ghnas.spaces import list_spaces, load_space
-
-    path = shipped_ghn(space.name, data_name(source))
-    if path is None or space.name not in list_spaces():
-        return None
-    trained = load_space(space.name).with_skeleton(**space.skeleton)
-    if definition(trained) != definition(space):
-        return None  # another space of that name
-    skeleton = read_header(path)[1].skeleton
-    other = any(key in asked and asked[key] != skeleton.get(key) for key in SIZES)
-    return None if other and asked.get("adapt", ADAPT_SECONDS) else path
-
-
 def _asks_for_proxy(asked: Given) -> bool:
     """Whether the objectives that were asked for need no hypernetwork."""
     from ghnas.engine.objectives.proxy_score import PROXY_SCORES
@@ -115,11 +103,8 @@ def _asks_for_proxy(asked: Given) -> bool:
     return any(name in PROXY_SCORES and name not in SIZE_NAMES for name in names)
 
 
-def _known_size(known: list[KnownGHN], source: str) -> int | None:
+def _known_size(known: list[KnownGHN], name: str) -> int | None:
     """The image size of hypernetworks that ship for images of that name."""
-    from ghnas.data import data_name
-
-    name = data_name(source)
     return next((item.info.image_shape[-1] for item in known if item.info.data == name), None)
 
 
@@ -167,10 +152,10 @@ def _adapted(
         found = adapt_cached(
             task,
             base,
-            seconds,
             device,
             lambda progress: _report(shown, progress),
             lambda: say(out, "another process adapts to the same: waiting for it"),
+            seconds=seconds,
         )
     say(out, f"adapted: {_accuracy(found)}; kept as {found.name}, see ghnas ghns")
     return _unless_near_chance(task, found)

@@ -215,6 +215,8 @@ def _start(
     name, sampler = asked.get("space", "darts"), asked.get("sampler", "random")
     space = options.load_skeleton(name, {key: asked[key] for key in SIZES if key in asked})
     check_sampler(sampler)  # before anything is loaded
+    if short_list and "objective" in asked:
+        check_one_objective(asked["objective"].split(","))
     source = _data_source(asked.get("data", "embedded"))
     choice = choose_ghn(out, asked, space, source, device)
     check, default = (

@@ -146,23 +146,25 @@ def _readable(paths: Iterable[Path], where: Where) -> Iterable[KnownGHN]:
 # ------------------------------------------------------------------ the choice
 
 
-def exact(task: Task, known: Iterable[KnownGHN]) -> KnownGHN | None:
-    """The hypernetwork that was trained for the very task, if there is one.
+def exact(space: Space, data: str, known: Iterable[KnownGHN]) -> KnownGHN | None:
+    """The hypernetwork that was trained for a space that ships, if there is one.
 
     Args:
-        task: What it is wanted for.
+        space: With the skeleton that is to be searched.
+        data: The name of the data set, whose images need not have been read.
         known: To choose from.
     """
-    return next((item for item in known if _is_exact(item.info, task)), None)
+    fitting = (item for item in known if (item.info.space, item.info.data) == (space.name, data))
+    return next((item for item in fitting if _is_for(item.info, space)), None)
 
 
-def _is_exact(info: GHNInfo, task: Task) -> bool:
-    if info.space != task.space.name or info.space not in list_spaces():
+def _is_for(info: GHNInfo, space: Space) -> bool:
+    """Whether a space is the one of its name that ships, with the skeleton of the training."""
+    if space.name not in list_spaces():
         return False
-    trained = load_space(info.space)
+    trained = load_space(space.name)
     known = {key: value for key, value in info.skeleton.items() if key in trained.skeleton}
-    same = definition(trained.with_skeleton(**known)) == definition(task.space)
-    return same and _same_data(info, task.data)
+    return definition(trained.with_skeleton(**known)) == definition(space)
 
 
 def _same_data(info: GHNInfo, data: ImageData) -> bool:
@@ -228,8 +230,8 @@ def cached_for(
         seconds: One that was adapted in less time is passed over too.
     """
     hashes = {item.sha256 for item in known_bases}
-    paths = _folder().glob(f"*-{task.fingerprint[:16]}-*.safetensors")
-    for item in _readable(sorted(paths, key=_used, reverse=True), "cache"):
+    paths = sorted(_folder().glob("*.safetensors"), key=_used, reverse=True)
+    for item in _readable(paths, "cache"):
         about = item.info.training.get("adaptation", {})
         if about.get("task") != task.fingerprint or (about["seconds"] or 0) < seconds:
             continue
@@ -248,8 +250,9 @@ def place_for(task: Task, base: KnownGHN) -> Path:
         task: What it is adapted to.
         base: What it is adapted from.
     """
-    names = f"{task.space.name[:40]}-{task.data.name[:40]}"
-    return _folder() / f"{names}-{task.fingerprint[:16]}-{base.sha256[:8]}.safetensors"
+    digest = hashlib.sha256(f"{task.fingerprint} {base.sha256}".encode()).hexdigest()
+    names = f"{task.space.name[:24]}-{task.data.name[:24]}"
+    return _folder() / f"{names}-{digest[:8]}.safetensors"
 
 
 def prune(limit: int = CACHE_LIMIT, keep: Path | None = None) -> list[Path]:

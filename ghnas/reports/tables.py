@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ghnas.engine.runs import RunSummary
     from ghnas.engine.stages.finetuning import FinetuneResult
     from ghnas.engine.trials import Trial
+    from ghnas.ghn.config import GHNInfo
     from ghnas.ghn.library import KnownGHN
 
 FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
@@ -275,24 +276,28 @@ def ghns_table(found: Sequence[KnownGHN]) -> Table:
     rows = [
         (
             item.name,
-            item.where,
-            "every space" if item.is_general else item.info.space or "-",
-            item.info.data or "-",
-            str(len(item.info.classes)) if item.info.classes else "-",
+            _made_for(item.info),
             f"{item.steps:,}",
             format_percent(item.accuracy),
             f"{item.path.stat().st_size / 1e6:.1f} MB",
+            item.where,
         )
         for item in found
     ]
-    columns = (Column("name", wrap=True), "where", "space", "data", "classes", "steps")
     return table(
         "Hypernetworks",
-        (*columns, "zero-shot", "size"),
+        ("name", Column("for", wrap=True), "steps", "zero-shot", "size", "where"),
         rows,
         "zero-shot: accuracy on held-out architectures and validation images; steps: of the last "
         "training",
     )
+
+
+def _made_for(info: GHNInfo) -> str:
+    words = [info.space and f"space {info.space}", info.data and f"data {info.data}"]
+    if info.classes:
+        words.append(f"{len(info.classes)} classes")
+    return ", ".join(filter(None, words)) or "any space"
 
 
 def format_best(best: float | None, is_accuracy: bool) -> str:

@@ -216,6 +216,12 @@ class Course:
         """Steps between evaluations."""
         return math.ceil((self.planned or UNKNOWN) / EVALUATIONS)
 
+    def evaluates_after(self, done: int) -> bool:
+        """Whether so many steps are followed by an evaluation; the first ones, which may be timed,
+        are not."""
+        regular = done >= UNTIMED + TIMED and done % self.every == 0
+        return self.steps is not None and (regular or done == self.steps)
+
     def factor(self, step: int) -> float:
         """Of the learning rate, as in `rate_schedule`."""
         steps = self.steps or UNKNOWN
@@ -279,15 +285,15 @@ def adapt_rank(
             left = (job.seconds or 0) - (time.monotonic() - began) - EVALUATIONS * took
             course.decide(done, sum_over_ranks(left) / ranks, each)
             meter.steps = course.steps or 0
-        if course.steps is not None and (done % course.every == 0 or done == course.steps):
+        if course.evaluates_after(done):
             accuracy, _ = _evaluate(ghn, graphs, job)
             if accuracy > _highest(history):
                 best.update_parameters(ghn)
             progress = meter.progress(done, rate, accuracy)
             going_on = _goes_on(history, done, course, ghn, best)
-            meter.steps = course.steps
+            meter.steps = course.steps or 0
             if rank == 0:
-                report(replace(progress, steps=course.steps))
+                report(replace(progress, steps=meter.steps))
                 state.save(done, history)
             if not going_on:
                 break

@@ -8,7 +8,7 @@ import torch
 
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.library import KnownGHN, Task, cached_for, place_for, prune, shipped
-from ghnas.training.hypernetwork.adaptation import adapt_file, adaptation
+from ghnas.training.hypernetwork.adaptation import UNKNOWN, adapt_file, adaptation
 from ghnas.training.hypernetwork.loop import TrainProgress
 from ghnas.utils.files import locked_in_turn
 
@@ -16,10 +16,12 @@ from ghnas.utils.files import locked_in_turn
 def adapt_cached(
     task: Task,
     base: KnownGHN,
-    seconds: float,
     device: torch.device,
     report: Callable[[TrainProgress], None],
     waiting: Callable[[], None],
+    *,
+    seconds: float | None = None,
+    steps: int = UNKNOWN,
     workers: int | None = None,
 ) -> KnownGHN:
     """Adapt a hypernetwork to a task and keep the result in the user's cache.
@@ -30,10 +32,11 @@ def adapt_cached(
     Args:
         task: What to adapt to.
         base: What to start from.
-        seconds: To train for.
         device: Where.
         report: As in `adapt_file`.
         waiting: Called once if another process is at it.
+        seconds: To train for; None: for so many `steps`.
+        steps: As said.
         workers: As in `adapt`.
 
     Raises:
@@ -41,7 +44,7 @@ def adapt_cached(
     """
     path = place_for(task, base)
     with locked_in_turn(path.with_name(path.name + ".lock"), waiting):
-        found = cached_for(task, shipped(), seconds)
+        found = cached_for(task, shipped(), seconds or 0.0)
         if found is not None:
             return found
         about = {"name": base.name, "sha256": base.sha256, "where": base.where}
@@ -53,6 +56,7 @@ def adapt_cached(
             path,
             device=device,
             seconds=seconds,
+            steps=steps,
             workers=workers,
             about={"task": task.fingerprint, "base": about},
         )
