@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
     from ghnas.training.finetuning import TrainedNetwork, finetune
+    from ghnas.training.hypernetwork.adaptation import adapt
     from ghnas.training.saved import load
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "TrainedNetwork",
     "UserError",
     "ZeroShot",
+    "adapt",
     "export",
     "finetune",
     "list_ghns",
@@ -59,6 +61,7 @@ _WHERE = {
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",
+    "adapt": "ghnas.training.hypernetwork.adaptation",
     "export": "ghnas.exports.formats",
     "finetune": "ghnas.training.finetuning",
     "list_ghns": "ghnas.ghn.checkpoint",

@@ -15,6 +15,14 @@ from ghnas.cli import main
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of hypernetworks for each test; that of compiled kernels stays."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("ghnas.ghn.library.cache_folder", lambda: folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_ghn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hypernetwork for darts on the embedded data set that was never trained."""

@@ -18,6 +18,7 @@ from ghnas.cli import (
     bench,
     export,
     finetune,
+    ghns,
     predict,
     rank,
     report,
@@ -45,6 +46,7 @@ app.command("finetune", epilog=finetune.EXAMPLE)(finetune.finetune)
 app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("dashboard", epilog=runs.DASHBOARD_EXAMPLE)(runs.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
+app.command("ghns", epilog=ghns.EXAMPLE)(ghns.ghns)
 app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
 app.command("rank", epilog=rank.EXAMPLE)(rank.rank)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ghnas.cli import options
+from ghnas.cli.ghns import SIZES, Choice, Given
 from ghnas.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -19,28 +19,10 @@ if TYPE_CHECKING:
 SCORE_IMAGES, KEEP, SHORT_LIST = 512, 100, 32
 SHORT_TRAININGS = 0
 """Candidates that have a short training unless --train says how many."""
-SIZES = ("cells", "channels")
-"""Settings of a skeleton that say how large a network is."""
-NO_GHN = Path("none")
-"""What `--ghn` says for a search without a hypernetwork."""
-
-Given = dict[str, Any]
-"""The options that the command line gives, by the names of the command's parameters."""
-
-
-def ghn_path(asked: Given, space: Space, source: str) -> Path | None:
-    """The hypernetwork's file; None for a search without one."""
-    from ghnas.data import data_name
-    from ghnas.ghn.checkpoint import list_ghns, shipped_ghn
-
-    if "ghn" not in asked:
-        return shipped_ghn(space.name, data_name(source))
-    given: Path = asked["ghn"]
-    return None if given == NO_GHN else list_ghns().get(str(given), given)
 
 
 def zero_shot(
-    out: Console, asked: Given, space: Space, source: str, path: Path, device: torch.device
+    out: Console, asked: Given, choice: Choice, source: str, device: torch.device
 ) -> tuple[Space, ZeroShot]:
     """Scores with predicted weights, and the space with the skeleton that they are for."""
     from ghnas.engine.objectives import ZeroShot
@@ -48,9 +30,10 @@ def zero_shot(
     from ghnas.reports.tables import describe_skeleton
     from ghnas.spaces import list_spaces
 
-    name, ghn = asked.get("space", "darts"), load_ghn(path)
-    shape = ghn.info.image_shape
-    data = options.load_images(out, source, shape[-1] if shape else None)
+    assert choice.ghn is not None
+    name, space, ghn = asked.get("space", "darts"), choice.space, load_ghn(choice.ghn)
+    size = asked.get("image_size") or (ghn.info.image_shape or [None])[-1]
+    data = choice.data or options.load_images(out, source, size)
     refuse_mismatch(ghn, space, data, train_command(name, source))
     if name in list_spaces():  # a file of the user's own says itself what it is
         size = {key: asked[key] for key in SIZES if key in asked}
@@ -71,18 +54,15 @@ def zero_shot(
 
 
 def proxy_score(
-    out: Console, asked: Given, space: Space, source: str, device: torch.device
+    out: Console, asked: Given, choice: Choice, source: str, device: torch.device
 ) -> ProxyScore:
     """Scores that need no hypernetwork; says what is missed, and how to get it."""
     from ghnas.engine.objectives import ProxyScore
     from ghnas.ghn.checkpoint import train_command
 
-    data = options.load_images(out, source, None)
+    data = choice.data or options.load_images(out, source, asked.get("image_size"))
     images = options.given(images=asked.get("score_images"))
     objective = ProxyScore(data, objectives=asked["objective"], device=device, **images)
-    why = "no hypernetwork"
-    if "ghn" not in asked:
-        why += f" ships for space {space.name} and data {asked.get('data', 'embedded')}"
     better, (height, width) = "", data.image_shape[1:]
     if len(objective.names) == 1 and "train" not in asked:
         better = (
@@ -91,8 +71,8 @@ def proxy_score(
         )
     say(
         out,
-        f"{why}: candidates are ordered by {' and '.join(objective.proxies)}, a training-free "
-        f"proxy, at {height}x{width} pixels{better}; "
+        f"{choice.why}: candidates are ordered by {' and '.join(objective.proxies)}, a "
+        f"training-free proxy, at {height}x{width} pixels{better}; "
         f"`{train_command(asked.get('space', 'darts'), source)}` trains a hypernetwork for --ghn",
     )
     return objective

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ghnas.spaces import Space
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-_TIME = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:([0-9.]{1,9})s)?", re.IGNORECASE)
+_PART = r"(?:([0-9]{1,6}(?:\.[0-9]{1,6})?)%s)?"
+_TIME = re.compile("".join(_PART % unit for unit in "hms"), re.IGNORECASE)
 _MOST, _MOST_REAL = 10**18, 1e6
 """No count of anything that a computer does in a lifetime, and no rate or strength, is larger."""
 _NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)([kmgb]?)", re.IGNORECASE)
@@ -77,17 +78,24 @@ def ascending_numbers(option: str) -> Callable[[Any], tuple[int, ...]]:
     return read_all
 
 
-def seconds(option: str) -> Callable[[Any], float]:
-    """A reader of times such as 90s, 30m, 2h and 1h30m, as seconds."""
+def seconds(option: str, least: float = 1.0) -> Callable[[Any], float]:
+    """A reader of times such as 90s, 30m, 2h and 1h30m, as seconds.
+
+    Args:
+        option: The option's name, for messages.
+        least: The shortest time allowed; with 0 a plain 0 is one.
+    """
+    example = "a time such as 90s, 30m or 1h30m" + (", or 0" if least == 0 else "")
 
     def read(text: Any) -> float:
         match = _TIME.fullmatch(str(text).strip())
-        parts = match.groups() if match else ()
+        parts = match.groups() if match and any(match.groups()) else ()
         found = sum(
             unit * float(part or 0) for unit, part in zip((3600, 60, 1), parts, strict=False)
         )
-        if not 0 < found < float("inf"):
-            raise UserError(f"{option} must be a time such as 90s, 30m or 1h30m, not {text!r}")
+        nothing = str(text).strip() == "0"
+        if not (parts or nothing) or found < least:
+            raise UserError(f"{option} must be {example}, not {text!r}")
         return found
 
     return read

@@ -13,18 +13,15 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
+from ghnas.cli.ghns import NO_GHN, SIZES, Given, choose_ghn
 from ghnas.cli.objectives import (
-    NO_GHN,
     SCORE_IMAGES,
     SHORT_LIST,
     SHORT_TRAININGS,
-    SIZES,
-    Given,
-    ghn_path,
     proxy_score,
     zero_shot,
 )
-from ghnas.cli.options import MOST_SEED, number, numbers, text
+from ghnas.cli.options import MOST_SEED, number, numbers, seconds, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.cli.trainings import (
     asked_trainings,
@@ -80,9 +77,21 @@ def search(
             "NAME|FILE|none",
             "A hypernetwork that ships, such as darts-cifar10, or one made by `ghnas train`; none: "
             "a training-free proxy scores candidates.",
-            "the one that ships, else none",
+            "the one that ships; else one is adapted",
         ),
     ] = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option(
+            "--adapt",
+            metavar="TIME",
+            parser=seconds("--adapt", least=0),
+            help="Where none was trained for space and images: train the nearest one on for so "
+            "long, such as 90s, 5m or 1h, once; 0: score by a training-free proxy instead.",
+            show_default="5m",
+        ),
+    ] = None,
+    image_size: options.ImageSize = None,
     seed: Annotated[
         int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
     ] = None,
@@ -136,7 +145,7 @@ def search(
         typer.Option(
             "--time",
             metavar="TIME",
-            parser=options.seconds("--time"),
+            parser=seconds("--time"),
             help="In place of --train: as many as can be trained in a time, such as 30m.",
             show_default="none",
         ),
@@ -192,15 +201,19 @@ def search(
 ) -> None:
     """Search a space: sample candidates, predict their weights, score and rank them.
 
-    Where no hypernetwork ships for space and images, a training-free proxy scores them.
+    Where no hypernetwork was trained for space and images, the nearest one is adapted to them,
+    once; where that fails, or without, a training-free proxy scores candidates.
     """
     from ghnas.utils.devices import pick_device
 
-    asked = {key: value for key, value in context.params.items() if value not in (None, False)}
+    params = context.params.items()
+    asked = {key: value for key, value in params if value is not None and value is not False}
     out = console(json)
     place = pick_device(device)
     shortened = asked_trainings(asked)
     if resume:
+        if adapt is not None:
+            raise UserError("a run goes on with the hypernetwork it has: leave --adapt out")
         found, goal = _continue(out, results, run, asked, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
@@ -226,21 +239,26 @@ def _start(
     from ghnas.engine.manifest import Sources
     from ghnas.engine.objectives import DEFAULT_PROXY, check_objectives, check_proxies
     from ghnas.engine.samplers import check_sampler
-    from ghnas.engine.search import start_run
+    from ghnas.engine.search import check_one_objective, start_run
+    from ghnas.engine.stages.inputs import keep_ghn
 
     name, sampler = asked.get("space", "darts"), asked.get("sampler", "random")
     space = options.load_skeleton(name, {key: asked[key] for key in SIZES if key in asked})
     check_sampler(sampler)  # before anything is loaded
+    if (shortened.get("count") or shortened.get("seconds")) and "objective" in asked:
+        check_one_objective(asked["objective"].split(","))
     source = _data_source(asked.get("data", "embedded"))
-    path = ghn_path(asked, space, source)
-    check, default = (check_objectives, space.objective) if path else (check_proxies, DEFAULT_PROXY)
+    choice = choose_ghn(out, asked, space, source, device)
+    check, default = (
+        (check_objectives, space.objective) if choice.ghn else (check_proxies, DEFAULT_PROXY)
+    )
     asked = asked | {"objective": check(asked.get("objective", default).split(","))}
     short_list = new_trainings(asked["objective"], shortened)
     objective: ImageObjective
-    if path:
-        space, objective = zero_shot(out, asked, space, source, path, device)
+    if choice.ghn:
+        space, objective = zero_shot(out, asked, choice, source, device)
     else:
-        objective = proxy_score(out, asked, space, source, device)
+        space, objective = choice.space, proxy_score(out, asked, choice, source, device)
     run = start_run(
         results,
         space,
@@ -251,10 +269,12 @@ def _start(
         max_parameters=asked.get("max_params"),
         max_flops=asked.get("max_flops"),
         storage=asked.get("storage"),
-        sources=Sources(data=source, ghn=str(path.resolve()) if path else None),
+        sources=Sources(data=source, ghn=str(choice.ghn.resolve()) if choice.ghn else None),
         short_list=short_list,
         space_name=name,
     )
+    if choice.ghn and choice.adapted:
+        keep_ghn(run, choice.ghn)
     return run, objective
 
 
@@ -300,6 +320,7 @@ def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
         "channels": manifest.skeleton.get("channels"),
         "storage": manifest.storage,
         "score_images": manifest.objective.get("images"),
+        "image_size": manifest.image_shape[-1],
         "exact": manifest.objective.get("keep") is None,
     }
     meant: dict[str, Callable[[Any], Any]] = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ghnas.cli import options
 from ghnas.cli.options import number, positive, text
@@ -11,6 +12,9 @@ from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compi
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from ghnas.data import ImageData
+    from ghnas.ghn.config import GHNConfig
+    from ghnas.spaces import Space
     from ghnas.training.hypernetwork.training import TrainProgress
 
 EXAMPLE = (
@@ -21,7 +25,10 @@ EXAMPLE = (
 def train(
     space: options.SpaceName = "darts",
     data: options.DataName = "embedded",
-    preset: Annotated[str, text("--preset", "ghn2|ghn1|mlp", "The kind of hypernetwork.")] = "ghn2",
+    preset: Annotated[
+        str | None,
+        text("--preset", "ghn2|ghn1|mlp", "The kind of hypernetwork.", "ghn2, or as --from"),
+    ] = None,
     steps: Annotated[int, number("--steps", "Updates in all.")] = 2000,
     meta_batch: Annotated[
         int, number("--meta-batch", "Architectures in each update.", most=4096)
@@ -34,14 +41,18 @@ def train(
         positive("--learning-rate", "Adam's, divided by 10 at 2/3 and at 5/6 of the steps."),
     ] = 1e-3,
     hid: Annotated[
-        int, number("--hid", "Width of the hypernetwork: a multiple of 4.", most=4096)
-    ] = 32,
+        int | None,
+        number(
+            "--hid", "Width of the hypernetwork: a multiple of 4.", "32, or as --from", most=4096
+        ),
+    ] = None,
     start: Annotated[
         str | None,
         text(
             "--from",
-            "FILE|shipped",
-            "Start from another hypernetwork: far fewer steps, also for other images.",
+            "NAME|FILE",
+            "Start from another hypernetwork, of any space and images: far fewer steps. general "
+            "and shipped name the nearest that ships, see `ghnas ghns`.",
             "random weights",
         ),
     ] = None,
@@ -81,16 +92,14 @@ def train(
     Shows loss, zero-shot accuracy on held-out architectures, rate and remaining time. Run the
     same command again to go on after an interruption.
     """
-    from ghnas.data.sources import EMBEDDED
-    from ghnas.ghn.checkpoint import find_ghn
-    from ghnas.ghn.config import PRESETS, GHNConfig
+    from ghnas.ghn.config import PRESETS
     from ghnas.training.hypernetwork.training import Job, TrainSettings
     from ghnas.training.hypernetwork.training import train as run_training
     from ghnas.utils.devices import cores, pick_device
 
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}: use {', '.join(PRESETS)}")
-    if hid % 4:
+    if hid is not None and hid % 4:
         raise UserError(f"--hid must be a multiple of 4, not {hid}")
     if output is not None and output.suffix != ".safetensors":
         raise UserError(f"--output must end in .safetensors, not {output.name!r}")
@@ -116,10 +125,11 @@ def train(
         average=average,
         workers=min(cores(), meta_batch) if workers is None else workers,
     )
-    config = GHNConfig(num_classes=images.num_classes, hid=hid, **PRESETS[preset])  # type: ignore[arg-type]
-    origin = find_ghn(chosen.name, EMBEDDED) if start == "shipped" else start and Path(start)
-    job = Job(chosen, images, config, settings, output, place, origin or None, files)
-    say(out, f"training {preset} for {chosen.name} on {images.name}, {place.type}, into {output}")
+    origin = start_file(start, chosen, images) if start else None
+    config = _config(images.num_classes, preset, hid, origin)
+    job = Job(chosen, images, config, settings, output, place, origin, files)
+    kind = f"from {start}" if start else preset or "ghn2"
+    say(out, f"training {kind} for {chosen.name} on {images.name}, {place.type}, into {output}")
     if place.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     kept = "; the last evaluated state is kept: run the same command to go on"
@@ -129,6 +139,45 @@ def train(
     say(out, f"search with it: ghnas search --space {space} --data {data} --ghn {output}")
     if json:
         print_json({"output": str(output), "training": info.training})
+
+
+def start_file(name: str, space: Space, data: ImageData) -> Path:
+    """The file of the hypernetwork that --from names.
+
+    Args:
+        name: `general`, `shipped`, one of `ghnas ghns`, or a file.
+        space: What is trained for.
+        data: The same.
+
+    Raises:
+        UserError: If no general one ships.
+    """
+    from ghnas.data.sources import EMBEDDED
+    from ghnas.ghn.checkpoint import shipped_ghn
+    from ghnas.ghn.library import Task, bases, cached, shipped
+
+    known = shipped()
+    nearest = bases(Task(space, data), known)
+    if name == "shipped":
+        return shipped_ghn(space.name, EMBEDDED) or nearest[0].path
+    if name == "general":
+        general = [item.path for item in nearest if item.is_general]
+        if not general:
+            raise UserError("no general hypernetwork ships: --from shipped takes the nearest")
+        return general[0]
+    return {item.name: item.path for item in [*cached(), *known]}.get(name, Path(name))
+
+
+def _config(classes: int, preset: str | None, hid: int | None, origin: Path | None) -> GHNConfig:
+    """How the hypernetwork is built: as was asked for, else as the one to start from."""
+    from ghnas.ghn.checkpoint import load_ghn
+    from ghnas.ghn.config import PRESETS, GHNConfig
+
+    if origin is None or preset is not None:
+        kind: Any = PRESETS[preset or "ghn2"]
+        return GHNConfig(num_classes=classes, hid=hid or 32, **kind)
+    config = load_ghn(origin).config
+    return replace(config, num_classes=classes, hid=hid or config.hid)
 
 
 def _report(shown: Meter, progress: TrainProgress) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.objectives import SHORT_TRAININGS, SIZES, Given
+from ghnas.cli.ghns import SIZES, Given
+from ghnas.cli.objectives import SHORT_TRAININGS
 from ghnas.cli.terminal import Meter, meter, say, say_compiling
 from ghnas.utils.errors import UserError
 

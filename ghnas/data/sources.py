@@ -18,6 +18,7 @@ from ghnas.data.dataset import ImageData, Split, channel_statistics, cut, mixed_
 from ghnas.data.decoding import Coded, Progress, decode, native_size
 from ghnas.data.parquet import number_classes, parquet_files, read_parquet
 from ghnas.utils.errors import DataError, UserNote, first_line
+from ghnas.utils.files import cache_folder
 
 EMBEDDED = "digitscapes"
 """Name of the built-in data set."""
@@ -80,7 +81,7 @@ def load_data(
     if spec in ("embedded", EMBEDDED):
         return _load_digitscapes(options)
     if spec == "cifar10":
-        return _load_cifar10(cache or _default_cache(), options)
+        return _load_cifar10(cache or cache_folder(), options)
     folder = data_folder(spec)
     if tables := parquet_files(folder):
         return _load_parquet(folder, tables, options)
@@ -128,10 +129,6 @@ def _no_such_data(spec: str, folder: Path) -> str:
     if spec.startswith(("~", ".")) or "/" in spec or os.sep in spec:
         return f"The data folder {spec} does not exist: check the path, or give {ACCEPTED}."
     return f"Unknown data set {spec!r}, and no folder of that name here: give {ACCEPTED}."
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("GHNAS_CACHE") or Path.home() / ".cache" / "ghnas")
 
 
 # ------------------------------------------------------------------ ready-made sets

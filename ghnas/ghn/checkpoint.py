@@ -6,23 +6,33 @@ import hashlib
 import json
 import shlex
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from ghnas.data import ImageData
-from ghnas.ghn.config import GHNInfo
+from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.encoder import channel_table
 from ghnas.ghn.model import GHN, restored
 from ghnas.ghn.published import read_published, write_published
 from ghnas.spaces import Space
 from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError, UserNote
-from ghnas.utils.tensor_files import is_pytorch_file, read_tensors, write_tensors
+from ghnas.utils.tensor_files import (
+    is_pytorch_file,
+    read_metadata,
+    read_tensors,
+    write_tensors,
+)
 
 FORMAT = "1"
+GENERAL = "general"
+"""What the info of a hypernetwork for every space says in place of a space's name."""
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -116,9 +126,31 @@ def _drop_subnormal(module: nn.Module) -> None:
         parameter[parameter.abs() < 1e-30] = 0
 
 
+def read_header(path: Path) -> tuple[GHNConfig, GHNInfo]:
+    """How a hypernetwork in a file of our own format is built, and what it was trained for,
+    without its tensors.
+
+    Raises:
+        UserError: As `load_ghn`.
+    """
+    config, info = _header(path, read_metadata(path))
+    try:
+        return GHNConfig(**config), info
+    except (TypeError, ValueError) as error:
+        raise _unknown(path, error) from error
+
+
 def _read(path: Path) -> GHN:
     """Read a file of our own format."""
     tensors, metadata = read_tensors(path)
+    config, info = _header(path, metadata)
+    try:
+        return restored(config, info, tensors)
+    except (TypeError, ValueError) as error:
+        raise _unknown(path, error) from error
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], GHNInfo]:
     if "ghnas" not in metadata:
         raise UserError(f"{path} is a safetensors file, but not a GHN of ghnas")
     if metadata.get("format") != FORMAT:
@@ -127,15 +159,20 @@ def _read(path: Path) -> GHN:
         )
     try:
         header = json.loads(metadata["ghnas"])
-        return restored(header.pop("config"), GHNInfo(**header), tensors)
+        return header.pop("config"), GHNInfo(**header)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged or not a GHN that is known ({explain(error)})"
-        ) from error
+        raise _unknown(path, error) from error
+
+
+def _unknown(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged or not a GHN that is known ({explain(error)})")
 
 
 def start_from(ghn: GHN, path: Path) -> GHNInfo:
     """Copy another hypernetwork's weights; what depends on the number of classes stays as it is.
+
+    The embeddings of channel counts are copied by count: the place of one in the table depends on
+    the number of classes, which is among them.
 
     Returns:
         What the other one was trained for.
@@ -155,7 +192,22 @@ def start_from(ghn: GHN, path: Path) -> GHNInfo:
     for name, value in other.state_dict().items():
         if own[name].shape == value.shape:
             own[name].copy_(value)
+    if ghn.config.num_classes != other.config.num_classes:
+        own[_CHANNELS].copy_(other.state_dict()[_CHANNELS][_same_channels(ghn, other)])
     return other.info
+
+
+_CHANNELS = "shape_enc.embed_channel.weight"
+
+
+def _same_channels(ghn: GHN, other: GHN) -> torch.Tensor:
+    """For each row of a hypernetwork's table of channel counts the other's row of that count; for
+    that of its classes the row of the other's classes."""
+    counts = channel_table(ghn.config.num_classes)
+    if ghn.config.num_classes not in channel_table(1):  # no other layer has so many channels
+        counts[counts.index(ghn.config.num_classes)] = other.config.num_classes
+    rows = other.shape_enc.channel_index[torch.tensor(counts)]
+    return torch.cat([rows, other.shape_enc.channel_index[:1]])  # last: there is no parameter
 
 
 def shipped_ghn(space: str, data: str) -> Path | None:
@@ -237,7 +289,7 @@ def refuse_mismatch(ghn: GHN, space: Space, data: ImageData, train: str | None =
     """As `check_ghn`, without warnings."""
     info = ghn.info
     train = f"train one with `{train or train_command(space.name, data.name)}`"
-    if info.space and info.space != space.name:
+    if info.space not in ("", GENERAL, space.name):
         raise UserError(f"the GHN is for space {info.space!r}, not {space.name!r}: {train}")
     if ghn.config.num_classes != data.num_classes:
         raise UserError(

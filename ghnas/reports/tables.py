@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ghnas.engine.runs import RunSummary
     from ghnas.engine.stages.finetuning import FinetuneResult
     from ghnas.engine.trials import Trial
+    from ghnas.ghn.config import GHNInfo
+    from ghnas.ghn.library import KnownGHN
 
 FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
 
@@ -285,6 +287,35 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
     ]
     columns = ("run", Column("data"), "scored", "best", Column("problem", wrap=True))
     return table("Runs", columns, rows)
+
+
+def ghns_table(found: Sequence[KnownGHN]) -> Table:
+    """Hypernetworks, a row each."""
+    rows = [
+        (
+            item.name,
+            _made_for(item.info),
+            f"{item.steps:,}",
+            format_percent(item.accuracy),
+            f"{item.path.stat().st_size / 1e6:.1f} MB",
+            item.where,
+        )
+        for item in found
+    ]
+    return table(
+        "Hypernetworks",
+        ("name", Column("for", wrap=True), "steps", "zero-shot", "size", "where"),
+        rows,
+        "zero-shot: accuracy on held-out architectures and validation images; steps: of the last "
+        "training",
+    )
+
+
+def _made_for(info: GHNInfo) -> str:
+    words = [info.space and f"space {info.space}", info.data and f"data {info.data}"]
+    if info.classes:
+        words.append(f"{len(info.classes)} classes")
+    return ", ".join(filter(None, words)) or "any space"
 
 
 def format_best(best: float | None, is_accuracy: bool) -> str:

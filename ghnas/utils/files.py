@@ -15,6 +15,11 @@ from typing import Any
 from ghnas.utils.errors import UserError
 
 
+def cache_folder() -> Path:
+    """Where everything is kept that can be made again: $GHNAS_CACHE, else ~/.cache/ghnas."""
+    return Path(os.environ.get("GHNAS_CACHE") or Path.home() / ".cache" / "ghnas")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file beside its place, then rename it into place.
 
@@ -110,6 +115,32 @@ def locked(path: Path, taken: str) -> Iterator[None]:
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may still have the file open
+
+
+@contextmanager
+def locked_in_turn(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """As `locked`, but wait for another process that has the lock.
+
+    Args:
+        path: A file, made if need be, as its folder is.
+        waiting: Called once, if there is another process to wait for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        if sys.platform == "win32":  # as in `locked`
+            yield
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def cut_torn_line(path: Path) -> None:

@@ -54,6 +54,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path} is damaged or no safetensors file ({error})") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """As `read_tensors`, the metadata alone."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error})") from error
+
+
 def is_pytorch_file(path: Path) -> bool:
     """Whether a file begins as one that `torch.save` wrote, a zip archive or a pickle."""
     with path.open("rb") as file:

@@ -10,9 +10,20 @@ from ghnas.data import ImageData, load_data
 from ghnas.data.decoding import Progress
 from ghnas.engine.objectives import ProxyScore, ZeroShot
 from ghnas.engine.run import MANIFEST, Run
+from ghnas.engine.storage import writing
 from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
+from ghnas.utils.files import write_atomically
+
+KEPT_GHN = "ghn.safetensors"
+"""A copy of the hypernetwork, where its file belongs to a cache from which it may be removed."""
+
+
+def keep_ghn(run: Run, path: Path) -> None:
+    """Put a copy of a hypernetwork's file into the folder of a run that was started with it."""
+    with writing(run.path):
+        write_atomically(run.path / KEPT_GHN, path.read_bytes())
 
 
 def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN | None, ImageData]:
@@ -34,7 +45,8 @@ def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN | None,
     data = load_data(sources.data, image_size=run.manifest.image_shape[-1], progress=progress)
     ghn = None
     if uses_ghn and sources.ghn is not None:
-        path = Path(sources.ghn)
+        kept = run.path / KEPT_GHN
+        path = kept if kept.is_file() else Path(sources.ghn)
         if not path.exists():  # the package may have moved since
             path = find_ghn(run.space.name, data.name)
         ghn = load_ghn(path)

@@ -9,7 +9,6 @@ which the networks of a search have few.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ghnas.executors.fused.vectors import LANES, add_product, load, prefetch, splat, store
+from ghnas.utils.files import cache_folder
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -44,8 +44,7 @@ def _cache_folder() -> Path:
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.blake2b(b"".join(path.read_bytes() for path in sources), digest_size=8)
-    root = Path(os.environ.get("GHNAS_CACHE") or Path.home() / ".cache" / "ghnas")
-    return root / f"kernels-{digest.hexdigest()}"
+    return cache_folder() / f"kernels-{digest.hexdigest()}"
 
 
 _FOLDER = _cache_folder()

@@ -146,11 +146,11 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
     averaged = AveragedModel(ghn)  # Izmailov et al., "Averaging Weights ...", UAI 2018
     path = job.output.with_name(job.output.name + ".state")
     parts = {"ghn": ghn, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
-    state = TrainingState(path, _identity(job, origin), parts)
+    state = TrainingState(path, identity(job, origin), parts)
     start, history = state.restore()
     graphs = held_out_graphs(job.space, job.data, settings)
-    meter = _Meter(settings, start, history)
-    for step, meta, images, labels in _steps(job, start, rank, ranks):
+    meter = Meter(settings.steps, start, history)
+    for step, meta, images, labels in training_steps(job, start, rank, ranks):
         rate = float(schedule.get_last_lr()[0])
         meter.add(compute_gradients(ghn, meta, images, labels, settings))
         norm = torch.nn.utils.clip_grad_norm_(ghn.parameters(), settings.gradient_clip)
@@ -164,7 +164,7 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
                 averaged.update_parameters(ghn)
             share = graphs[rank::ranks]
             total = held_out_accuracy(ghn, share, job.data, settings, device) * len(share)
-            progress = meter.progress(done, rate, _sum_over_ranks(total) / len(graphs))
+            progress = meter.progress(done, rate, sum_over_ranks(total) / len(graphs))
             if rank == 0:
                 report(progress)
                 state.save(done, meter.history)
@@ -174,12 +174,13 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
                 report(progress)
     if rank == 0:
         ghn.load_state_dict(averaged.module.state_dict())
-        ghn.info = _info(job, origin, meter.history)
+        ghn.info = trained_info(job, origin, meter.history)
         save_ghn(job.output, ghn)
         state.path.unlink(missing_ok=True)
 
 
-def _info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> GHNInfo:
+def trained_info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> GHNInfo:
+    """What a hypernetwork was trained for, and how."""
     data = job.data
     return GHNInfo(
         space=job.space.name,
@@ -200,7 +201,8 @@ def _info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> 
     )
 
 
-def _sum_over_ranks(value: float) -> float:
+def sum_over_ranks(value: float) -> float:
+    """The sum of a number over all processes of the training."""
     total = torch.tensor([value], dtype=torch.float64)
     if dist.is_initialized():
         dist.all_reduce(total)
@@ -227,9 +229,10 @@ def held_out_accuracy(
     return float(sum(score.accuracy for score in scores if score)) / max(len(graphs), 1)
 
 
-def _steps(
+def training_steps(
     job: Job, start: int, rank: int, ranks: int
 ) -> Iterator[tuple[int, MetaBatch, Tensor, Tensor]]:
+    """Number, architectures, images and labels of each step, from one on."""
     settings, data, device = job.settings, job.data, job.device
     members = range(settings.meta_batch)[rank::ranks]
     on_gpu = device.type == "cuda"
@@ -297,13 +300,11 @@ def _add_up(ghn: GHN, result: Tensor) -> None:
     result.copy_(parts[-1])
 
 
-class _Meter:
+class Meter:
     """Averages between reports, and the history of evaluations."""
 
-    def __init__(
-        self, settings: TrainSettings, start: int, history: list[dict[str, float]]
-    ) -> None:
-        self.settings = settings
+    def __init__(self, steps: int, start: int, history: list[dict[str, float]]) -> None:
+        self.steps = steps
         self.history = history
         self._begin = self._since = time.monotonic()
         self._last = start
@@ -314,6 +315,11 @@ class _Meter:
         self._results.append(result)
 
     def progress(self, step: int, learning_rate: float, held_out: float | None) -> TrainProgress:
+        """What happened since the last report.
+
+        Raises:
+            UserError: If no loss was finite.
+        """
         losses, accuracies = torch.stack(self._results).cpu().unbind(1)
         if not torch.isfinite(losses).any():
             raise UserError(
@@ -323,15 +329,17 @@ class _Meter:
         accuracy = float(accuracies.mean())
         now = time.monotonic()
         rate = (step - self._last) / max(now - self._since, 1e-9)
-        seconds, steps = now - self._begin, self.settings.steps
+        seconds = now - self._begin
         self._results, self._last, self._since = [], step, now
         if held_out is not None:
             values = {"loss": loss, "accuracy": accuracy, "held_out": held_out}
             self.history.append({"step": step} | {key: round(v, 5) for key, v in values.items()})
-        return TrainProgress(step, steps, loss, accuracy, held_out, seconds, rate, learning_rate)
+        return TrainProgress(
+            step, self.steps, loss, accuracy, held_out, seconds, rate, learning_rate
+        )
 
 
-def _identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:
+def identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:
     """What must agree for a training to go on."""
     same = asdict(job.settings)
     del same["workers"]

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 import torch.multiprocessing
@@ -23,6 +23,11 @@ from ghnas.utils.files import require_writable
 from ghnas.utils.processes import ENDED, become_worker
 
 __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
+
+
+JobType = TypeVar("JobType", bound=Job)
+Work = Callable[[JobType, Callable[[TrainProgress], None], int, int], None]
+"""A process's part of a training: of a job, a report, its number and the number of processes."""
 
 
 def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
@@ -46,25 +51,36 @@ def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
         OSError: If the file cannot be written, which is found out at the start.
     """
     require_writable(job.output)
-    if job.device.type == "cpu" and job.settings.workers > 1:
-        train_on_processes(job, report)
-    else:
-        train_rank(job, report, rank=0, ranks=1)
+    run(train_rank, job, report)
     return load_ghn(job.output).info
 
 
-def train_on_processes(job: Job, report: Callable[[TrainProgress], None]) -> None:
-    """Train on `job.settings.workers` processes of this machine.
+def run(work: Work[JobType], job: JobType, report: Callable[[TrainProgress], None]) -> None:
+    """Do a training's work in this process, or on `job.settings.workers` of a CPU.
+
+    Args:
+        work: What each process does.
+        job: What to train.
+        report: As in `train`.
 
     Raises:
         UserError: As `train`.
     """
+    if job.device.type == "cpu" and job.settings.workers > 1:
+        _run_on_processes(work, job, report)
+    else:
+        work(job, report, 0, 1)
+
+
+def _run_on_processes(
+    work: Work[JobType], job: JobType, report: Callable[[TrainProgress], None]
+) -> None:
     compile_gradients()  # once, before the processes start
     context = torch.multiprocessing.get_context("spawn")
     messages = context.SimpleQueue()
     job = replace(job, data=job.data.without_test())
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (job, messages, str(Path(folder) / "rendezvous"), job.settings.workers)
+        arguments = (work, job, messages, str(Path(folder) / "rendezvous"), job.settings.workers)
         processes = torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
             _worker, arguments, nprocs=job.settings.workers, join=False
         )
@@ -92,13 +108,15 @@ def _read(messages: Any, report: Callable[[TrainProgress], None]) -> None:
         report(message)
 
 
-def _worker(rank: int, job: Job, messages: Any, rendezvous: str, ranks: int) -> None:
+def _worker(
+    rank: int, work: Work[Job], job: Job, messages: Any, rendezvous: str, ranks: int
+) -> None:
     become_worker()
     if Path("/sys/class/net/lo").exists():  # the loopback needs no name to be looked up
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
     try:
-        train_rank(job, messages.put, rank, ranks)
+        work(job, messages.put, rank, ranks)
     except (UserError, OSError) as error:
         messages.put(error)
     finally:
