@@ -11,6 +11,7 @@ from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compi
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from ghnas.training.hypernetwork.meta_batches import Source
     from ghnas.training.hypernetwork.training import TrainProgress
 
 EXAMPLE = (
@@ -92,7 +93,7 @@ def train(
     place = pick_device(device)
     files = None
     if architectures is None:
-        chosen = options.load_skeleton(space, cells=cells, channels=channels)
+        chosen = _source(space, cells, channels)
     else:
         from ghnas.spaces.archive import Architectures
 
@@ -127,6 +128,17 @@ def train(
     say(out, f"search with it: ghnas search --space {space} --data {data} --ghn {output}")
     if json:
         print_json({"output": str(output), "training": info.training})
+
+
+def _source(space: str, cells: int | None, channels: int | None) -> Source:
+    """The space that is named, or the mixture of all."""
+    from ghnas.spaces.mixture import GENERAL, Mixture
+
+    if space != GENERAL:
+        return options.load_skeleton(space, cells=cells, channels=channels)
+    if options.given(cells=cells, channels=channels):
+        raise UserError("--cells and --channels do not fit --space general, which draws them")
+    return Mixture()
 
 
 def _report(shown: Meter, progress: TrainProgress) -> None:

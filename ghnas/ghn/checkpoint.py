@@ -20,6 +20,7 @@ from ghnas.ghn.config import GHNConfig, GHNInfo, why
 from ghnas.ghn.model import GHN
 from ghnas.ghn.published import is_pytorch_file, read_published, write_published
 from ghnas.spaces import Space
+from ghnas.spaces.mixture import GENERAL
 from ghnas.utils.errors import UserError, UserNote
 from ghnas.utils.files import replace_atomically
 
@@ -245,7 +246,7 @@ def refuse_mismatch(ghn: GHN, space: Space, data: ImageData, train: str | None =
     """As `check_ghn`, without warnings."""
     info = ghn.info
     train = f"train one with `{train or train_command(space.name, data.name)}`"
-    if info.space and info.space != space.name:
+    if info.space not in ("", GENERAL, space.name):
         raise UserError(f"the GHN is for space {info.space!r}, not {space.name!r}: {train}")
     if ghn.config.num_classes != data.num_classes:
         raise UserError(

@@ -23,14 +23,22 @@ from ghnas.ghn.checkpoint import save_ghn, start_from
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.scoring.scorer import Scorer
-from ghnas.spaces import Space
 from ghnas.spaces.archive import Architectures
-from ghnas.training.hypernetwork.meta_batches import MetaBatch, MetaBatches, sample_graphs
+from ghnas.training.hypernetwork.meta_batches import (
+    MetaBatch,
+    MetaBatches,
+    Source,
+    sample_graphs,
+)
 from ghnas.training.hypernetwork.state import TrainingState
 from ghnas.utils.errors import UserError
 
 EVALUATION_SEED = 1_000_003
 """Held-out architectures are drawn from a seed that no training step uses."""
+
+LARGEST_LOSS = 5.0
+"""Nats, more than twice those of a guess among ten classes: a larger loss counts with its logarithm
+alone, so that a few unstable networks do not decide on a step."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class Job:
         report_every: Steps between reports.
     """
 
-    space: Space
+    space: Source
     data: ImageData
     config: GHNConfig
     settings: TrainSettings
@@ -207,7 +215,7 @@ def _sum_over_ranks(value: float) -> float:
     return float(total)
 
 
-def held_out_graphs(space: Space, data: ImageData, settings: TrainSettings) -> list[Graph]:
+def held_out_graphs(space: Source, data: ImageData, settings: TrainSettings) -> list[Graph]:
     """The architectures that training never sees (drawn from another seed)."""
     rng = random.Random(f"{EVALUATION_SEED}:{settings.seed}")
     count = settings.evaluate_architectures
@@ -276,12 +284,18 @@ def compute_gradients(
     stacks = ghn(meta.features.to(images.device))
     losses, logits = meta.losses(stacks, images, labels)
     ghn.zero_grad()
-    (losses.sum() / settings.meta_batch).backward()
+    (_bounded(losses).sum() / settings.meta_batch).backward()
     correct = (logits.argmax(dim=2) == labels).sum() / len(labels)
     result = torch.stack([losses.detach().sum(), correct]) / settings.meta_batch
     if dist.is_initialized():
         _add_up(ghn, result)
     return result
+
+
+def _bounded(losses: Tensor) -> Tensor:
+    """Losses, those above `LARGEST_LOSS` by their logarithm: continuous with its first derivative."""
+    within = losses.clamp(max=LARGEST_LOSS)
+    return within + LARGEST_LOSS * (losses.clamp(min=LARGEST_LOSS) / LARGEST_LOSS).log()
 
 
 def _add_up(ghn: GHN, result: Tensor) -> None:

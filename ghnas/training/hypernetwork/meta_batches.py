@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,7 +18,21 @@ from ghnas.executors.trainable import executor_for
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import read_graphs
-from ghnas.spaces import Space
+
+
+class Source(Protocol):
+    """Where architectures are drawn from: a search space, or a mixture of spaces."""
+
+    @property
+    def name(self) -> str:
+        """What the hypernetwork remembers as its space."""
+
+    @property
+    def skeleton(self) -> Mapping[str, Any]:
+        """The macro architecture as plain data."""
+
+    def sample(self, seed: int | random.Random | None = None) -> Architecture:
+        """A random architecture."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class MetaBatches(Dataset[MetaBatch]):
 
 
 def sample_graphs(
-    space: Space, image_shape: tuple[int, ...], classes: int, count: int, rng: random.Random
+    space: Source, image_shape: tuple[int, ...], classes: int, count: int, rng: random.Random
 ) -> list[Graph]:
     """Random architectures of a space."""
     return [space.sample(rng).for_images(image_shape, classes).graph for _ in range(count)]
