@@ -15,7 +15,9 @@ from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
+from ghnas.spaces.mixture import Mixture
 from ghnas.training.hypernetwork.loop import (
+    bounded,
     compute_gradients,
     evaluations_after,
     rate_schedule,
@@ -186,6 +188,29 @@ def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: ImageData)
         train(job(output, data), interrupt)
     with pytest.raises(UserError, match="other settings"):
         train(job(output, data, learning_rate=0.1), lambda progress: None)
+
+
+def test_a_general_hypernetwork_learns_from_the_mixture(tmp_path: Path, data: ImageData) -> None:
+    output = tmp_path / "general.safetensors"
+    made = replace(job(output, data), space=Mixture())
+    with pytest.raises(Stop):
+        train(made, interrupt)
+    assert train(made, lambda progress: None).space == "general"
+    again = replace(made, output=tmp_path / "again.safetensors")
+    train(again, lambda progress: None)
+    for key, value in weights(output).items():
+        torch.testing.assert_close(weights(again.output)[key], value)
+
+
+def test_a_network_with_a_huge_loss_does_not_decide_on_a_step() -> None:
+    losses = torch.tensor([1.0, 4.0, 500.0], requires_grad=True)
+    bounded(losses).sum().backward()
+    gradient = losses.grad
+    assert gradient is not None
+    torch.testing.assert_close(gradient, torch.tensor([1.0, 1.0, 0.01]))
+    # what stays below the limit is not changed, and the order is kept
+    assert bounded(torch.tensor([0.3, 4.9])).tolist() == pytest.approx([0.3, 4.9])
+    assert bounded(torch.tensor([5.0, 6.0, 1e6])).diff().gt(0).all()
 
 
 def test_load_explains_itself(tmp_path: Path) -> None:

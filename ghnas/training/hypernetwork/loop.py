@@ -284,7 +284,7 @@ def compute_gradients(
     stacks = ghn(meta.features.to(images.device))
     losses, logits = meta.losses(stacks, images, labels)
     ghn.zero_grad()
-    (_bounded(losses).sum() / settings.meta_batch).backward()
+    (bounded(losses).sum() / settings.meta_batch).backward()
     correct = (logits.argmax(dim=2) == labels).sum() / len(labels)
     result = torch.stack([losses.detach().sum(), correct]) / settings.meta_batch
     if dist.is_initialized():
@@ -292,8 +292,8 @@ def compute_gradients(
     return result
 
 
-def _bounded(losses: Tensor) -> Tensor:
-    """Losses, those above `LARGEST_LOSS` by their logarithm: continuous with its first derivative."""
+def bounded(losses: Tensor) -> Tensor:
+    """Losses in nats, those above `LARGEST_LOSS` by their logarithm; the gradient has no jump."""
     within = losses.clamp(max=LARGEST_LOSS)
     return within + LARGEST_LOSS * (losses.clamp(min=LARGEST_LOSS) / LARGEST_LOSS).log()
 
