@@ -20,7 +20,10 @@ EXAMPLE = (
 
 
 def train(
-    space: options.SpaceName = "darts",
+    space: Annotated[
+        str,
+        text("--space", "NAME|FILE|general", "A search space, a YAML file, or a mixture of many."),
+    ] = "darts",
     data: options.DataName = "embedded",
     preset: Annotated[str, text("--preset", "ghn2|ghn1|mlp", "The kind of hypernetwork.")] = "ghn2",
     steps: Annotated[int, number("--steps", "Updates in all.")] = 2000,
@@ -78,7 +81,7 @@ def train(
     """
     from ghnas.data.sources import EMBEDDED
     from ghnas.ghn.checkpoint import find_ghn
-    from ghnas.ghn.config import PRESETS, GHNConfig
+    from ghnas.ghn.config import GENERAL, PRESETS, GHNConfig
     from ghnas.training.hypernetwork.training import Job, TrainSettings
     from ghnas.training.hypernetwork.training import train as run_training
     from ghnas.utils.devices import cores, pick_device
@@ -125,14 +128,16 @@ def train(
         error.filename = error.filename or str(output)
         raise
     say(out, f"wrote {output}")
-    say(out, f"search with it: ghnas search --space {space} --data {data} --ghn {output}")
+    searched = "SPACE" if space == GENERAL else space
+    say(out, f"search with it: ghnas search --space {searched} --data {data} --ghn {output}")
     if json:
         print_json({"output": str(output), "training": info.training})
 
 
 def _source(space: str, cells: int | None, channels: int | None) -> Source:
     """The space that is named, or the mixture of all."""
-    from ghnas.spaces.mixture import GENERAL, Mixture
+    from ghnas.ghn.config import GENERAL
+    from ghnas.training.hypernetwork.mixture import Mixture
 
     if space != GENERAL:
         return options.load_skeleton(space, cells=cells, channels=channels)

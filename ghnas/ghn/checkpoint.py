@@ -16,11 +16,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ghnas.data import ImageData
-from ghnas.ghn.config import GHNConfig, GHNInfo, why
+from ghnas.ghn.config import GENERAL, GHNConfig, GHNInfo, why
 from ghnas.ghn.model import GHN
 from ghnas.ghn.published import is_pytorch_file, read_published, write_published
 from ghnas.spaces import Space
-from ghnas.spaces.mixture import GENERAL
 from ghnas.utils.errors import UserError, UserNote
 from ghnas.utils.files import replace_atomically
 

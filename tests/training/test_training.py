@@ -15,7 +15,6 @@ from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
-from ghnas.spaces.mixture import Mixture
 from ghnas.training.hypernetwork.loop import (
     bounded,
     compute_gradients,
@@ -23,6 +22,7 @@ from ghnas.training.hypernetwork.loop import (
     rate_schedule,
 )
 from ghnas.training.hypernetwork.meta_batches import MetaBatches
+from ghnas.training.hypernetwork.mixture import Mixture
 from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
 from ghnas.utils.errors import UserError
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.spaces.base import Space
-from ghnas.spaces.mixture import (
+from ghnas.spaces.registry import FAMILIES
+from ghnas.training.hypernetwork.mixture import (
     CLASSES,
     IMAGE,
     KINDS,
@@ -21,7 +22,6 @@ from ghnas.spaces.mixture import (
     MOST_PARAMETERS,
     Mixture,
 )
-from ghnas.spaces.registry import FAMILIES
 
 
 def family(architecture: Architecture) -> str:

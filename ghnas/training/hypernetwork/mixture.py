@@ -13,17 +13,16 @@ from typing import Any
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
+from ghnas.ghn.config import GENERAL
 from ghnas.spaces.base import Space
 from ghnas.spaces.registry import FAMILIES, load_space
 from ghnas.utils.errors import UserError
 
-GENERAL = "general"
-"""What a hypernetwork that was trained on the mixture says of its space."""
 IMAGE, CLASSES = (3, 16, 16), 10
 """What the size of a network is counted for, and the smallest images that all are built for."""
-TYPICAL_FLOPS = 2_500_000
-"""A larger network is kept with the probability of this by its own FLOPs, so that no part of the
-mixture takes more than its share of the time."""
+TYPICAL_FLOPS, TYPICAL_NODES = 2_500_000, 150
+"""A network with more is kept with the probability of these by its own, so that large networks, and
+deep ones, do not take most of the time."""
 MOST_FLOPS, MOST_PARAMETERS, MOST_NODES = 40_000_000, 3_000_000, 500
 """No network of the mixture has more."""
 WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96)
@@ -41,7 +40,7 @@ class Mixture:
         skeleton: Empty: each space has its own.
 
     Example:
-        >>> from ghnas.spaces.mixture import Mixture
+        >>> from ghnas.training.hypernetwork.mixture import Mixture
         >>> Mixture().sample(seed=0).graph.nodes[-1].shape
         (10,)
     """
@@ -67,8 +66,13 @@ class Mixture:
                 graph = architecture.graph
             except UserError:  # such as operations that do not connect the image to the output
                 continue
-            if _fits(graph) and rng.random() < TYPICAL_FLOPS / max(graph.flops, 1):
+            if _fits(graph) and rng.random() < _kept_share(graph):
                 return architecture
+
+
+def _kept_share(graph: Graph) -> float:
+    by_flops = TYPICAL_FLOPS / max(graph.flops, TYPICAL_FLOPS)
+    return by_flops * TYPICAL_NODES / max(len(graph.nodes), TYPICAL_NODES)
 
 
 def _fits(graph: Graph) -> bool:
@@ -142,7 +146,7 @@ def _operations(rng: random.Random) -> dict[str, dict[str, Any]]:
 
 
 def _darts(rng: random.Random) -> Space:
-    channels = rng.choice((4, 6, 8, 8, 10, 12, 16))
+    channels = rng.choice((4, 6, 8, 10, 12, 12, 16, 16))
     return _known("darts").with_skeleton(channels=channels, cells=rng.randint(3, 14))
 
 
@@ -232,15 +236,15 @@ def _layers(rng: random.Random) -> Space:
 
 
 KINDS: dict[str, tuple[float, Callable[[random.Random], Space]]] = {
-    "darts": (0.24, _darts),
-    "cells": (0.10, _cells),
-    "nasbench201": (0.12, _nasbench201),
-    "dense_cells": (0.06, _dense_cells),
+    "darts": (0.30, _darts),
+    "cells": (0.12, _cells),
+    "nasbench201": (0.16, _nasbench201),
+    "dense_cells": (0.07, _dense_cells),
     "nasbench101": (0.08, _nasbench101),
-    "matrix_cells": (0.04, _matrix_cells),
-    "deepnets1m": (0.16, _deepnets),
+    "matrix_cells": (0.03, _matrix_cells),
+    "deepnets1m": (0.12, _deepnets),
     "mobile": (0.05, _mobile),
-    "stages": (0.09, _stages),
-    "layers": (0.06, _layers),
+    "stages": (0.05, _stages),
+    "layers": (0.02, _layers),
 }
 """For each kind of space its share of the mixture, and how one is drawn."""
