@@ -82,6 +82,7 @@ def train(
     from ghnas.data.sources import EMBEDDED
     from ghnas.ghn.checkpoint import find_ghn
     from ghnas.ghn.config import GENERAL, PRESETS, GHNConfig
+    from ghnas.training.hypernetwork.mixture import MIXED_CLIP
     from ghnas.training.hypernetwork.training import Job, TrainSettings
     from ghnas.training.hypernetwork.training import train as run_training
     from ghnas.utils.devices import cores, pick_device
@@ -109,6 +110,7 @@ def train(
         meta_batch=meta_batch,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        network_clip=MIXED_CLIP if space == GENERAL else TrainSettings.network_clip,
         seed=seed,
         evaluate_every=evaluate_every,
         average=average,

@@ -16,7 +16,6 @@ from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
 from ghnas.training.hypernetwork.loop import (
-    bounded,
     compute_gradients,
     evaluations_after,
     rate_schedule,
@@ -202,15 +201,36 @@ def test_a_general_hypernetwork_learns_from_the_mixture(tmp_path: Path, data: Im
         torch.testing.assert_close(weights(again.output)[key], value)
 
 
-def test_a_network_with_a_huge_loss_does_not_decide_on_a_step() -> None:
-    losses = torch.tensor([1.0, 4.0, 500.0], requires_grad=True)
-    bounded(losses).sum().backward()
-    gradient = losses.grad
-    assert gradient is not None
-    torch.testing.assert_close(gradient, torch.tensor([1.0, 1.0, 0.01]))
-    # what stays below the limit is not changed, and the order is kept
-    assert bounded(torch.tensor([0.3, 4.9])).tolist() == pytest.approx([0.3, 4.9])
-    assert bounded(torch.tensor([5.0, 6.0, 1e6])).diff().gt(0).all()
+def test_the_gradient_of_each_network_has_a_largest_norm(data: ImageData) -> None:
+    """Scaled as a whole: against clipping by hand, network by network."""
+    torch.manual_seed(0)
+    ghn, space = GHN(CONFIG), load_space("darts").with_skeleton(cells=2, channels=4)
+    meta = MetaBatches(data.image_shape, CONFIG, 0, range(3), False, space.sample)[0]
+    stacks = [torch.randn_like(stack) for stack in ghn(meta.features)]
+    for index, factor in enumerate((0.01, 1.0, 100.0)):
+        for tensor in meta.features.by_graph(stacks, 3)[index].values():
+            tensor.mul_(factor)
+
+    def norms(stacks: list[torch.Tensor]) -> torch.Tensor:
+        parts = meta.features.by_graph(stacks, 3)
+        return torch.stack([torch.cat([t.flatten() for t in p.values()]).norm() for p in parts])
+
+    before, largest = norms(stacks), 5.0
+    assert before[0] < largest < before[1] < before[2]
+    clipped = meta.clipped(stacks, largest)
+    torch.testing.assert_close(norms(clipped), torch.tensor([float(before[0]), largest, largest]))
+    for ours, given in zip(clipped, stacks, strict=True):
+        torch.testing.assert_close(ours.sign(), given.sign())
+
+
+def test_a_network_that_diverged_takes_no_part_in_a_step(data: ImageData) -> None:
+    space = load_space("darts").with_skeleton(cells=2, channels=4)
+    meta = MetaBatches(data.image_shape, CONFIG, 0, range(2), False, space.sample)[0]
+    stacks = [torch.ones_like(stack) for stack in GHN(CONFIG)(meta.features)]
+    next(iter(meta.features.by_graph(stacks, 2)[1].values())).fill_(torch.nan)
+    first, second = meta.features.by_graph(meta.clipped(stacks, 1e9), 2)
+    assert all((tensor == 1).all() for tensor in first.values())
+    assert not any(tensor.any() for tensor in second.values())
 
 
 def test_load_explains_itself(tmp_path: Path) -> None:

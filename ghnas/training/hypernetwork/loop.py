@@ -36,10 +36,6 @@ from ghnas.utils.errors import UserError
 EVALUATION_SEED = 1_000_003
 """Held-out architectures are drawn from a seed that no training step uses."""
 
-LARGEST_LOSS = 5.0
-"""Nats, more than twice those of a guess among ten classes: a larger loss counts with its logarithm
-alone, so that a few unstable networks do not decide on a step."""
-
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -52,6 +48,8 @@ class TrainSettings:
         learning_rate: Adam's, divided by 10 at two and at five sixths of the steps.
         weight_decay: Adam's.
         gradient_clip: Largest norm of the gradient.
+        network_clip: Largest norm of the gradient with respect to the weights of one network, so
+            that a few unstable networks do not decide on a step.
         shift: Move training images by up to so many pixels.
         seed: Of the initial weights, architectures and images.
         evaluate_every: Steps between evaluations on held-out architectures and saved states.
@@ -68,6 +66,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     gradient_clip: float = 5.0
+    network_clip: float = 5.0
     shift: int = 1
     seed: int = 0
     evaluate_every: int = 200
@@ -282,20 +281,17 @@ def compute_gradients(
         Mean loss in nats and accuracy, (2,).
     """
     stacks = ghn(meta.features.to(images.device))
-    losses, logits = meta.losses(stacks, images, labels)
+    weights = [stack.detach().requires_grad_() for stack in stacks]
+    losses, logits = meta.losses(weights, images, labels)
+    gradients = torch.autograd.grad(losses.sum(), weights)
     ghn.zero_grad()
-    (bounded(losses).sum() / settings.meta_batch).backward()
+    shares = meta.clipped(gradients, settings.network_clip)
+    torch.autograd.backward(stacks, [share / settings.meta_batch for share in shares])
     correct = (logits.argmax(dim=2) == labels).sum() / len(labels)
     result = torch.stack([losses.detach().sum(), correct]) / settings.meta_batch
     if dist.is_initialized():
         _add_up(ghn, result)
     return result
-
-
-def bounded(losses: Tensor) -> Tensor:
-    """Losses in nats, those above `LARGEST_LOSS` by their logarithm; the gradient has no jump."""
-    within = losses.clamp(max=LARGEST_LOSS)
-    return within + LARGEST_LOSS * (losses.clamp(min=LARGEST_LOSS) / LARGEST_LOSS).log()
 
 
 def _add_up(ghn: GHN, result: Tensor) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -66,6 +67,27 @@ class MetaBatch:
             weights = self.features.by_graph(stacks, len(self.graphs))
             return executor_for("cpu").losses(self.graphs, weights, images, labels)
         return losses_of(self.plan.run(stacks, images), labels)
+
+    def clipped(self, gradients: Sequence[Tensor], largest: float) -> list[Tensor]:
+        """Gradients with respect to predicted weights, those of each network made shorter.
+
+        Args:
+            gradients: For each of the stacks that the hypernetwork predicts of `features`.
+            largest: The norm that the gradient of one network, over all its weights, may have;
+                one that is not finite becomes zero.
+        """
+        groups = [[index for index, _ in group.members] for group in self.features.groups]
+        owners = [torch.tensor(group, device=gradients[0].device) for group in groups]
+        squares = gradients[0].new_zeros(len(self.graphs))
+        for owner, gradient in zip(owners, gradients, strict=True):
+            squares.index_add_(0, owner, gradient.flatten(1).square().sum(1))
+        finite, factors = squares.isfinite(), largest / squares.sqrt().clamp(min=largest)
+        result = []
+        for owner, gradient in zip(owners, gradients, strict=True):
+            shape = (-1, *[1] * (gradient.dim() - 1))
+            scaled = gradient * factors[owner].view(shape)
+            result.append(scaled.where(finite[owner].view(shape), 0.0))
+        return result
 
 
 @dataclass

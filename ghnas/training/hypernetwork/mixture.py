@@ -25,6 +25,8 @@ TYPICAL_FLOPS, TYPICAL_NODES = 2_500_000, 150
 deep ones, do not take most of the time."""
 MOST_FLOPS, MOST_PARAMETERS, MOST_NODES = 40_000_000, 3_000_000, 500
 """No network of the mixture has more."""
+MIXED_CLIP = 0.5
+"""`TrainSettings.network_clip` for the mixture: its networks' gradients are from 0.3 to 14 long."""
 WIDTHS = (8, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96)
 ACTIVATIONS = ("relu", "relu", "relu", "relu6", "hardswish", "silu", "gelu")
 
