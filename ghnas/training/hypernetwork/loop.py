@@ -283,7 +283,7 @@ def compute_gradients(
     stacks = ghn(meta.features.to(images.device))
     weights = [stack.detach().requires_grad_() for stack in stacks]
     losses, logits = meta.losses(weights, images, labels)
-    gradients = torch.autograd.grad(losses.sum(), weights)
+    gradients = torch.autograd.grad(losses.sum(), weights, materialize_grads=True)
     ghn.zero_grad()
     shares = meta.clipped(gradients, settings.network_clip)
     torch.autograd.backward(stacks, [share / settings.meta_batch for share in shares])
