@@ -201,7 +201,8 @@ def _info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> 
         | {
             "device": job.device.type,
             "architectures": job.architectures and len(job.architectures),
-            "start": origin and {"sha256": origin.sha256, "training": origin.training},
+            "start": origin
+            and {"sha256": origin.sha256, "space": origin.space, "training": origin.training},
             "history": history,
         },
     )
