@@ -18,24 +18,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", default="darts")
     parser.add_argument("--data", default="digitscapes")
+    parser.add_argument("--every", type=int, default=500, help="steps between rows")
     parser.add_argument("--note", default="", help="time and machine, for people")
     options = parser.parse_args()
     ghn = load_ghn(find_ghn(options.space, options.data))
     info = ghn.info
-    name = "training" if options.data == EMBEDDED else f"training_{options.space}_{options.data}"
-    stages = list(_stages(info.training))
+    name = f"training_{options.space}_{options.data}"
+    if (options.space, options.data) == ("darts", EMBEDDED):
+        name = "training"
+    stages = list(_stages(info.training, info.space))
     rows, notes = [], []
-    for number, (training, start) in enumerate(stages, start=1):
+    for number, (space, training, start) in enumerate(stages, start=1):
         history = training["history"]
-        chosen = [i for i in history if i["step"] % 500 == 0 or i is history[-1]]
+        chosen = [i for i in history if i["step"] % options.every == 0 or i is history[-1]]
         rows += [
             (number, i["step"], f"{i['loss']:.3f}", f"{100 * i['held_out']:.1f} %") for i in chosen
         ]
         last = number == len(stages)
         begin = f"from the file with SHA-256 {start[:16]}" if start else "from random weights"
         command = (
-            f"ghnas train {_what(info) if last else '--space darts --data embedded'} "
+            f"ghnas train {_what(info) if last else f'--space {space} --data embedded'} "
             f"--steps {training['steps']} --meta-batch {training['meta_batch']} "
+            f"--batch-size {training['batch_size']} "
             f"--evaluate-every {training['evaluate_every']} --average {training.get('average', 1)} "
             f"--workers {training['workers']} --seed {training['seed']}"
         )
@@ -53,7 +57,7 @@ def main() -> None:
             f"![loss and accuracy]({name}.png)",
         ],
     )
-    _plot(stages[-1][0]["history"], RESULTS / f"{name}.png")
+    _plot(stages[-1][1]["history"], RESULTS / f"{name}.png")
 
 
 def _what(info: GHNInfo) -> str:
@@ -68,12 +72,13 @@ def _what(info: GHNInfo) -> str:
     )
 
 
-def _stages(training: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Settings and history of each training, the first one first, and what it started from."""
+def _stages(training: dict[str, Any], space: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Space, settings and history of each training, the first one first, and what it started
+    from."""
     start = training.get("start")
     if start:
-        yield from _stages(start["training"])
-    yield training, start["sha256"] if start else ""
+        yield from _stages(start["training"], start.get("space", "darts"))
+    yield space, training, start["sha256"] if start else ""
 
 
 def _plot(history: list[dict[str, float]], path: Path) -> None:

@@ -86,7 +86,7 @@ def choose_ghn(
         say(out, f"hypernetwork {found.name}, adapted before ({_accuracy(found)})")
         return _unless_near_chance(task, found)
     if seconds:
-        (base, *_) = bases(task, [*known, *cached()])
+        (base, *_) = bases(task.space.name, task.data, [*known, *cached()])
         return _adapted(out, task, base, seconds, device)
     if general := general_for(data, known):
         say(out, f"hypernetwork {general.name}, not adapted to space {space.name}")

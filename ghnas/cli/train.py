@@ -14,7 +14,7 @@ from ghnas.utils.errors import UserError
 if TYPE_CHECKING:
     from ghnas.data import ImageData
     from ghnas.ghn.config import GHNConfig
-    from ghnas.spaces import Space
+    from ghnas.training.hypernetwork.meta_batches import Source
     from ghnas.training.hypernetwork.training import TrainProgress
 
 EXAMPLE = (
@@ -23,7 +23,10 @@ EXAMPLE = (
 
 
 def train(
-    space: options.SpaceName = "darts",
+    space: Annotated[
+        str,
+        text("--space", "NAME|FILE|general", "A search space, a YAML file, or a mixture of many."),
+    ] = "darts",
     data: options.DataName = "embedded",
     preset: Annotated[
         str | None,
@@ -92,7 +95,8 @@ def train(
     Shows loss, zero-shot accuracy on held-out architectures, rate and remaining time. Run the
     same command again to go on after an interruption.
     """
-    from ghnas.ghn.config import PRESETS
+    from ghnas.ghn.config import GENERAL, PRESETS
+    from ghnas.training.hypernetwork.mixture import MIXED_CLIP
     from ghnas.training.hypernetwork.training import Job, TrainSettings
     from ghnas.training.hypernetwork.training import train as run_training
     from ghnas.utils.devices import cores, pick_device
@@ -107,7 +111,7 @@ def train(
     place = pick_device(device)
     files = None
     if architectures is None:
-        chosen = options.load_skeleton(space, cells=cells, channels=channels)
+        chosen = _source(space, cells, channels)
     else:
         from ghnas.spaces.archive import Architectures
 
@@ -120,6 +124,7 @@ def train(
         meta_batch=meta_batch,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        network_clip=MIXED_CLIP if space == GENERAL else TrainSettings.network_clip,
         seed=seed,
         evaluate_every=evaluate_every,
         average=average,
@@ -136,12 +141,13 @@ def train(
     with meter(out, "steps", kept) as shown:
         info = run_training(job, lambda progress: _report(shown, progress))
     say(out, f"wrote {output}")
-    say(out, f"search with it: ghnas search --space {space} --data {data} --ghn {output}")
+    searched = "SPACE" if space == GENERAL else space
+    say(out, f"search with it: ghnas search --space {searched} --data {data} --ghn {output}")
     if json:
         print_json({"output": str(output), "training": info.training})
 
 
-def start_file(name: str, space: Space, data: ImageData) -> Path:
+def start_file(name: str, space: Source, data: ImageData) -> Path:
     """The file of the hypernetwork that --from names.
 
     Args:
@@ -154,10 +160,10 @@ def start_file(name: str, space: Space, data: ImageData) -> Path:
     """
     from ghnas.data.sources import EMBEDDED
     from ghnas.ghn.checkpoint import shipped_ghn
-    from ghnas.ghn.library import Task, bases, cached, shipped
+    from ghnas.ghn.library import bases, cached, shipped
 
     known = shipped()
-    nearest = bases(Task(space, data), known)
+    nearest = bases(space.name, data, known)
     if name == "shipped":
         return shipped_ghn(space.name, EMBEDDED) or nearest[0].path
     if name == "general":
@@ -178,6 +184,18 @@ def _config(classes: int, preset: str | None, hid: int | None, origin: Path | No
         return GHNConfig(num_classes=classes, hid=hid or 32, **kind)
     config = load_ghn(origin).config
     return replace(config, num_classes=classes, hid=hid or config.hid)
+
+
+def _source(space: str, cells: int | None, channels: int | None) -> Source:
+    """The space that is named, or the mixture of all."""
+    from ghnas.ghn.config import GENERAL
+    from ghnas.training.hypernetwork.mixture import Mixture
+
+    if space != GENERAL:
+        return options.load_skeleton(space, cells=cells, channels=channels)
+    if options.given(cells=cells, channels=channels):
+        raise UserError("--cells and --channels do not fit --space general, which draws them")
+    return Mixture()
 
 
 def _report(shown: Meter, progress: TrainProgress) -> None:

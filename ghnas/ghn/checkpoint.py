@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ghnas.data import ImageData
-from ghnas.ghn.config import GHNConfig, GHNInfo
+from ghnas.ghn.config import GENERAL, GHNConfig, GHNInfo
 from ghnas.ghn.encoder import channel_table
 from ghnas.ghn.model import GHN, restored
 from ghnas.ghn.published import read_published, write_published
@@ -31,8 +31,6 @@ from ghnas.utils.tensor_files import (
 )
 
 FORMAT = "1"
-GENERAL = "general"
-"""What the info of a hypernetwork for every space says in place of a space's name."""
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 
 

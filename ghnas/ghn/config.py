@@ -16,6 +16,9 @@ _Text = Annotated[str, Field(max_length=255)]
 _Colour = Annotated[float, Field(strict=True, ge=0, le=1)]
 _Spread = Annotated[float, Field(strict=True, gt=0, le=1)]
 
+GENERAL = "general"
+"""The space of a hypernetwork that was trained on a mixture of spaces: it fits any."""
+
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class GHNConfig:
@@ -62,7 +65,7 @@ class GHNInfo:
     any space and any data set with its number of classes.
 
     Args:
-        space: Name of the search space.
+        space: Name of the search space; `GENERAL` of one for every space.
         skeleton: The space's skeleton.
         data: Name of the data set.
         fingerprint: The data set's fingerprint.

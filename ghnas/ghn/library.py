@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ghnas.data import ImageData
-from ghnas.ghn.checkpoint import GENERAL, list_ghns, read_header
-from ghnas.ghn.config import GHNInfo
+from ghnas.ghn.checkpoint import list_ghns, read_header
+from ghnas.ghn.config import GENERAL, GHNInfo
 from ghnas.spaces import Space, list_spaces, load_space
 from ghnas.utils.errors import UserError, UserNote
 from ghnas.utils.files import cache_folder
@@ -185,7 +185,7 @@ def general_for(data: ImageData, known: Iterable[KnownGHN]) -> KnownGHN | None:
     return next(fitting, None)
 
 
-def bases(task: Task, known: Iterable[KnownGHN]) -> list[KnownGHN]:
+def bases(space: str, data: ImageData, known: Iterable[KnownGHN]) -> list[KnownGHN]:
     """From which hypernetworks to adapt, the best one first.
 
     Those of the same images come first, the general one before the others; then general ones of
@@ -193,13 +193,14 @@ def bases(task: Task, known: Iterable[KnownGHN]) -> list[KnownGHN]:
     classes, then one for images of the same size, then a shipped one, then the first by name.
 
     Args:
-        task: What to adapt to.
+        space: The name of the space to adapt to.
+        data: The images to adapt to.
         known: To choose from; what an adaptation left near chance is passed over.
     """
 
     def distance(item: KnownGHN) -> tuple[Any, ...]:
-        info, data = item.info, task.data
-        here, same_space = _same_data(info, data), info.space == task.space.name
+        info = item.info
+        here, same_space = _same_data(info, data), info.space == space
         group = 0 if here else 1 if item.is_general else 2 if same_space else 3
         return (
             group,

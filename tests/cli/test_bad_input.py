@@ -90,6 +90,11 @@ def test_a_training_cannot_start_from_nothing(fails: Callable[..., str], tmp_pat
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_a_mixture_of_spaces_has_no_skeleton(fails: Callable[..., str], tmp_path: Path) -> None:
+    output = ("--output", tmp_path / "x.safetensors")
+    assert "--cells" in fails("train", "--space", "general", "--cells", 8, *output)
+
+
 # ---------------------------------------------------------------- numbers
 
 

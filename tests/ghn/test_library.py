@@ -76,9 +76,11 @@ def test_the_nearest_hypernetwork_comes_first() -> None:
         known("a-cached-one", "darts", others, "cache"),
     ]
     wanted.insert(7, known("z-shipped-one", "darts", others))
-    assert [item.name for item in bases(task, wanted[::-1])] == [item.name for item in wanted]
+    assert [item.name for item in bases(task.space.name, task.data, wanted[::-1])] == [
+        item.name for item in wanted
+    ]
     useless = GHNInfo(training={"adaptation": {"near_chance": True}})
-    assert bases(task, [KnownGHN("useless", Path(), "cache", useless)]) == []
+    assert bases(task.space.name, task.data, [KnownGHN("useless", Path(), "cache", useless)]) == []
     assert general_for(task.data, wanted[::-1]) == wanted[0]
     assert general_for(images(size=16), wanted) is None
 

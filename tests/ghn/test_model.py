@@ -225,6 +225,9 @@ def test_a_ghn_for_something_else_is_refused() -> None:
     data, darts = load_data(), load_space("darts")
     fits = info(classes=data.classes, image_shape=data.image_shape)
     check_ghn(GHN(SMALL, fits), darts, data, "train one with `ghnas train`")
+    general = replace(fits, space="general", skeleton={})
+    for name in ("darts", "mobile"):
+        check_ghn(GHN(SMALL, general), load_space(name), data)
     wrong = {
         "space": info(space="mobile", classes=data.classes),
         "classes": info(classes=("a", "b", "c")),

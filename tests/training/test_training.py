@@ -21,6 +21,7 @@ from ghnas.training.hypernetwork.loop import (
     rate_schedule,
 )
 from ghnas.training.hypernetwork.meta_batches import MetaBatches
+from ghnas.training.hypernetwork.mixture import Mixture
 from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
 from ghnas.utils.errors import UserError
 
@@ -186,6 +187,50 @@ def test_a_state_with_other_settings_is_refused(tmp_path: Path, data: ImageData)
         train(job(output, data), interrupt)
     with pytest.raises(UserError, match="other settings"):
         train(job(output, data, learning_rate=0.1), lambda progress: None)
+
+
+def test_a_general_hypernetwork_learns_from_the_mixture(tmp_path: Path, data: ImageData) -> None:
+    output = tmp_path / "general.safetensors"
+    made = replace(job(output, data), space=Mixture())
+    with pytest.raises(Stop):
+        train(made, interrupt)
+    assert train(made, lambda progress: None).space == "general"
+    again = replace(made, output=tmp_path / "again.safetensors")
+    train(again, lambda progress: None)
+    for key, value in weights(output).items():
+        torch.testing.assert_close(weights(again.output)[key], value)
+
+
+def test_the_gradient_of_each_network_has_a_largest_norm(data: ImageData) -> None:
+    """Scaled as a whole: against clipping by hand, network by network."""
+    torch.manual_seed(0)
+    ghn, space = GHN(CONFIG), load_space("darts").with_skeleton(cells=2, channels=4)
+    meta = MetaBatches(data.image_shape, CONFIG, 0, range(3), False, space.sample)[0]
+    stacks = [torch.randn_like(stack) for stack in ghn(meta.features)]
+    for index, factor in enumerate((0.01, 1.0, 100.0)):
+        for tensor in meta.features.by_graph(stacks, 3)[index].values():
+            tensor.mul_(factor)
+
+    def norms(stacks: list[torch.Tensor]) -> torch.Tensor:
+        parts = meta.features.by_graph(stacks, 3)
+        return torch.stack([torch.cat([t.flatten() for t in p.values()]).norm() for p in parts])
+
+    before, largest = norms(stacks), 5.0
+    assert before[0] < largest < before[1] < before[2]
+    clipped = meta.clipped(stacks, largest)
+    torch.testing.assert_close(norms(clipped), torch.tensor([float(before[0]), largest, largest]))
+    for ours, given in zip(clipped, stacks, strict=True):
+        torch.testing.assert_close(ours.sign(), given.sign())
+
+
+def test_a_network_that_diverged_takes_no_part_in_a_step(data: ImageData) -> None:
+    space = load_space("darts").with_skeleton(cells=2, channels=4)
+    meta = MetaBatches(data.image_shape, CONFIG, 0, range(2), False, space.sample)[0]
+    stacks = [torch.ones_like(stack) for stack in GHN(CONFIG)(meta.features)]
+    next(iter(meta.features.by_graph(stacks, 2)[1].values())).fill_(torch.nan)
+    first, second = meta.features.by_graph(meta.clipped(stacks, 1e9), 2)
+    assert all((tensor == 1).all() for tensor in first.values())
+    assert not any(tensor.any() for tensor in second.values())
 
 
 def test_load_explains_itself(tmp_path: Path) -> None:

@@ -23,9 +23,13 @@ from ghnas.ghn.checkpoint import save_ghn, start_from
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.scoring.scorer import Scorer
-from ghnas.spaces import Space
 from ghnas.spaces.archive import Architectures
-from ghnas.training.hypernetwork.meta_batches import MetaBatch, MetaBatches, sample_graphs
+from ghnas.training.hypernetwork.meta_batches import (
+    MetaBatch,
+    MetaBatches,
+    Source,
+    sample_graphs,
+)
 from ghnas.training.hypernetwork.state import TrainingState
 from ghnas.utils.errors import UserError
 
@@ -44,6 +48,8 @@ class TrainSettings:
         learning_rate: Adam's, divided by 10 at two and at five sixths of the steps.
         weight_decay: Adam's.
         gradient_clip: Largest norm of the gradient.
+        network_clip: Largest norm of the gradient with respect to the weights of one network, so
+            that a few unstable networks do not decide on a step.
         shift: Move training images by up to so many pixels.
         seed: Of the initial weights, architectures and images.
         evaluate_every: Steps between evaluations on held-out architectures and saved states.
@@ -60,6 +66,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     gradient_clip: float = 5.0
+    network_clip: float = 5.0
     shift: int = 1
     seed: int = 0
     evaluate_every: int = 200
@@ -121,7 +128,7 @@ class Job:
         report_every: Steps between reports.
     """
 
-    space: Space
+    space: Source
     data: ImageData
     config: GHNConfig
     settings: TrainSettings
@@ -195,7 +202,8 @@ def trained_info(job: Job, origin: GHNInfo | None, history: list[dict[str, float
         | {
             "device": job.device.type,
             "architectures": job.architectures and len(job.architectures),
-            "start": origin and {"sha256": origin.sha256, "training": origin.training},
+            "start": origin
+            and {"sha256": origin.sha256, "space": origin.space, "training": origin.training},
             "history": history,
         },
     )
@@ -209,7 +217,7 @@ def sum_over_ranks(value: float) -> float:
     return float(total)
 
 
-def held_out_graphs(space: Space, data: ImageData, settings: TrainSettings) -> list[Graph]:
+def held_out_graphs(space: Source, data: ImageData, settings: TrainSettings) -> list[Graph]:
     """The architectures that training never sees (drawn from another seed)."""
     rng = random.Random(f"{EVALUATION_SEED}:{settings.seed}")
     count = settings.evaluate_architectures
@@ -277,9 +285,12 @@ def compute_gradients(
         Mean loss in nats and accuracy, (2,).
     """
     stacks = ghn(meta.features.to(images.device))
-    losses, logits = meta.losses(stacks, images, labels)
+    weights = [stack.detach().requires_grad_() for stack in stacks]
+    losses, logits = meta.losses(weights, images, labels)
+    gradients = torch.autograd.grad(losses.sum(), weights, materialize_grads=True)
     ghn.zero_grad()
-    (losses.sum() / settings.meta_batch).backward()
+    shares = meta.clipped(gradients, settings.network_clip)
+    torch.autograd.backward(stacks, [share / settings.meta_batch for share in shares])
     correct = (logits.argmax(dim=2) == labels).sum() / len(labels)
     result = torch.stack([losses.detach().sum(), correct]) / settings.meta_batch
     if dist.is_initialized():

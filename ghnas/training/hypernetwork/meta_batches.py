@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,7 +19,21 @@ from ghnas.executors.trainable import executor_for
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import read_graphs
-from ghnas.spaces import Space
+
+
+class Source(Protocol):
+    """Where architectures are drawn from: a search space, or a mixture of spaces."""
+
+    @property
+    def name(self) -> str:
+        """What the hypernetwork remembers as its space."""
+
+    @property
+    def skeleton(self) -> Mapping[str, Any]:
+        """The macro architecture as plain data."""
+
+    def sample(self, seed: int | random.Random | None = None) -> Architecture:
+        """A random architecture."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,27 @@ class MetaBatch:
             return executor_for("cpu").losses(self.graphs, weights, images, labels)
         return losses_of(self.plan.run(stacks, images), labels)
 
+    def clipped(self, gradients: Sequence[Tensor], largest: float) -> list[Tensor]:
+        """Gradients with respect to predicted weights, those of each network made shorter.
+
+        Args:
+            gradients: For each of the stacks that the hypernetwork predicts of `features`.
+            largest: The norm that the gradient of one network, over all its weights, may have;
+                one that is not finite becomes zero.
+        """
+        groups = [[index for index, _ in group.members] for group in self.features.groups]
+        owners = [torch.tensor(group, device=gradients[0].device) for group in groups]
+        squares = gradients[0].new_zeros(len(self.graphs))
+        for owner, gradient in zip(owners, gradients, strict=True):
+            squares.index_add_(0, owner, gradient.flatten(1).square().sum(1))
+        finite, factors = squares.isfinite(), largest / squares.sqrt().clamp(min=largest)
+        result = []
+        for owner, gradient in zip(owners, gradients, strict=True):
+            shape = (-1, *[1] * (gradient.dim() - 1))
+            scaled = gradient * factors[owner].view(shape)
+            result.append(scaled.where(finite[owner].view(shape), 0.0))
+        return result
+
 
 @dataclass
 class MetaBatches(Dataset[MetaBatch]):
@@ -85,7 +122,7 @@ class MetaBatches(Dataset[MetaBatch]):
 
 
 def sample_graphs(
-    space: Space, image_shape: tuple[int, ...], classes: int, count: int, rng: random.Random
+    space: Source, image_shape: tuple[int, ...], classes: int, count: int, rng: random.Random
 ) -> list[Graph]:
     """Random architectures of a space."""
     return [space.sample(rng).for_images(image_shape, classes).graph for _ in range(count)]
