@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,18 @@ SHARE_BETWEEN_LINES = 0.1
 
 def console(json_wanted: bool = False) -> Console:
     """The console for people: stdout, or stderr where stdout carries JSON."""
-    return Console(stderr=json_wanted, highlight=False)
+    return Console(stderr=json_wanted, highlight=False, quiet=not speaks())
+
+
+def speaks() -> bool:
+    """Whether this process prints: of those that torchrun started the first one does."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def print_json(content: Any) -> None:
     """The result for programs, on stdout."""
-    print(as_json(content))
+    if speaks():
+        print(as_json(content))
 
 
 def as_json(content: Any) -> str:

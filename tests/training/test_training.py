@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +150,25 @@ def test_processes_train_together(tmp_path: Path, data: ImageData) -> None:
     for output, workers, losses in ((one, 0, told[0]), (two, 2, told[1])):
         train(job(output, data, workers=workers), lambda p, seen=losses: seen.append(p.loss))
     assert told[0] == pytest.approx(told[1], rel=1e-3)
+
+
+def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:
+    """With the same meta-batch; two processes add up their gradients."""
+    settings = ["--space", "darts", "--cells", "2", "--channels", "4", "--hid", "8"]
+    settings += ["--meta-batch", "2", "--batch-size", "16", "--evaluate-every", "2"]
+    command = ["train", *settings, "--steps", "2", "--workers", "0", "--json"]
+    one = [sys.executable, "-m", "ghnas"]
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ghnas"]
+    results = []
+    for name, start in (("one", one), ("two", two)):
+        output = tmp_path / f"{name}.safetensors"
+        done = subprocess.run(
+            [*start, *command, "--output", str(output)], check=True, capture_output=True, text=True
+        )
+        assert json.loads(done.stdout)["output"] == str(output)  # only the first one speaks
+        results.append(weights(output))
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_a_training_can_start_from_another_one(tmp_path: Path, data: ImageData) -> None:

@@ -36,7 +36,8 @@ def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
     The state is kept in `<output>.state` at every evaluation; a training that was interrupted
     goes on from there, with the same architectures and images as if it had not been. On a CPU
     the architectures of a step are shared among `settings.workers` processes, which add up
-    their gradients.
+    their gradients; under `torchrun` among those that it started, on CPUs or GPUs, and
+    `job.output` lies where all of them see it.
 
     Args:
         job: What to train.
@@ -66,10 +67,39 @@ def run(work: Work[JobType], job: JobType, report: Callable[[TrainProgress], Non
     Raises:
         UserError: As `train`.
     """
-    if job.device.type == "cpu" and job.settings.workers > 1:
+    if dist.is_torchelastic_launched():
+        _run_launched(work, job, report)
+    elif job.device.type == "cpu" and job.settings.workers > 1:
         _run_on_processes(work, job, report)
     else:
         work(job, report, 0, 1)
+
+
+def _run_launched(
+    work: Work[JobType], job: JobType, report: Callable[[TrainProgress], None]
+) -> None:
+    """The part of this process, of those that torchrun started, perhaps on several machines."""
+    local = int(os.environ["LOCAL_RANK"])
+    if job.device.type == "cuda":
+        torch.cuda.set_device(local)
+        job = replace(job, device=torch.device("cuda", local))
+    else:
+        torch.set_num_threads(1)
+    dist.init_process_group("nccl" if job.device.type == "cuda" else "gloo")
+    try:
+        if job.device.type == "cpu":
+            if local == 0:
+                compile_gradients()  # once on each machine
+            dist.barrier()
+        rank = dist.get_rank()
+        work(job, report if rank == 0 else _say_nothing, rank, dist.get_world_size())
+        dist.barrier()  # until the first one has written the file
+    finally:
+        dist.destroy_process_group()
+
+
+def _say_nothing(progress: TrainProgress) -> None:
+    """Only the first process reports."""
 
 
 def _run_on_processes(
