@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ghnas.data import ImageData, load_data
     from ghnas.engine.objectives import ProxyScore, ZeroShot
     from ghnas.engine.search import Study, search
+    from ghnas.exports.formats import export
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
@@ -38,6 +39,7 @@ __all__ = [
     "UserError",
     "ZeroShot",
     "adapt",
+    "export",
     "finetune",
     "list_ghns",
     "list_spaces",
@@ -58,6 +60,7 @@ _WHERE = {
     "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",
     "adapt": "ghnas.training.hypernetwork.adaptation",
+    "export": "ghnas.exports.formats",
     "finetune": "ghnas.training.finetuning",
     "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",
