@@ -23,15 +23,14 @@ from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space, parse_space
 from ghnas.training.hypernetwork import adaptation as module
 from ghnas.training.hypernetwork.adaptation import (
-    EVALUATIONS,
     HEAD_STEPS,
     Adaptation,
-    Course,
     adapt_file,
     adaptation,
     is_near_chance,
 )
 from ghnas.training.hypernetwork.cached import adapt_cached
+from ghnas.training.hypernetwork.course import EVALUATIONS, Course
 from ghnas.training.hypernetwork.loop import TrainProgress
 from ghnas.utils.errors import UserError
 
