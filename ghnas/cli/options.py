@@ -181,6 +181,17 @@ Cells = Annotated[
     int | None, number("--cells", "Cells of the network, or of each of its stages.", most=200)
 ]
 Channels = Annotated[int | None, number("--channels", "Channels of the first cell.", most=4096)]
+Adapt = Annotated[
+    float | None,
+    typer.Option(
+        "--adapt",
+        metavar="TIME",
+        parser=seconds("--adapt", least=0),
+        help="Where none was trained for space and images: train the nearest one on for so long, "
+        "such as 90s, 5m or 1h, once; 0: score by a training-free proxy instead.",
+        show_default="5m",
+    ),
+]
 ImageSize = Annotated[
     int | None, number("--image-size", "Resize images to so many pixels each way.", most=1024)
 ]
@@ -210,6 +221,16 @@ Seed = Annotated[int, number("--seed", "Equal seeds give equal results.", least=
 def given(**settings: Any) -> dict[str, Any]:
     """The settings that are not None."""
     return {key: value for key, value in settings.items() if value is not None}
+
+
+READY_MADE = ("embedded", "digitscapes", "cifar10")
+"""Data sets that are no folder."""
+
+
+def data_source(spec: str) -> str:
+    """What a run remembers of `--data`: a folder by its full path, so that it is found again."""
+    folder = Path(spec).expanduser()
+    return str(folder.resolve()) if spec not in READY_MADE and folder.is_dir() else spec
 
 
 def load_skeleton(name: str, known: Mapping[str, Any] | None = None, **settings: Any) -> Space:

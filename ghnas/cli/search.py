@@ -21,7 +21,7 @@ from ghnas.cli.objectives import (
     proxy_score,
     zero_shot,
 )
-from ghnas.cli.options import MOST_SEED, number, numbers, seconds, text
+from ghnas.cli.options import MOST_SEED, number, numbers, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.cli.trainings import (
     asked_trainings,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
 BUDGET, MOST, BEST = 1000, 10**8, 10
-READY_MADE = ("embedded", "digitscapes", "cifar10")
-"""Data sets that are no folder."""
 
 
 def search(
@@ -80,17 +78,7 @@ def search(
             "the one that ships; else one is adapted",
         ),
     ] = None,
-    adapt: Annotated[
-        float | None,
-        typer.Option(
-            "--adapt",
-            metavar="TIME",
-            parser=seconds("--adapt", least=0),
-            help="Where none was trained for space and images: train the nearest one on for so "
-            "long, such as 90s, 5m or 1h, once; 0: score by a training-free proxy instead.",
-            show_default="5m",
-        ),
-    ] = None,
+    adapt: options.Adapt = None,
     image_size: options.ImageSize = None,
     seed: Annotated[
         int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
@@ -145,7 +133,7 @@ def search(
         typer.Option(
             "--time",
             metavar="TIME",
-            parser=seconds("--time"),
+            parser=options.seconds("--time"),
             help="In place of --train: as many as can be trained in a time, such as 30m.",
             show_default="none",
         ),
@@ -247,7 +235,7 @@ def _start(
     check_sampler(sampler)  # before anything is loaded
     if (shortened.get("count") or shortened.get("seconds")) and "objective" in asked:
         check_one_objective(asked["objective"].split(","))
-    source = _data_source(asked.get("data", "embedded"))
+    source = options.data_source(asked.get("data", "embedded"))
     choice = choose_ghn(out, asked, space, source, device)
     check, default = (
         (check_objectives, space.objective) if choice.ghn else (check_proxies, DEFAULT_PROXY)
@@ -276,14 +264,6 @@ def _start(
     if choice.ghn and choice.adapted:
         keep_ghn(run, choice.ghn)
     return run, objective
-
-
-def _data_source(spec: str) -> str:
-    """What a run remembers of `--data`: a folder by its full path, so that it is found again."""
-    from ghnas.data.sources import data_folder
-
-    folder = data_folder(spec)
-    return str(folder.resolve()) if spec not in READY_MADE and folder.is_dir() else spec
 
 
 def _continue(
@@ -324,7 +304,7 @@ def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
         "exact": manifest.objective.get("keep") is None,
     }
     meant: dict[str, Callable[[Any], Any]] = {
-        "data": _data_source,
+        "data": options.data_source,
         "ghn": lambda path: path if path == NO_GHN else list_ghns().get(str(path), path).resolve(),
         "objective": lambda text: ",".join(check(text.split(","))),
     }

@@ -85,7 +85,6 @@ def test_unknown_preset(fails: Callable[..., str], tmp_path: Path) -> None:
 def test_a_training_cannot_start_from_nothing(fails: Callable[..., str], tmp_path: Path) -> None:
     output = ("--output", tmp_path / "x.safetensors")
     assert "nowhere.safetensors" in fails("train", "--from", "nowhere.safetensors", *output)
-    assert "mobile" in fails("train", "--space", "mobile", "--from", "shipped", *output)
     assert "hid" in fails("train", "--from", "shipped", "--hid", 8, *output)
     assert not (tmp_path / "x.safetensors").exists()
 
@@ -270,7 +269,7 @@ def test_an_objective_that_needs_a_ghn(
 ) -> None:
     make_images(tmp_path / "pets", classes=3)
     for options in (("--data", tmp_path / "pets"), ("--space", "mobile"), ("--ghn", "none")):
-        sentence = fails("search", *options, "--objective", objective)
+        sentence = fails("search", *options, "--adapt", 0, "--objective", objective)
         assert "needs a hypernetwork (`ghnas train` trains one" in sentence
         assert "naswot" in sentence
     assert "add --ghn none" in fails("search", "--objective", "naswot")

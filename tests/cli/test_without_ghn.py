@@ -39,7 +39,7 @@ def test_ones_own_space_and_images(
     ghnas: Ghnas, options: tuple[object, ...], tmp_path: Path
 ) -> None:
     results = ("--results", tmp_path / "results")
-    search = ("search", *options, "--score-images", 8, "--budget", 6)
+    search = ("search", *options, "--adapt", 0, "--score-images", 8, "--budget", 6)
     code, out, err = ghnas(*search, *results, "--json")
     assert code == 0, err
     (note,) = (line for line in err.splitlines() if "no hypernetwork ships" in line)
@@ -91,7 +91,8 @@ def test_ones_own_space_and_images(
 
 def test_any_space_that_ships(ghnas: Ghnas, tmp_path: Path) -> None:
     code, out, err = ghnas(
-        *("search", "--space", "mobile", "--budget", 4, "--score-images", 8, "--train", 1),
+        *("search", "--space", "mobile", "--adapt", 0, "--budget", 4, "--score-images", 8),
+        *("--train", 1),
         *("--train-steps", 1, "--results", tmp_path, "--json"),
     )
     assert code == 0, err

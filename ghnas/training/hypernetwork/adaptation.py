@@ -22,6 +22,7 @@ from ghnas.ghn.checkpoint import load_ghn, save_ghn, start_from
 from ghnas.ghn.config import GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.spaces import Space
+from ghnas.training.hypernetwork.course import EVALUATIONS, TIMED, UNKNOWN, UNTIMED, Course
 from ghnas.training.hypernetwork.loop import (
     Job,
     Meter,
@@ -40,17 +41,12 @@ from ghnas.training.hypernetwork.training import run
 from ghnas.utils.devices import cores, pick_device
 from ghnas.utils.errors import UserError
 
-EVALUATIONS = 12
-"""Points of the validation curve; what an interruption can lose is the time between two."""
 PATIENCE = 4
 """Evaluations without a new best one after which the rate falls, and then the training ends."""
 HEAD_STEPS = 50
 """Steps in which nothing but a fresh class head is trained."""
-UNTIMED, TIMED = 3, 12
-"""Steps after which the rate is measured, and steps that it is measured over."""
 LEARNS_NOTHING = 0.1
 """Share of the way from chance to all right that zero-shot accuracy must go."""
-UNKNOWN = 10**9
 SETTINGS = TrainSettings(steps=UNKNOWN, meta_batch=4, evaluate_architectures=16)
 
 
@@ -199,49 +195,6 @@ def adapt_file(job: Adaptation, report: Callable[[TrainProgress], None]) -> GHNI
         compile_gradients()  # or the first steps would be measured with it
     run(adapt_rank, job, report)
     return load_ghn(job.output).info
-
-
-class Course:
-    """The number of steps, and of those between evaluations; the learning rate of each step."""
-
-    def __init__(self, steps: int | None) -> None:
-        self.planned = self.steps = steps
-
-    def decide(self, done: int, seconds: float, each: float) -> None:
-        """Fill so many seconds with steps that take `each`."""
-        self.planned = self.steps = done + max(int(seconds / each), 1)
-
-    @property
-    def every(self) -> int:
-        """Steps between evaluations."""
-        return math.ceil((self.planned or UNKNOWN) / EVALUATIONS)
-
-    def evaluates_after(self, done: int) -> bool:
-        """Whether so many steps are followed by an evaluation; the first ones, which may be timed,
-        are not."""
-        regular = done >= UNTIMED + TIMED and done % self.every == 0
-        return self.steps is not None and (regular or done == self.steps)
-
-    def factor(self, step: int) -> float:
-        """Of the learning rate, as in `rate_schedule`."""
-        steps = self.steps or UNKNOWN
-        return 0.1 ** sum(step >= math.ceil(part * steps / 6) for part in (4, 5))
-
-    def shorten(self, done: int) -> bool:
-        """Have the rate fall now; False if it has fallen before."""
-        assert self.steps
-        if self.factor(done) < 1:
-            return False
-        self.steps = min(self.steps, math.ceil(done * 3 / 2))
-        return True
-
-    def state_dict(self) -> dict[str, int | None]:
-        """What is kept of it."""
-        return {"planned": self.planned, "steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, int | None]) -> None:
-        """The inverse."""
-        self.planned, self.steps = state["planned"], state["steps"]
 
 
 def adapt_rank(

@@ -8,7 +8,8 @@ import torch
 
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.library import KnownGHN, Task, cached_for, place_for, prune, shipped
-from ghnas.training.hypernetwork.adaptation import UNKNOWN, adapt_file, adaptation
+from ghnas.training.hypernetwork.adaptation import adapt_file, adaptation
+from ghnas.training.hypernetwork.course import UNKNOWN
 from ghnas.training.hypernetwork.loop import TrainProgress
 from ghnas.utils.files import locked_in_turn
 
