@@ -84,6 +84,9 @@ class FakeObjective:
             outcomes[i] = Outcome(tuple(values[name] for name in self.names), accuracy)
         return outcomes
 
+    def cancel(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -110,7 +110,7 @@ class Loop:
     def run(self) -> None:
         """Search until the budget is recorded.
 
-        The first Ctrl-C lets the batches in flight be finished and recorded, then raises
+        The first Ctrl-C lets what is being scored be finished and recorded, then raises
         `KeyboardInterrupt`; the second one raises it at once.
         """
         plan = self.plan
@@ -123,10 +123,14 @@ class Loop:
             require_feasible(self.space, self.limits, random.Random(f"{plan.seed}:limits"))
         starts = self._tell_recorded()
         if self.objective.in_background:
-            with deferred_interrupt(self.meter.finish) as interrupted:
+            with deferred_interrupt(self._finish) as interrupted:
                 self._evaluate_in_background(starts, interrupted)
         else:
             self._evaluate_here(starts)
+
+    def _finish(self) -> None:
+        self.objective.cancel()
+        self.meter.finish()
 
     def _tell_recorded(self) -> list[int]:
         """Tell the sampler what is recorded; returns where the batches start that are not."""
@@ -203,10 +207,16 @@ class Loop:
         seconds = (now - self.before) / max(wanted, 1)
         self.before = now
         places = range(known, len(batch.members))
-        self._write([self._trial(batch, place, found.get(place), seconds) for place in places])
+        # after Ctrl-C some are missing: those before them are recorded
+        end = next((i for i in places if i in found and found[i] is None), len(batch.members))
+        self._write([self._trial(batch, i, found.get(i), seconds) for i in range(known, end)])
+        if end < len(batch.members):
+            raise KeyboardInterrupt
         self._tell(self.trials[batch.start : batch.start + len(batch.members)])
 
     def _write(self, new: Sequence[Trial]) -> None:
+        if not new:
+            return
         self.book.write(new)
         self.trials += new
         for trial in new:

@@ -51,6 +51,10 @@ class Chunks:
         """Scores of each task's graphs, None for those that are not wanted."""
         return self._workers.map(tasks)
 
+    def cancel(self) -> None:
+        """Let `scores` end soon, with what is done."""
+        self._workers.cancel()
+
     def close(self) -> None:
         """End the processes."""
         self._workers.close()

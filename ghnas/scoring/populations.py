@@ -71,10 +71,16 @@ class Populations:
         """Scores of each task's graphs, None for those that are not wanted."""
         prepared = self._hosts.map(task for task in tasks if task[1])
         for graphs, wanted, race in tasks:
-            if wanted:
-                yield self._score(graphs, wanted, race, *next(prepared))
-            else:
+            if not wanted:
                 yield [None] * len(graphs)
+            elif (ready := next(prepared, None)) is not None:
+                yield self._score(graphs, wanted, race, *ready)
+            else:
+                return
+
+    def cancel(self) -> None:
+        """Let `scores` end soon, with what is done."""
+        self._hosts.cancel()
 
     def close(self) -> None:
         """End the processes."""

@@ -129,7 +129,8 @@ class Scorer:
             race: When to stop before the last image; default: never.
 
         Returns:
-            A score for each graph that is wanted, None for the others.
+            A score for each graph that is wanted, None for the others, and for those that `cancel`
+            gave up.
 
         Raises:
             UserError: If a worker was ended from outside.
@@ -141,7 +142,12 @@ class Scorer:
             chunk = graphs[start : start + size]
             positions = [i for i in range(len(chunk)) if start + i in chosen]
             tasks.append((chunk, positions, race))
-        return [score for scores in self._way.scores(tasks) for score in scores]
+        found = [score for scores in self._way.scores(tasks) for score in scores]
+        return found + [None] * (len(graphs) - len(found))
+
+    def cancel(self) -> None:
+        """Let a `score` in another thread end soon, with what is done; no other may follow."""
+        self._way.cancel()
 
     def close(self) -> None:
         """End the processes; a `score` that waits for them fails."""

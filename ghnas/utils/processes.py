@@ -7,12 +7,14 @@ import gc
 import multiprocessing
 import signal
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Self, TypeVar
@@ -28,6 +30,8 @@ ENDED = (
     "a process was ended from outside, perhaps for lack of memory: what was finished is kept, run "
     "the same command (a search with --resume) to go on"
 )
+GRACE = 2.0
+"""Seconds that tasks are waited for which were begun when the others were given up."""
 AHEAD = 4
 """Tasks that wait for each process, so that none is idle while results are taken."""
 
@@ -65,6 +69,9 @@ class Workers(Generic[Result]):
         self._work: Callable[..., Result] | None = None
         self._queue: deque[tuple[Any, ...]] = deque()
         self._futures: set[Future[Result]] = set()
+        self._begun: set[Future[Result]] = set()
+        self._cancelled, self._until = False, 0.0
+        self._stop: Future[Any] = Future()
         self._pool: ProcessPoolExecutor | None = None
         if count > 1:
             before = multiprocessing.active_children()
@@ -113,22 +120,42 @@ class Workers(Generic[Result]):
                 yield result
 
     def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-        """Results in the order of the tasks; no more than a few wait to be taken.
+        """Results in the order of the tasks; no more than a few wait to be taken. After `cancel` it
+        ends before the first task that was not finished.
 
         Raises:
             UserError: If a process was ended from outside.
         """
         if self._pool is None:
-            yield from map(self._here, tasks)
+            yield from map(self._here, takewhile(lambda _: not self._cancelled, tasks))
             return
         begun: deque[Future[Result]] = deque()
-        with _all_alive():
-            for task in tasks:
+        with _all_alive(), suppress(CancelledError):
+            for task in takewhile(lambda _: not self._cancelled, tasks):
                 begun.append(self._pool.submit(_call, task))
+                self._begun.add(begun[-1])
                 if len(begun) > AHEAD * self._count:
-                    yield begun.popleft().result()
+                    yield self._result(begun.popleft())
             while begun:
-                yield begun.popleft().result()
+                yield self._result(begun.popleft())
+
+    def _result(self, future: Future[Result]) -> Result:
+        self._begun.discard(future)
+        either: tuple[Future[Any], ...] = (future, self._stop)
+        wait(either, return_when=FIRST_COMPLETED)
+        if self._cancelled:
+            wait((future,), timeout=max(self._until - time.monotonic(), 0))
+            if not future.done():
+                raise CancelledError
+        return future.result()
+
+    def cancel(self) -> None:
+        """Give up the tasks of `map` that no process has begun, and in `GRACE` seconds the others;
+        may be called by any thread, once."""
+        self._until, self._cancelled = time.monotonic() + GRACE, True
+        self._stop.set_result(None)
+        for future in tuple(self._begun):
+            future.cancel()
 
     def close(self) -> None:
         """End the processes; tasks that are not finished are lost."""

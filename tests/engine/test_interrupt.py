@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from searching import FakeObjective, finished, go_on, make_run, ranking
 
+from ghnas.engine.objectives import Outcome
 from ghnas.engine.run import open_run
 
 SEARCH = """
@@ -47,8 +50,6 @@ def wait_for_lines(log: Path, count: int, process: subprocess.Popen[bytes]) -> N
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
 @pytest.mark.parametrize("sampler", ["random", "evolution"])
 def test_nothing_is_scored_twice(tmp_path: Path, sampler: str) -> None:
-    from searching import finished, go_on, make_run, ranking
-
     settings = {"budget": 48, "batch_size": 8, "sampler": sampler}
     whole = finished(tmp_path, **settings)
     run = make_run(tmp_path, **settings)
@@ -64,6 +65,35 @@ def test_nothing_is_scored_twice(tmp_path: Path, sampler: str) -> None:
         assert sorted(scored) == sorted(recorded), "scored, but not recorded"
     assert len(run.read()) < 48
     go_on(open_run(run.path))
+    assert ranking(run) == ranking(whole)
+
+
+class Cancelled(FakeObjective):
+    """Gives up what is left of a batch after so many candidates, as after Ctrl-C."""
+
+    def __init__(self, many: int) -> None:
+        super().__init__()
+        self.many = many
+
+    def evaluate(self, *arguments: Any) -> list[Outcome | None]:
+        outcomes = super().evaluate(*arguments)
+        wanted = arguments[1]
+        for i in wanted[self.many :]:
+            outcomes[i] = None
+        self.many -= len(wanted)
+        if self.many < 0:
+            signal.raise_signal(signal.SIGINT)
+        return outcomes
+
+
+@pytest.mark.parametrize("many", [0, 1, 5, 8, 13])
+def test_what_was_scored_of_a_batch_is_recorded(tmp_path: Path, many: int) -> None:
+    settings = {"budget": 24, "batch_size": 8, "sampler": "evolution"}
+    whole, run = finished(tmp_path, **settings), make_run(tmp_path, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(run, Cancelled(many))
+    assert len([trial for trial in run.read() if trial.duplicate_of is None]) == many
+    go_on(run)
     assert ranking(run) == ranking(whole)
 
 

@@ -41,6 +41,33 @@ def test_tasks_are_done_with_one_torch_thread(count: int) -> None:
         torch.set_num_threads(before)
 
 
+def slowly(number: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return number
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_cancelled_tasks_are_not_begun(count: int) -> None:
+    """What was begun is finished, in the order of the tasks, and nothing is left out between."""
+    with Workers(count, partial, slowly) as workers:
+        found = []
+        for number in workers.map((i, 0.05) for i in range(1000)):
+            found.append(number)
+            if number == 3:
+                workers.cancel()
+    assert found == list(range(len(found)))
+    assert 4 <= len(found) <= 4 + 2 * count + 1
+
+
+def test_tasks_that_take_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ghnas.utils.processes.GRACE", 0.1)
+    with Workers(2, partial, slowly) as workers:
+        results = workers.map([(1, 0.0), (2, 600.0), (3, 0.0)])
+        assert next(results) == 1
+        workers.cancel()
+        assert list(results) == []
+
+
 class Counter:
     """State that a worker builds once."""
 

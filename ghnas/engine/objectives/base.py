@@ -74,8 +74,14 @@ class Objective(Protocol):
             share: Of the search that they are.
 
         Returns:
-            An outcome for each that is wanted, None for the others.
+            An outcome for each that is wanted, None for the others, and for those that `cancel`
+            gave up.
         """
+
+    def cancel(self) -> None:
+        """Let evaluations in other threads end soon, with what is done; no other may follow before
+        `close`. Default: they are finished."""
+        return
 
     def close(self) -> None:
         """Give up the evaluation that is under way, if any."""

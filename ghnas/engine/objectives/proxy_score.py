@@ -97,9 +97,13 @@ class ProxyScore(ImageObjective):
     ) -> list[Outcome | None]:
         scores = self._started().map((candidates[i].graph,) for i in wanted)
         outcomes: list[Outcome | None] = [None] * len(candidates)
-        for i, found in zip(wanted, scores, strict=True):
+        for i, found in zip(wanted, scores, strict=False):  # fewer after `cancel`
             outcomes[i] = self._outcome(candidates[i], found)
         return outcomes
+
+    def cancel(self) -> None:
+        if self._pool is not None:
+            self._pool.cancel()
 
     def close(self) -> None:
         """End the processes; they are started again when they are needed."""

@@ -157,6 +157,10 @@ class ZeroShot(ImageObjective):
             for architecture, score in zip(candidates, scores, strict=True)
         ]
 
+    def cancel(self) -> None:
+        if self._scorer is not None:
+            self._scorer.cancel()
+
     def close(self) -> None:
         """End the processes; they are started again when they are needed."""
         if self._scorer is not None:
