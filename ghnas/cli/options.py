@@ -229,7 +229,9 @@ READY_MADE = ("embedded", "digitscapes", "cifar10")
 
 def data_source(spec: str) -> str:
     """What a run remembers of `--data`: a folder by its full path, so that it is found again."""
-    folder = Path(spec).expanduser()
+    from ghnas.data.sources import data_folder
+
+    folder = data_folder(spec)
     return str(folder.resolve()) if spec not in READY_MADE and folder.is_dir() else spec
 
 
