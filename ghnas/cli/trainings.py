@@ -74,9 +74,9 @@ def wanted_trainings(run: Run, shortened: dict[str, Any]) -> ShortList | None:
     """The trainings that a run is to have after this call, None for no more than it has."""
     from ghnas.engine.manifest import ShortList
 
-    started = run.manifest.short_list or ShortList(count=0)
+    started = run.manifest.short_list or ShortList()
     wanted = started.model_copy(update=shortened)
-    return None if wanted.count == 0 else wanted
+    return wanted if wanted.count or wanted.seconds else None
 
 
 def train_candidates(

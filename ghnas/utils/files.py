@@ -48,15 +48,19 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Make sure, before long work, that its result can be written to `path`.
+    """Make sure, before long work, that its result can be written to `path`; leaves nothing there.
 
     Raises:
         OSError: If the folder cannot be made or written, the disk is full, or `path` is a folder.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    made = [folder for folder in path.parents if not folder.exists()]
     with _beside(path) as beside:
         beside.write_bytes(bytes(4096))
+    for folder in made:
+        with suppress(OSError):  # another process may have put something there
+            folder.rmdir()
 
 
 @contextmanager
