@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +21,31 @@ SHARE_BETWEEN_LINES = 0.1
 
 def console(json_wanted: bool = False) -> Console:
     """The console for people: stdout, or stderr where stdout carries JSON."""
-    return Console(stderr=json_wanted, highlight=False)
+    return _Console(stderr=json_wanted, highlight=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the program, where a reader such as `head` has seen enough."""
+        raise BrokenPipeError
+
+
+_PLAIN = {"─": "-", "┴": "+", "┐": "+", "┤": "+", "…": "~"}
+"""For terminals without these characters."""
+
+
+def use_plain_characters() -> None:
+    """Print others in place of characters that the terminal's encoding does not have."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        unknown = error.object[error.start : error.end]
+        return "".join(_PLAIN.get(character, "?") for character in unknown), error.end
+
+    codecs.register_error("ghnas.plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ghnas.plain")
 
 
 def print_json(content: Any) -> None:
