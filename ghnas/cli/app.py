@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from ghnas.cli import (
     train,
     truth,
 )
+from ghnas.cli.terminal import use_plain_characters
 from ghnas.utils.errors import UserError, UserNote, one_sentence
 
 BAD_INPUT = 2
@@ -92,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a mistake of the user's (one sentence on stderr), 130 after
         Ctrl-C.
     """
+    use_plain_characters()
     return exit_code(lambda: _run(arguments))
 
 
@@ -108,8 +111,19 @@ def exit_code(run: Callable[[], object]) -> int:
         return 0
     except OSError as error:
         return _fail(_explain(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        return _fail(
+            "there is too little memory for this: what was finished is kept; use fewer --workers, "
+            "smaller images or networks, or a machine with more"
+        )
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
+
+
+_OUT_OF_MEMORY = re.compile("out of memory|allocate memory|unable to allocate", re.IGNORECASE)
+"""What torch says; Python and NumPy raise a MemoryError."""
 
 
 def _run(arguments: Sequence[str] | None) -> Any:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
+import socket
 import threading
+import warnings
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
@@ -18,9 +22,11 @@ from ghnas.cli import options
 from ghnas.cli.options import number, text
 from ghnas.cli.spaces import print_drawings
 from ghnas.cli.terminal import console, print_json, say
-from ghnas.utils.errors import UserError
+from ghnas.utils.errors import UserError, UserNote
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
     from ghnas.engine.run import Run
     from ghnas.engine.trials import Trial
 
@@ -53,11 +59,19 @@ def show(
     for item in select(found, which):
         architecture = item.architecture
         path = (output or found.path / "drawings") / f"{item.name}.svg"
-        write_atomically(path, as_svg(draw(architecture)))
         shown.append(item.as_dict(found.manifest.objectives) | {"drawing": str(path)})
         if not json:
             _show_one(out, item, found.manifest.objectives, nodes)
-            say(out, f"drawing: {path}\n")
+        try:
+            write_atomically(path, as_svg(draw(architecture)))
+        except OSError as error:  # what is shown needs no space
+            shown[-1]["drawing"] = None
+            warnings.warn(
+                f"the drawing {path} cannot be written ({error.strerror})", UserNote, stacklevel=2
+            )
+        else:
+            if not json:
+                say(out, f"drawing: {path}\n")
     if json:
         print_json(shown)
 
@@ -128,6 +142,30 @@ class _QuietHandler(WSGIRequestHandler):
         """Print nothing for a request."""
 
 
+def _own_pages_alone(application: WSGIApplication, host: str) -> WSGIApplication:
+    """Refuse what a page of another site asks for: by its own name, which it had lead here, or as
+    another origin. An address cannot be made to lead elsewhere, so that any is answered."""
+    names = {"localhost", socket.gethostname(), host}
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        asked = environ.get("HTTP_HOST", "")
+        name = urlsplit(f"//{asked}").hostname or ""
+        origin = environ.get("HTTP_ORIGIN", f"http://{asked}")
+        if (name in names or _is_address(name)) and urlsplit(origin).netloc == asked:
+            return application(environ, start)
+        start("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"This dashboard answers its own pages alone.\n"]
+
+    return answer
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
 def make_dashboard(run: Run, host: str, port: int) -> WSGIServer:
     """A server for the Optuna dashboard that listens but does not serve yet.
 
@@ -138,7 +176,8 @@ def make_dashboard(run: Run, host: str, port: int) -> WSGIServer:
 
     from ghnas.reports.dashboard import artifact_store
 
-    application = optuna_dashboard.wsgi(run.storage_url, artifact_store=artifact_store(run))
+    pages = optuna_dashboard.wsgi(run.storage_url, artifact_store=artifact_store(run))
+    application = _own_pages_alone(pages, host)
     try:
         return make_server(host, port, application, _Server, _QuietHandler)
     except OSError as error:

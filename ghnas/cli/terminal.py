@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +22,36 @@ SHARE_BETWEEN_LINES = 0.1
 
 def console(json_wanted: bool = False) -> Console:
     """The console for people: stdout, or stderr where stdout carries JSON."""
-    return Console(stderr=json_wanted, highlight=False, quiet=not speaks())
+    return _Console(stderr=json_wanted, highlight=False, quiet=not speaks())
 
 
 def speaks() -> bool:
     """Whether this process prints: of those that torchrun started the first one does."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the program, where a reader such as `head` has seen enough."""
+        raise BrokenPipeError
+
+
+_PLAIN = {"─": "-", "┴": "+", "┐": "+", "┤": "+", "…": "~"}
+"""For terminals without these characters."""
+
+
+def use_plain_characters() -> None:
+    """Print others in place of characters that the terminal's encoding does not have."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        unknown = error.object[error.start : error.end]
+        return "".join(_PLAIN.get(character, "?") for character in unknown), error.end
+
+    codecs.register_error("ghnas.plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ghnas.plain")
 
 
 def print_json(content: Any) -> None:

@@ -17,6 +17,7 @@ from ghnas.data.conversion import resize
 from ghnas.data.dataset import ImageData, Split, channel_statistics, cut, mixed_order
 from ghnas.data.decoding import Coded, Progress, decode, native_size
 from ghnas.data.parquet import number_classes, parquet_files, read_parquet
+from ghnas.utils.devices import total_memory
 from ghnas.utils.errors import DataError, UserNote, first_line
 from ghnas.utils.files import cache_folder
 
@@ -304,6 +305,7 @@ def _decoded(
         _check_part(folder, part, coded, len(classes))
     size = options.image_size or native_size(train)
     total, done = len(train) + len(validation), len(train)
+    _require_memory(folder, total, size)
     train_split = decode(train, size, options.progress, 0, total)
     validation_split = decode(validation, size, options.progress, done, total)
 
@@ -317,6 +319,17 @@ def _decoded(
     return ImageData(
         name, classes, train_split, validation_split, load_test, *statistics, mirror=True
     )
+
+
+def _require_memory(folder: Path, images: int, size: int) -> None:
+    """Refuse what cannot be: decoding needs every image twice for a moment."""
+    there = total_memory()
+    needed, had = 2 * images * 3 * size * size / 2**20, there / 2**20 if there else float("inf")
+    if needed > had:
+        raise DataError(
+            f"The {images:,} images of {folder} at {size}x{size} pixels need {needed:,.1f} MiB of "
+            f"memory, and this machine has {had:,.1f}: give a smaller image size, or fewer images."
+        )
 
 
 def _same(coded: Coded) -> Coded:

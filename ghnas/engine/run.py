@@ -47,6 +47,8 @@ class Run:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self._size: int | None = None
+        """Of the journal, after the last write."""
 
     @property
     def name(self) -> str:
@@ -147,13 +149,18 @@ class Run:
         """Append trials; they are on the disk when this returns.
 
         Raises:
-            UserError: If the disk is full, or the folder or the database not writable.
+            UserError: If the disk is full, the folder or the database not writable, or the study
+                was deleted.
         """
         if not trials:  # Optuna would write an empty line, and not read it
             return
         frozen = [self.form.frozen(trial) for trial in trials]
         if self.manifest.storage is None:
-            append_trials(self.study_path, frozen, len(self.manifest.objectives))
+            with writing(self.study_path):
+                if self._size != self.study_path.stat().st_size:
+                    self.study()  # somebody else wrote: it may have been deleted
+                append_trials(self.study_path, frozen, len(self.manifest.objectives))
+                self._size = self.study_path.stat().st_size
         else:
             add_trials(self._database, frozen, self.manifest.storage)
 

@@ -108,8 +108,8 @@ def search(
     """Search a space for the best architectures.
 
     Isomorphic candidates are evaluated once. A search with a `path` can be interrupted at any
-    time: the same call goes on where it stopped. Ctrl-C lets a zero-shot batch in flight be
-    finished and recorded first; a function is interrupted, and its trials so far are recorded.
+    time: the same call goes on where it stopped. After Ctrl-C what is scored of a zero-shot
+    batch is recorded first; a function is interrupted, and its trials so far are recorded.
 
     Args:
         space: What to search; see `ghnas.load_space`.

@@ -30,7 +30,7 @@ ENDED = (
     "a process was ended from outside, perhaps for lack of memory: what was finished is kept, run "
     "the same command (a search with --resume) to go on"
 )
-GRACE = 2.0
+GRACE = 1.0
 """Seconds that tasks are waited for which were begun when the others were given up."""
 AHEAD = 4
 """Tasks that wait for each process, so that none is idle while results are taken."""

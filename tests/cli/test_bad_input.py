@@ -391,6 +391,20 @@ def test_operating_system_errors(
     assert "/somewhere/manifest.json" in sentence
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
+)
+def test_too_little_memory(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ghnas.utils.devices.pick_device", refuse)
+    assert "too little memory" in fails("search")
+
+
 def test_port_in_use(fails: Callable[..., str], finished: Path) -> None:
     import socket
 

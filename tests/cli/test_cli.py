@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from PIL import Image
 
 from ghnas.cli import main, options
+from ghnas.cli.runs import make_dashboard
+from ghnas.engine.runs import find_run
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
@@ -258,13 +264,32 @@ def test_runs_are_listed(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
     assert "no runs" in out
 
 
+@pytest.mark.parametrize(
+    ("headers", "answer"),
+    [
+        ({"Host": "127.0.0.1:1"}, 200), ({"Host": "localhost:1"}, 200), ({"Host": "[::1]:1"}, 200),
+        ({"Host": "evil.example"}, 403), ({"Host": "127.0.0.1.evil.example:1"}, 403),
+        ({"Host": ""}, 403), ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
+        ({"Host": "localhost:1", "Origin": "http://evil.example"}, 403),
+        ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
+        ({"Host": "localhost:1", "Origin": "null"}, 403),
+    ],
+)  # fmt: skip
+def test_the_dashboard_answers_its_own_pages_alone(
+    finished: Path, headers: dict[str, str], answer: int
+) -> None:
+    server = make_dashboard(find_run(finished).storage_url, "127.0.0.1", 0)
+    threading.Thread(target=server.handle_request, daemon=True).start()
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_port)) as connection:
+        connection.putrequest("GET", "/api/studies", skip_host=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == answer
+    server.server_close()
+
+
 def test_the_dashboard_serves_a_run(finished: Path) -> None:
-    import threading
-    from urllib.request import urlopen
-
-    from ghnas.cli.runs import make_dashboard
-    from ghnas.engine.runs import find_run
-
     run = find_run(finished)
     server = make_dashboard(run, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

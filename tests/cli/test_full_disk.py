@@ -72,6 +72,23 @@ def test_finetune_keeps_what_it_can(ghnas: Ghnas, run: Path) -> None:
     assert not list(folder.rglob(".*"))
 
 
+@pytest.mark.parametrize(
+    "command", [("show", "top-2"), ("runs",), ("search", "--resume", "--device", "cpu")]
+)
+def test_commands_that_read_need_no_space(ghnas: Ghnas, run: Path, command: tuple[str]) -> None:
+    whole = ghnas(*command, "--results", run)
+    shutil.rmtree(next((run / "runs").iterdir()) / "drawings", ignore_errors=True)
+    with files_up_to(0):
+        code, out, err = ghnas(*command, "--results", run)
+    assert code == 0, err
+    shown, kept = (
+        [line for line in text.splitlines() if line and "drawing" not in line]
+        for text in (out, whole[1])
+    )
+    assert shown == kept
+    assert ("cannot be written" in err) == (command[0] == "show")
+
+
 COMMANDS = {
     "train": ("--output", "below/x.safetensors"),
     "convert": ("darts-embedded", "below/x.safetensors"),

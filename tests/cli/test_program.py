@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -26,6 +27,26 @@ def run(folder: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_terminals_without_unicode_get_plain_characters(finished: Path, encoding: str) -> None:
+    show = [sys.executable, "-m", "ghnas", "show", "top-1", "--results", str(finished)]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(show, env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"->" in done.stdout
+    assert done.stdout.isascii()
+    assert b"?" not in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_a_reader_that_has_seen_enough_is_no_error(finished: Path) -> None:
+    show = shlex.join([sys.executable, "-m", "ghnas", "show", "top-9", "--results", str(finished)])
+    command = f"{show} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no umask")

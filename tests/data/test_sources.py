@@ -86,6 +86,15 @@ def test_folder_of_mixed_images(tmp_path: Path) -> None:
     assert brightest == 200
 
 
+def test_images_that_need_more_memory_than_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, {"a": 6, "b": 6})
+    monkeypatch.setattr("ghnas.data.sources.total_memory", lambda: 2**20)
+    assert "need 5.0 MiB of memory, and this machine has 1.0" in refusal(tmp_path, image_size=296)
+    assert load_data(str(tmp_path), image_size=32).image_shape == (3, 32, 32)
+
+
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "PDF", "TGA", "ICO"])
 def test_only_documented_formats_are_decoded(tmp_path: Path, kind: str) -> None:
     """Whatever the suffix says: some of Pillow's formats start other programs."""

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 from searching import FakeObjective, entries, finished, go_on, make_run, ranking
@@ -295,6 +296,21 @@ def test_two_searches_in_one_run(tmp_path: Path) -> None:
         go_on(open_run(run.path), FakeObjective())
     go_on(run, FakeObjective())
     assert run.complete
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_study_that_was_deleted_meanwhile(tmp_path: Path, stage: int) -> None:
+    run = make_run(tmp_path)
+
+    class Deleting(FakeObjective):
+        def evaluate(self, *arguments: Any) -> list[Outcome | None]:
+            if len(self.calls) == stage:
+                name = run.manifest.study_name
+                optuna.delete_study(study_name=name, storage=run.open_storage())
+            return super().evaluate(*arguments)
+
+    with pytest.raises(UserError, match=r"holds no study .* it was deleted"):
+        go_on(run, Deleting())
 
 
 def test_record_of_another_version(tmp_path: Path) -> None:
