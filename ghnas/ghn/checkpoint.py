@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ghnas.data import ImageData
-from ghnas.ghn.config import GHNConfig, GHNInfo, why
+from ghnas.ghn.config import GENERAL, GHNConfig, GHNInfo, why
 from ghnas.ghn.encoder import channel_table
 from ghnas.ghn.model import GHN
 from ghnas.ghn.published import is_pytorch_file, read_published, write_published
@@ -25,8 +25,6 @@ from ghnas.utils.errors import UserError, UserNote
 from ghnas.utils.files import replace_atomically
 
 FORMAT = "1"
-GENERAL = "general"
-"""What the info of a hypernetwork for every space says in place of a space's name."""
 FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
 
 

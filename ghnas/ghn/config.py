@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass
 
 from ghnas.spaces.files import explain
 
+GENERAL = "general"
+"""The space of a hypernetwork that was trained on a mixture of spaces: it fits any."""
+
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class GHNConfig:
@@ -56,7 +59,7 @@ class GHNInfo:
     any space and any data set with its number of classes.
 
     Args:
-        space: Name of the search space.
+        space: Name of the search space; `GENERAL` of one for every space.
         skeleton: The space's skeleton.
         data: Name of the data set.
         fingerprint: The data set's fingerprint.

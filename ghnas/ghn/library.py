@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ghnas.data import ImageData
-from ghnas.ghn.checkpoint import GENERAL, list_ghns, read_header
-from ghnas.ghn.config import GHNInfo
+from ghnas.ghn.checkpoint import list_ghns, read_header
+from ghnas.ghn.config import GENERAL, GHNInfo
 from ghnas.spaces import Space, list_spaces, load_space
 from ghnas.utils.errors import UserError, UserNote
 from ghnas.utils.files import cache_folder
