@@ -176,7 +176,10 @@ def _adapted(
 
 
 def _report(shown: Meter, progress: TrainProgress) -> None:
-    if not progress.steps:  # their number is not known yet
+    from ghnas.training.hypernetwork.course import TIMED, UNTIMED
+
+    if not progress.steps:
+        shown.update(progress.step, UNTIMED + TIMED, "measuring how many fit into the time")
         return
     note = f"loss {progress.loss:.3f}"
     shown.update(progress.step, progress.steps, note, progress.steps_per_second)
