@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,9 @@ def choose_ghn(
     known, name = shipped(), data_name(source)
     sized = _sized(asked, space, known)
     if given is None and (found := exact(sized, name, known)):
-        return Choice(found.path, space)
+        (*_, size) = found.info.image_shape
+        if asked.get("image_size", size) == size:
+            return Choice(found.path, space)
     if given is None and not seconds and (path := shipped_ghn(space.name, name)):
         return Choice(path, space)  # for networks of another size
     none = f"no hypernetwork ships for space {space.name} and data {asked.get('data', 'embedded')}"
@@ -80,6 +83,7 @@ def choose_ghn(
         check_objectives(asked["objective"].split(","))
     data = options.load_images(out, source, asked.get("image_size") or _known_size(known, name))
     task = Task(sized, data)
+    _check_limits(asked, task)
     if given is not None:
         return _adapted(out, task, _known(given, [*known, *cached()]), seconds, device)
     if found := cached_for(task, known, asked.get("adapt", 0.0)):
@@ -92,6 +96,16 @@ def choose_ghn(
         say(out, f"hypernetwork {general.name}, not adapted to space {space.name}")
         return Choice(general.path, task.space, data)
     return Choice(None, space, why=none)
+
+
+def _check_limits(asked: Given, task: Task) -> None:
+    """Refuse limits that no candidate meets, before it takes minutes."""
+    from ghnas.engine.constraints import Limits, require_feasible
+
+    limits = Limits(asked.get("max_params"), asked.get("max_flops"))
+    if limits:
+        space = task.space.for_images(task.data.image_shape, task.data.num_classes)
+        require_feasible(space, limits, random.Random(asked.get("seed", 0)))
 
 
 def _asks_for_proxy(asked: Given) -> bool:
@@ -162,7 +176,10 @@ def _adapted(
 
 
 def _report(shown: Meter, progress: TrainProgress) -> None:
-    if not progress.steps:  # their number is not known yet
+    from ghnas.training.hypernetwork.course import TIMED, UNTIMED
+
+    if not progress.steps:
+        shown.update(progress.step, UNTIMED + TIMED, "measuring how many fit into the time")
         return
     note = f"loss {progress.loss:.3f}"
     shown.update(progress.step, progress.steps, note, progress.steps_per_second)

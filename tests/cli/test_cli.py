@@ -278,7 +278,7 @@ def test_runs_are_listed(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
 def test_the_dashboard_answers_its_own_pages_alone(
     finished: Path, headers: dict[str, str], answer: int
 ) -> None:
-    server = make_dashboard(find_run(finished).storage_url, "127.0.0.1", 0)
+    server = make_dashboard(find_run(finished), "127.0.0.1", 0)
     threading.Thread(target=server.handle_request, daemon=True).start()
     with closing(http.client.HTTPConnection("127.0.0.1", server.server_port)) as connection:
         connection.putrequest("GET", "/api/studies", skip_host=True)

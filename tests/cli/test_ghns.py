@@ -123,6 +123,18 @@ def test_one_command_for_ones_own_space_and_images(
     assert json.loads(out)[0]["zero_shot"] is not None
 
 
+def test_mistakes_are_found_before_it_takes_minutes(
+    ghnas: Ghnas, mine: tuple[object, ...], training: FakeTraining
+) -> None:
+    wrong = [("--max-params", 1), ("--objective", "beauty"), ("--sampler", "none")]
+    wrong.append(("--objective", "accuracy,params", "--train", 2))
+    for options in wrong:
+        code, _, err = ghnas("search", *mine, *SMALL, *options)
+        assert code == 2
+        assert err.count("\n") == 1
+    assert not training.jobs
+
+
 def test_what_changes_is_adapted_to_anew(
     ghnas: Ghnas, mine: tuple[object, ...], tmp_path: Path, training: FakeTraining
 ) -> None:
@@ -202,6 +214,10 @@ def test_the_one_that_ships_is_taken_as_ever(
     assert code == 0, err
     assert training.jobs[0].space.skeleton["channels"] == 4
     assert training.jobs[0].head_steps == 0
+    pixels = ("--image-size", 8, *size, "--cells", 5, "--channels", 8)
+    code, out, err = ghnas("search", *SMALL, *pixels, "--results", tmp_path, "--json")
+    assert code == 0, err
+    assert training.jobs[1].data.image_shape == (3, 8, 8)
 
 
 def test_one_that_is_given_can_be_adapted(
