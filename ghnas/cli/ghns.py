@@ -213,11 +213,9 @@ def _unless_near_chance(task: Task, found: KnownGHN) -> Choice:
 
 def ghns(
     action: Annotated[
-        str | None, typer.Argument(metavar="[remove]", help="Remove one; default: list all.")
+        str | None, typer.Argument(metavar="remove", help="Remove one; default: list all.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Which one to remove.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which one to remove.")] = None,
     json: options.Json = False,
 ) -> None:
     """List hypernetworks: those that ship, adapted ones in the cache, and files in this folder."""

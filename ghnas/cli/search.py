@@ -189,8 +189,8 @@ def search(
 ) -> None:
     """Search a space: sample candidates, predict their weights, score and rank them.
 
-    Where no hypernetwork was trained for space and images, the nearest one is adapted to them,
-    once; where that fails, or without, a training-free proxy scores candidates.
+    Where no hypernetwork was trained for space and images, the nearest one is
+    adapted, once; where that fails a training-free proxy scores candidates.
     """
     from ghnas.utils.devices import pick_device
 

@@ -26,6 +26,7 @@ Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
     "search", "finetune", "dashboard", "train", "predict", "convert", "generate", "spaces", "show",
     "runs", "truth", "rank", "bench", "export",
+    "ghns",
     "report",
 )  # fmt: skip
 
