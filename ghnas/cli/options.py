@@ -62,6 +62,21 @@ def positive_number(option: str) -> Callable[[Any], float]:
     return read
 
 
+def share_of_one(option: str) -> Callable[[Any], float]:
+    """A reader of numbers from 0 up to, but not, 1; see `whole_number`."""
+
+    def read(text: Any) -> float:
+        try:
+            value = float(str(text))
+        except ValueError:
+            value = float("nan")
+        if not 0 <= value < 1:
+            raise UserError(f"{option} must be a number of at least 0 and below 1, not {text!r}")
+        return value
+
+    return read
+
+
 def text(name: str, metavar: str, help: str, default: str = "") -> Any:
     """An option that takes a word or a path.
 
@@ -93,12 +108,17 @@ def number(
     return typer.Option(*names, metavar="N", parser=reader, help=help, show_default=default or True)
 
 
+def share(name: str, help: str) -> Any:
+    """An option that takes a number of at least 0 and below 1."""
+    return typer.Option(name, metavar="X", parser=share_of_one(name), help=help)
+
+
 def positive(name: str, help: str) -> Any:
     """An option that takes a number above zero."""
     return typer.Option(name, metavar="X", parser=positive_number(name), help=help)
 
 
-MOST_SEED = 2**62
+BUDGET, MOST_SEED = 1000, 2**62
 DEFAULT_RESULTS = Path("results")
 IMAGES = "embedded, cifar10, a folder of images by class, or a folder of parquet files."
 Results = Annotated[Path, text("--results", "DIR", "The folder that holds the runs.")]
@@ -136,6 +156,10 @@ Column = Annotated[
         "The accuracies' column.",
         "test_accuracy, or the first with accuracy in its name",
     ),
+]
+Budget = Annotated[int | None, number("--budget", "Candidates to score.", str(BUDGET), most=10**8)]
+SearchSeed = Annotated[
+    int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
 ]
 Seed = Annotated[int, number("--seed", "Equal seeds give equal results.", least=0, most=MOST_SEED)]
 

@@ -27,6 +27,7 @@ from ghnas.utils.errors import UserError, UserNote
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from ghnas.engine.run import Run
     from ghnas.engine.trials import Trial
 
 SHOW_EXAMPLE = "Example: ghnas show top-5"
@@ -119,7 +120,7 @@ def dashboard(
 
     found = find_run(results, run)
     out = console()
-    server = make_dashboard(found.storage_url, host, port)
+    server = make_dashboard(found, host, port)
     address = f"http://{host}:{server.server_port}/dashboard"
     say(out, f"{found.name} at {address} (Ctrl-C to stop)")
     if browser:
@@ -165,7 +166,7 @@ def _is_address(name: str) -> bool:
         return False
 
 
-def make_dashboard(storage: str, host: str, port: int) -> WSGIServer:
+def make_dashboard(run: Run, host: str, port: int) -> WSGIServer:
     """A server for the Optuna dashboard that listens but does not serve yet.
 
     Raises:
@@ -173,7 +174,10 @@ def make_dashboard(storage: str, host: str, port: int) -> WSGIServer:
     """
     import optuna_dashboard
 
-    application = _own_pages_alone(optuna_dashboard.wsgi(storage), host)
+    from ghnas.reports.dashboard import artifact_store
+
+    pages = optuna_dashboard.wsgi(run.storage_url, artifact_store=artifact_store(run))
+    application = _own_pages_alone(pages, host)
     try:
         return make_server(host, port, application, _Server, _QuietHandler)
     except OSError as error:

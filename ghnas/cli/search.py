@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ghnas.cli.objectives import (
     proxy_score,
     zero_shot,
 )
-from ghnas.cli.options import MOST_SEED, number, text
+from ghnas.cli.options import BUDGET, number, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.utils.errors import UserError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, MOST, BEST, TRAIN_EPOCHS = 1000, 10**8, 10, 1
+BEST, TRAIN_EPOCHS = 10, 1
 STARTS = {"ghn": "predicted weights", "kaiming": "Kaiming initialisation"}
 READY_MADE = ("embedded", "digitscapes", "cifar10")
 """Data sets that are no folder."""
@@ -50,9 +51,7 @@ def search(
     space: Annotated[
         str | None, text("--space", "NAME|FILE", "A search space, or a YAML file.", "darts")
     ] = None,
-    budget: Annotated[
-        int | None, number("--budget", "Candidates to score.", str(BUDGET), most=MOST)
-    ] = None,
+    budget: options.Budget = None,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -74,9 +73,7 @@ def search(
             "the one that ships, else none",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
-    ] = None,
+    seed: options.SearchSeed = None,
     objective: Annotated[
         str | None,
         text(
@@ -371,13 +368,18 @@ def _results_option(results: Path) -> str:
 
 def _summarise(out: Console, run: Run, results: Path) -> None:
     """The best candidates, where everything is, and what to do next."""
+    from ghnas.reports.dashboard import annotate
     from ghnas.reports.tables import describe_order, ranking_table
 
+    with contextlib.suppress(UserError):  # a full disk takes nothing from what was found
+        annotate(run)
     say(out, "")
     best = run.ranked(BEST)
     out.print(ranking_table(run, best))
     say(out, f"everything is in {run.path}")
-    say(out, f"in the browser:   optuna-dashboard {shlex.quote(run.storage_url)}")
+    say(out, f"in the browser:   ghnas dashboard{_results_option(results)}")
+    say(out, f"                  optuna-dashboard {shlex.quote(run.storage_url)}")
+    say(out, f"as a page:        ghnas report{_results_option(results)}")
     if order := run.order:
         say(out, describe_order(order))
     if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
