@@ -14,7 +14,7 @@ from ghnas.cli import options
 from ghnas.cli.options import number, text
 from ghnas.cli.terminal import as_json, console, meter, print_json, say
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import require_writable, write_atomically
+from ghnas.utils.files import write_atomically
 
 EXAMPLE = "Example: ghnas bench accuracies.csv --space nasbench201 --seeds 50"
 
@@ -96,7 +96,6 @@ def bench(
     chosen = load_space(space)
     content = Table(chosen, known.architectures, 100 * known.mean, columns)
     folder = output or Path(f"bench-{chosen.name}")
-    require_writable(folder / "bench.json")
     began = time.monotonic()
     with meter(out, "searches") as shown:
         curves = bench(content, names, marks, seeds, workers or cores(), shown.update)

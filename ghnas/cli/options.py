@@ -165,7 +165,7 @@ def positive(name: str, help: str) -> Any:
     return typer.Option(name, metavar="X", parser=positive_number(name), help=help)
 
 
-MOST_SEED = 2**62
+BUDGET, MOST_SEED = 1000, 2**62
 DEFAULT_RESULTS = Path("results")
 IMAGES = "embedded, cifar10, a folder of images by class, or a folder of parquet files."
 Results = Annotated[Path, text("--results", "DIR", "The folder that holds the runs.")]
@@ -214,6 +214,10 @@ Column = Annotated[
         "The accuracies' column.",
         "test_accuracy, or the first with accuracy in its name",
     ),
+]
+Budget = Annotated[int | None, number("--budget", "Candidates to score.", str(BUDGET), most=10**8)]
+SearchSeed = Annotated[
+    int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
 ]
 Seed = Annotated[int, number("--seed", "Equal seeds give equal results.", least=0, most=MOST_SEED)]
 

@@ -21,7 +21,7 @@ from ghnas.cli.objectives import (
     proxy_score,
     zero_shot,
 )
-from ghnas.cli.options import MOST_SEED, number, numbers, text
+from ghnas.cli.options import BUDGET, number, numbers, text
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.cli.trainings import (
     asked_trainings,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BUDGET, MOST, BEST = 1000, 10**8, 10
+BEST = 10
 
 
 def search(
@@ -54,9 +54,7 @@ def search(
     space: Annotated[
         str | None, text("--space", "NAME|FILE", "A search space, or a YAML file.", "darts")
     ] = None,
-    budget: Annotated[
-        int | None, number("--budget", "Candidates to score.", str(BUDGET), most=MOST)
-    ] = None,
+    budget: options.Budget = None,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -80,9 +78,7 @@ def search(
     ] = None,
     adapt: options.Adapt = None,
     image_size: options.ImageSize = None,
-    seed: Annotated[
-        int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
-    ] = None,
+    seed: options.SearchSeed = None,
     objective: Annotated[
         str | None,
         text(

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ghnas.architectures.network import Network
 from ghnas.exports.source import python_source
 from ghnas.training.saved import SavedNetwork, read
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import replace_atomically, write_atomically
+from ghnas.utils.files import write_atomically
+from ghnas.utils.tensor_files import write_tensors
 
 Format = Literal["torch", "onnx", "python"]
 """What a network can be exported to."""
@@ -93,7 +93,7 @@ def write_python(saved: SavedNetwork, path: Path) -> None:
         saved.network.graph, saved.classes, saved.mean, saved.std, path.stem, weights.name
     )
     tensors = source.tensors(saved.network.state_dict())
-    replace_atomically(weights, lambda beside: save_file(tensors, beside))
+    write_tensors(weights, tensors, {})
     write_atomically(path, source.text)
     _compare(saved, _load_module(path, weights))
 
