@@ -78,7 +78,7 @@ def ascending_numbers(option: str) -> Callable[[Any], tuple[int, ...]]:
     return read_all
 
 
-def seconds(option: str, least: float = 1.0) -> Callable[[Any], float]:
+def seconds(option: str, least: float = 1e-3) -> Callable[[Any], float]:
     """A reader of times such as 90s, 30m, 2h and 1h30m, as seconds.
 
     Args:
