@@ -56,7 +56,7 @@ def list_ghns() -> dict[str, Path]:
     Example:
         >>> import ghnas
         >>> sorted(ghnas.list_ghns())
-        ['darts-cifar10', 'darts-embedded', 'nasbench201-cifar10']
+        ['darts-cifar10', 'darts-embedded', 'general-embedded', 'nasbench201-cifar10']
     """
     files = sorted(FOLDER.glob("*.safetensors"))
     return {path.stem.replace("digitscapes", "embedded"): path for path in files}
@@ -88,8 +88,8 @@ def load_ghn(name: str | PathLike[str]) -> GHN:
 
     Args:
         name: One that ships (`list_ghns`: `darts-embedded`, `darts-cifar10`,
-            `nasbench201-cifar10`), a file of ours, or one in the format of the published
-            PyTorch checkpoints.
+            `nasbench201-cifar10`, and for any space `general-embedded`), a file of ours, or one
+            in the format of the published PyTorch checkpoints.
 
     Returns:
         The hypernetwork in evaluation mode on the CPU; its `info` says what it was trained for.
