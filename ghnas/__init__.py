@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ghnas.data import ImageData, load_data
     from ghnas.engine.objectives import ProxyScore, ZeroShot
     from ghnas.engine.search import Study, search
+    from ghnas.exports.formats import export
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
@@ -36,6 +37,7 @@ __all__ = [
     "TrainedNetwork",
     "UserError",
     "ZeroShot",
+    "export",
     "finetune",
     "list_ghns",
     "list_spaces",
@@ -55,6 +57,7 @@ _WHERE = {
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",
+    "export": "ghnas.exports.formats",
     "finetune": "ghnas.training.finetuning",
     "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",

@@ -47,8 +47,9 @@ def test_every_package_is_listed() -> None:
 
 
 def test_data_files_match_their_patterns() -> None:
-    for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items():
-        folder = PROJECT["tool"]["setuptools"]["package-dir"].get(package, package)
+    settings = PROJECT["tool"]["setuptools"]
+    for package, patterns in settings["package-data"].items():
+        folder = settings["package-dir"].get(package, package.replace(".", "/"))
         for pattern in patterns:
             assert list((ROOT / folder).glob(pattern)), f"{package}: nothing matches {pattern}"
 
@@ -56,7 +57,8 @@ def test_data_files_match_their_patterns() -> None:
 def test_every_import_is_a_dependency() -> None:
     project = PROJECT["project"]
     declared = requirements(project["dependencies"])
-    optional = requirements(project["optional-dependencies"]["parquet"])
+    extras = project["optional-dependencies"]
+    optional = requirements(extras["parquet"] + extras["onnx"])
     used: set[str] = set()
     for path in (ROOT / "ghnas").rglob("*.py"):
         used |= imported(path)

@@ -127,7 +127,10 @@ def test_the_tree_is_in_the_order_of_the_layers() -> None:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/library.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{item.name}" for item in ROOT.glob("docs/*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_files_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     folders = "ghnas|tests|search_spaces|benchmarks|results|docs"
@@ -138,14 +141,15 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     assert not missing
 
 
-def test_commands_and_options_of_the_readme_exist() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_options_of_a_page_exist(page: str) -> None:
     from typer.main import get_command
 
     from ghnas.cli.app import app
 
     commands = get_command(app).commands
     for line in re.findall(
-        r"(?:^|`|&& |: +)ghnas ([a-z][^`\n#]*)", (ROOT / "README.md").read_text(), re.M
+        r"(?:^|`|&& |: +)ghnas ([a-z][^`\n#]*)", (ROOT / page).read_text(), re.M
     ):
         words = shlex.split(line)
         known = {option for item in commands[words[0]].params for option in item.opts}

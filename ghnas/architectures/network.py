@@ -38,19 +38,24 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) for images (B, C, H, W)."""
+        return traverse(self.graph, images, self.apply_node)
 
-        def apply(node: Node, inputs: Sequence[Tensor]) -> Tensor:
-            assert isinstance(node.op, Op)
-            owner = self.get_submodule(node.name) if node.name else self
-            buffers = node.op.buffer_shapes(*node.spec.input_shapes)
-            return node.op.forward_tracked(
-                inputs,
-                [getattr(owner, key) for key, _ in node.spec.parameter_shapes],
-                [getattr(owner, key) for key in buffers],
-                self.training,
-            )
+    def apply_node(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """The value of one node, with this network's parameters and buffers.
 
-        return traverse(self.graph, images, apply)
+        Args:
+            node: Of the graph, not the input.
+            inputs: Values of its inputs.
+        """
+        assert isinstance(node.op, Op)
+        owner = self.get_submodule(node.name) if node.name else self
+        buffers = node.op.buffer_shapes(*node.spec.input_shapes)
+        return node.op.forward_tracked(
+            inputs,
+            [getattr(owner, key) for key, _ in node.spec.parameter_shapes],
+            [getattr(owner, key) for key in buffers],
+            self.training,
+        )
 
 
 def traverse(

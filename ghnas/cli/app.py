@@ -12,7 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ghnas.cli import bench, finetune, predict, rank, runs, search, spaces, train, truth
+from ghnas.cli import (
+    bench,
+    export,
+    finetune,
+    predict,
+    rank,
+    report,
+    runs,
+    search,
+    spaces,
+    train,
+    truth,
+)
 from ghnas.utils.errors import UserError, UserNote
 
 BAD_INPUT = 2
@@ -28,6 +40,7 @@ app = typer.Typer(
 )
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("finetune", epilog=finetune.EXAMPLE)(finetune.finetune)
+app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("dashboard", epilog=runs.DASHBOARD_EXAMPLE)(runs.dashboard)
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
@@ -38,6 +51,7 @@ app.command("convert", epilog=predict.CONVERT_EXAMPLE)(predict.convert)
 app.command("generate", epilog=spaces.GENERATE_EXAMPLE)(spaces.generate)
 app.command("spaces", epilog=spaces.SPACES_EXAMPLE)(spaces.spaces)
 app.command("show", epilog=runs.SHOW_EXAMPLE)(runs.show)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("runs", epilog=runs.RUNS_EXAMPLE)(runs.runs)
 
 

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.options import number, positive
+from ghnas.cli.options import number, positive, share, text
 from ghnas.cli.terminal import console, meter, print_json, say, say_compiling
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ghnas.engine.run import Run
@@ -36,6 +37,40 @@ def finetune(
             "--baseline", help="Train from Kaiming initialisation too, and count the steps saved."
         ),
     ] = False,
+    cells: options.Cells = None,
+    channels: options.Channels = None,
+    image_size: options.ImageSize = None,
+    shots: Annotated[int | None, number("--shots", "Training images of each class.", "all")] = None,
+    start: Annotated[
+        str | None,
+        text(
+            "--start",
+            "ghn|kaiming",
+            "From predicted weights, or from Kaiming initialisation.",
+            "ghn; kaiming for networks of another size than the search's",
+        ),
+    ] = None,
+    cutout: Annotated[
+        int, number("--cutout", "Side in pixels of the square cut from each image.", least=0)
+    ] = 0,
+    path_dropout: Annotated[
+        float, share("--path-dropout", "Share of paths left out, rising from 0 to this.")
+    ] = 0.0,
+    auxiliary: Annotated[
+        float, share("--auxiliary", "Weight of the loss of a second classifier inside.")
+    ] = 0.0,
+    label_smoothing: Annotated[
+        float, share("--label-smoothing", "Share of the labels spread over all classes.")
+    ] = 0.0,
+    average: Annotated[
+        float, share("--average", "Decay of the mean of the weights, which is kept: 0.999.")
+    ] = 0.0,
+    precision: Annotated[
+        str, text("--precision", "fp32|bf16", "Of forward and backward; bf16 is autocast's.")
+    ] = "fp32",
+    accumulate: Annotated[
+        int, number("--accumulate", "Parts of a batch, one after the other: less memory.")
+    ] = 1,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     results: options.Results = options.DEFAULT_RESULTS,
@@ -43,7 +78,10 @@ def finetune(
 ) -> None:
     """Fine-tune the best candidates of a run with SGD, from the hypernetwork's weights.
 
-    A run without a hypernetwork has its candidates trained from Kaiming initialisation.
+    A run without a hypernetwork has its candidates trained from Kaiming initialisation, and so has
+    a network of another size: --cells 20 --channels 36 --image-size 32 --epochs 600 --batch-size
+    96 --learning-rate 0.025 --cutout 16 --path-dropout 0.2 --auxiliary 0.4 is the field's full
+    training of a DARTS cell. Every finished epoch is kept.
 
     Writes weights, architecture and history for ghnas.load(path), which gives the trained
     network back. Test images are read here alone.
@@ -55,23 +93,41 @@ def finetune(
     found = find_run(results, run)
     chosen = select(found, which)
 
-    from ghnas.engine.stages.finetuning import FinetuneSettings
+    from ghnas.engine.stages.finetuning import FinetuneSettings, NetworkForm
     from ghnas.engine.stages.finetuning import finetune as run_finetuning
+    from ghnas.training.recipe import Recipe
 
+    if start not in (None, "ghn", "kaiming"):
+        raise UserError(f"--start is ghn or kaiming, not {start!r}")
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"--precision is fp32 or bf16, not {precision!r}")
+    form = NetworkForm(options.given(cells=cells, channels=channels), image_size, start)  # type: ignore[arg-type]
+    recipe = Recipe(
+        cutout, path_dropout, auxiliary, label_smoothing, average,
+        precision,  # type: ignore[arg-type]
+        accumulate,
+    )  # fmt: skip
     settings = FinetuneSettings(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
         baseline=baseline,
+        recipe=recipe,
+        shots=shots,
     )
     out = console(json)
     names = ", ".join(item.name for item in chosen)
-    if found.manifest.uses_ghn:
-        say(out, f"fine-tuning {names} of {found.name}, {place.type}")
+    why = ""
+    if not found.manifest.uses_ghn:
+        why = ", for the run has no hypernetwork"
+    elif form.suffix and start is None:
+        why = ", for the hypernetwork was trained for networks of another size"
+    if why or start == "kaiming":
+        way = f"from Kaiming initialisation{why}"
+        say(out, f"training {names} of {found.name}{form.suffix}, {place.type}, {way}")
     else:
-        start = "from Kaiming initialisation, for the run has no hypernetwork"
-        say(out, f"training {names} of {found.name}, {place.type}, {start}")
+        say(out, f"fine-tuning {names} of {found.name}{form.suffix}, {place.type}")
     if place.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     kept = "; finished epochs are kept: run the same command to go on"
@@ -86,7 +142,7 @@ def finetune(
             if out.is_terminal:  # a bar below the lines
                 shown.update(epoch.done, epoch.total)
 
-        finished = run_finetuning(found, chosen, settings, place, report)
+        finished = run_finetuning(found, chosen, settings, place, report, form)
     if json:
         print_json([_as_dict(found, item) for item in finished])
     else:

@@ -59,6 +59,21 @@ def positive_number(option: str) -> Callable[[Any], float]:
     return read
 
 
+def share_of_one(option: str) -> Callable[[Any], float]:
+    """A reader of numbers from 0 up to, but not, 1; see `whole_number`."""
+
+    def read(text: Any) -> float:
+        try:
+            value = float(str(text))
+        except ValueError:
+            value = float("nan")
+        if not 0 <= value < 1:
+            raise UserError(f"{option} must be a number of at least 0 and below 1, not {text!r}")
+        return value
+
+    return read
+
+
 def text(name: str, metavar: str, help: str, default: str = "") -> Any:
     """An option that takes a word or a path.
 
@@ -88,6 +103,11 @@ def number(
     names = [name, earlier] if earlier else [name]
     reader = whole_number(name, least, most)
     return typer.Option(*names, metavar="N", parser=reader, help=help, show_default=default or True)
+
+
+def share(name: str, help: str) -> Any:
+    """An option that takes a number of at least 0 and below 1."""
+    return typer.Option(name, metavar="X", parser=share_of_one(name), help=help)
 
 
 def positive(name: str, help: str) -> Any:

@@ -22,7 +22,8 @@ def predict(
         str,
         typer.Argument(
             metavar="NETWORK",
-            help="A classification model of torchvision, or your own package.module:factory.",
+            help="A model of torchvision, or your own package.module:factory. Of a detector the "
+            "backbone.",
         ),
     ],
     ghn: Annotated[
@@ -95,7 +96,11 @@ def predict(
     replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
     nodes = len(graph.primitives.nodes)
     count = sum(value.numel() for value in parameters.values())
-    say(out, f"{network}: {count:,} values in {len(parameters)} parameters, predicted from")
+    whole = dict(module.named_parameters())
+    found = sum(value.numel() for name, value in whole.items() if name in parameters)
+    share = found / max(sum(value.numel() for value in whole.values()), 1)
+    part = "" if share == 1 else f", {100 * share:.1f} % of all"
+    say(out, f"{network}: {count:,} values in {len(parameters)} parameters{part}, predicted from")
     say(out, f"{nodes} nodes in {seconds:.2f} s, written to {path}")
     say(out, f"module.load_state_dict(safetensors.torch.load_file({str(path)!r}), strict=False)")
     if json:
@@ -107,7 +112,7 @@ def predict(
                 "values": count,
                 "nodes": nodes,
                 "seconds": seconds,
-                "left_out": sorted(set(graph.parameters) - set(parameters)),
+                "left_out": sorted(whole.keys() - parameters.keys()),
             }
         )
 

@@ -21,6 +21,7 @@ from ghnas.cli.terminal import console, print_json, say
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from ghnas.engine.run import Run
     from ghnas.engine.trials import Trial
 
 SHOW_EXAMPLE = "Example: ghnas show top-5"
@@ -105,7 +106,7 @@ def dashboard(
 
     found = find_run(results, run)
     out = console()
-    server = make_dashboard(found.storage_url, host, port)
+    server = make_dashboard(found, host, port)
     address = f"http://{host}:{server.server_port}/dashboard"
     say(out, f"{found.name} at {address} (Ctrl-C to stop)")
     if browser:
@@ -127,7 +128,7 @@ class _QuietHandler(WSGIRequestHandler):
         """Print nothing for a request."""
 
 
-def make_dashboard(storage: str, host: str, port: int) -> WSGIServer:
+def make_dashboard(run: Run, host: str, port: int) -> WSGIServer:
     """A server for the Optuna dashboard that listens but does not serve yet.
 
     Raises:
@@ -135,7 +136,9 @@ def make_dashboard(storage: str, host: str, port: int) -> WSGIServer:
     """
     import optuna_dashboard
 
-    application = optuna_dashboard.wsgi(storage)
+    from ghnas.reports.dashboard import artifact_store
+
+    application = optuna_dashboard.wsgi(run.storage_url, artifact_store=artifact_store(run))
     try:
         return make_server(host, port, application, _Server, _QuietHandler)
     except OSError as error:

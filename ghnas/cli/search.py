@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable
@@ -367,13 +368,18 @@ def _results_option(results: Path) -> str:
 
 def _summarise(out: Console, run: Run, results: Path) -> None:
     """The best candidates, where everything is, and what to do next."""
+    from ghnas.reports.dashboard import annotate
     from ghnas.reports.tables import describe_order, ranking_table
 
+    with contextlib.suppress(UserError):  # a full disk takes nothing from what was found
+        annotate(run)
     say(out, "")
     best = run.ranked(BEST)
     out.print(ranking_table(run, best))
     say(out, f"everything is in {run.path}")
-    say(out, f"in the browser:   optuna-dashboard {shlex.quote(run.storage_url)}")
+    say(out, f"in the browser:   ghnas dashboard{_results_option(results)}")
+    say(out, f"                  optuna-dashboard {shlex.quote(run.storage_url)}")
+    say(out, f"as a page:        ghnas report{_results_option(results)}")
     if order := run.order:
         say(out, describe_order(order))
     if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):

@@ -166,6 +166,19 @@ class ImageData:
         """Whether there are test images to load."""
         return self.load_test is not no_test
 
+    def few_shot(self, images: int) -> ImageData:
+        """The same task with so many training images of each class, or all where there are fewer.
+
+        Which ones is fixed: more images hold those of fewer.
+        """
+        if images < 1:
+            raise ValueError(f"cannot take {images} images of a class: it must be 1 or more")
+        labels = self.train.labels.cpu().numpy()
+        order = mixed_order(labels)
+        chosen = [order[labels[order] == label][:images] for label in range(self.num_classes)]
+        indices = torch.from_numpy(np.concatenate(chosen)).to(self.train.labels.device)
+        return replace(self, train=self.train.select(indices))
+
     def without_test(self) -> ImageData:
         """The same without access to test images; it can be sent to another process."""
         return replace(self, load_test=no_test)

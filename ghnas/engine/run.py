@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
 from ghnas.engine.manifest import Manifest, read_manifest
 from ghnas.engine.order import Order, read_order
@@ -174,16 +175,25 @@ class Run:
 
     def short_trainings(self, storage: BaseStorage | None = None) -> dict[int, float]:
         """The outcome for each trial of the search that had a short training."""
-        storage = storage or self.open_storage()
-        try:
-            study = optuna.load_study(study_name=self._name_beside(SHORT_LIST), storage=storage)
-        except KeyError:
-            return {}
         return {
             int(trial.user_attrs["trial"]): float(trial.value)
-            for trial in study.get_trials(deepcopy=False)
+            for trial in self.stage(SHORT_LIST, storage)
             if trial.value is not None
         }
+
+    def stage(self, kind: str, storage: BaseStorage | None = None) -> list[FrozenTrial]:
+        """The trainings of a later stage, with their curves; see `study_beside`.
+
+        Args:
+            kind: Of stage, such as `finetune`.
+            storage: Of the run, if it is open already.
+        """
+        storage = storage or self.open_storage()
+        try:
+            study = optuna.load_study(study_name=self._name_beside(kind), storage=storage)
+        except KeyError:
+            return []
+        return study.get_trials(deepcopy=False)
 
     def check_inputs(self, *, ghn_sha256: str, data_fingerprint: str) -> None:
         """Check that the hypernetwork and the data are those that the run was started with.

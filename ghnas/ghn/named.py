@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 from typing import Any
 
@@ -19,7 +20,7 @@ def named_network(name: str, classes: int | None, image_shape: Shape) -> nn.Modu
     """A network by name, not initialised for use.
 
     Args:
-        name: A classification model of torchvision, or `package.module:factory`.
+        name: A model of torchvision, or `package.module:factory`.
         classes: The number of classes of another classifier; None keeps its own.
         image_shape: (C, H, W) of its images, by which its classifier is found.
 
@@ -35,19 +36,22 @@ def named_network(name: str, classes: int | None, image_shape: Shape) -> nn.Modu
 
 
 def _torchvision(name: str, classes: int | None) -> nn.Module:
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = torchvision.models.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"no classification model {name!r} in torchvision{hint} "
+            f"no model {name!r} in torchvision{hint} "
             "(a network of your own is package.module:factory)"
         )
-    # what is predicted need not be initialised first, which takes half a minute for these two
     settings: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    builder = torchvision.models.get_model_builder(name)
+    if "weights_backbone" in inspect.signature(builder).parameters:
+        settings["weights_backbone"] = None  # or they would be downloaded
+    # what is predicted need not be initialised first, which takes half a minute for these two
     if name in ("googlenet", "inception_v3"):
         settings["init_weights"] = False
-    network: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
+    network: nn.Module = builder(weights=None, **settings)
     return network
 
 

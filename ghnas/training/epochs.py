@@ -24,6 +24,7 @@ from ghnas.executors.grouped import GroupedNetworks
 from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_for, trainable
 from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.training.populations import POPULATION, follow
+from ghnas.training.recipe import PLAIN, Recipe, RecipeNetwork
 from ghnas.training.saved import save
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
 from ghnas.utils.devices import cores
@@ -46,6 +47,8 @@ class FinetuneSettings:
         weight_decay: On all parameters.
         seed: Of the images' order and of Kaiming initialisation.
         baseline: Also train from Kaiming initialisation.
+        recipe: What is added to plain SGD.
+        shots: Training images of each class; None: all.
     """
 
     epochs: int = 5
@@ -54,6 +57,17 @@ class FinetuneSettings:
     weight_decay: float = 3e-4
     seed: int = 0
     baseline: bool = False
+    recipe: Recipe = PLAIN
+    shots: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data; what changes nothing is left out, as earlier versions did not have it."""
+        content = asdict(self)
+        if self.recipe == PLAIN:
+            del content["recipe"]
+        if self.shots is None:
+            del content["shots"]
+        return content
 
 
 History = list[dict[str, float]]
@@ -124,7 +138,7 @@ class Material:
 
 def identity(task: NetworkTask, material: Material) -> dict[str, Any]:
     """What must agree for a training to go on, or to count as finished."""
-    settings = asdict(material.settings)
+    settings = material.settings.as_dict()
     del settings["baseline"]
     return {"settings": settings, "start": task.start, "data": material.data.fingerprint}
 
@@ -163,7 +177,7 @@ def train_network(
         training.epoch()
         report(training.history)
     result = training.finish()
-    return training.network.cpu().eval(), result
+    return training.best.cpu().eval(), result
 
 
 def train_networks(
@@ -182,7 +196,8 @@ def train_networks(
         UserError: If a kept state is damaged, or a process was ended from outside.
     """
     if material.device.type != "cpu":
-        yield from train_populations(tasks, material)
+        plain = material.settings.recipe == PLAIN
+        yield from (train_populations if plain else _train_in_turn)(tasks, material)
         return
     compile_gradients()  # once, before the processes start
     count = min(len(tasks), cores())
@@ -193,6 +208,19 @@ def train_networks(
             if result is None:
                 workers.submit(index)
             yield index, history, result
+
+
+def _train_in_turn(
+    tasks: Sequence[NetworkTask], material: Material
+) -> Iterator[tuple[int, History, Trained | None]]:
+    """As `train_networks`, one network after the other in this process."""
+    for index, task in enumerate(tasks):
+        training = _Training(task, material)
+        while not training.complete:
+            training.epoch()
+            if not training.complete:
+                yield index, training.history, None
+        yield index, training.history, training.finish()
 
 
 def _train_epoch(
@@ -253,10 +281,16 @@ class _Training:
         load_parameters(self.network, self.task.parameters)
         self.network.to(device).to(memory_format=torch.channels_last)
         self.per_epoch = max(len(data.train) // settings.batch_size, 1)
-        self.trainable = self.kind(self.network)
+        steps = settings.epochs * self.per_epoch
+        self.recipe: RecipeNetwork | None = None
+        if settings.recipe == PLAIN:
+            self.trainable = self.kind(self.network)
+        else:
+            self.recipe = RecipeNetwork(self.network, settings.recipe, settings.seed, steps)
+            self.trainable = self.recipe
         self.training = SGDTraining(
             self.trainable.parameters,
-            settings.epochs * self.per_epoch,
+            steps,
             SGDSettings(settings.learning_rate, settings.weight_decay),
         )
         self.state = self.task.folder and self.task.folder / "state.pt"
@@ -268,15 +302,23 @@ class _Training:
         )  # fmt: skip
 
     @property
+    def best(self) -> Network:
+        """The network that is kept."""
+        return self.network if self.recipe is None else self.recipe.best
+
+    @property
     def complete(self) -> bool:
         return len(self.history) == self.material.settings.epochs
 
     def epoch(self) -> None:
         """Train for one epoch and keep the state."""
         began, loss = time.monotonic(), 0.0
+        parts = self.material.settings.recipe.accumulate
         for step in self.epoch_steps:
             self.check(step)
-            loss += self.training.step(self.trainable.loss, *next(self.batches))
+            loss += self.training.step(self.trainable.loss, *next(self.batches), parts)
+            if self.recipe is not None:
+                self.recipe.stepped()
         accuracy = self._accuracy(self.material.data.validation)
         self.end_epoch(loss, accuracy, time.monotonic() - began)
 
@@ -305,6 +347,8 @@ class _Training:
             "history": self.history,
             "steps_saved": self.steps_saved,
         }
+        if self.recipe is not None:
+            content["recipe"] = self.recipe.state_dict()
         replace_atomically(self.state, lambda beside: torch.save(content, beside))
 
     def check(self, step: int) -> None:
@@ -336,6 +380,8 @@ class _Training:
             self.network.load_state_dict(content["network"])
             self.training.load_state_dict(content["training"])
             self.history, self.steps_saved = content["history"], content["steps_saved"]
+            if self.recipe is not None:
+                self.recipe.load_state_dict(content["recipe"])
 
     def finish(self) -> Trained:
         """Measure on the test images and write everything."""
@@ -350,7 +396,7 @@ class _Training:
         folder, architecture = self.task.folder, self.task.architecture
         if folder is None or self.state is None:
             return result
-        save(folder / "model.safetensors", self.network, architecture)
+        save(folder / "model.safetensors", self.best, architecture)
         content = {
             "identity": identity(self.task, self.material),
             "zero_shot": self.task.zero_shot,

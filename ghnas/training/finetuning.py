@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ghnas.training.epochs import (
     finished,
     train_network,
 )
+from ghnas.training.recipe import PLAIN, Recipe
 from ghnas.training.saved import describe, load
 from ghnas.utils.devices import pick_device
 from ghnas.utils.errors import UserError
@@ -79,6 +80,8 @@ def finetune(
     learning_rate: float = 0.1,
     weight_decay: float = 3e-4,
     seed: int = 0,
+    recipe: Recipe | None = None,
+    shots: int | None = None,
     device: str = "auto",
     path: str | PathLike[str] | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
@@ -99,6 +102,8 @@ def finetune(
         learning_rate: At the first step.
         weight_decay: On all parameters.
         seed: Of the images' order, their shifts, and Kaiming initialisation.
+        recipe: What is added to plain SGD, such as cutout and path dropout; None: nothing.
+        shots: Training images of each class; None: all.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         path: A folder, made if need be. The state is kept in it after every epoch, and the same
             call goes on from there; `ghnas.load` reads the result. None: nothing is written.
@@ -120,8 +125,8 @@ def finetune(
         >>> 0 < trained.test < 1
         True
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shots", shots)):
+        if value is not None and value < 1:
             raise UserError(f"{name} must be 1 or more, not {value}")
     if learning_rate <= 0 or weight_decay < 0:
         raise UserError(
@@ -144,12 +149,22 @@ def finetune(
             std=data.std,
         )  # fmt: skip
         zero_shot = evaluate_one(graph, parameters, checks).accuracy
-    settings = FinetuneSettings(epochs, batch_size, learning_rate, weight_decay, seed)
+    settings = FinetuneSettings(
+        epochs,
+        batch_size,
+        learning_rate,
+        weight_decay,
+        seed,
+        recipe=recipe or PLAIN,
+        shots=shots,
+    )
+    if shots is not None:
+        data = data.few_shot(shots)
     test = data.load_test() if data.has_test else None
     material = Material(data.without_test(), test, checks, settings, pick_device(device))
     description = describe(architecture, data) | {
         "start": ghn.info.sha256 if ghn else start,
-        "settings": asdict(settings),
+        "settings": settings.as_dict(),
         "data_fingerprint": data.fingerprint,
     }
     folder = None if path is None else Path(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,23 @@ def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
     replace_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
 
 
+@dataclass(frozen=True)
+class SavedNetwork:
+    """A trained network, with what it is for.
+
+    Args:
+        network: In evaluation mode on the CPU.
+        classes: Their names, in the order of the logits.
+        mean: Of the images' channels, with values in [0, 1].
+        std: Their standard deviation; the network's images are normalised with both.
+    """
+
+    network: Network
+    classes: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
 def load(path: str | PathLike[str]) -> Network:
     """A fine-tuned network, in evaluation mode on the CPU.
 
@@ -77,6 +96,18 @@ def load(path: str | PathLike[str]) -> Network:
         >>> ghnas.load(folder)(torch.zeros(1, 3, 16, 16)).shape  # zero: the images' mean
         torch.Size([1, 10])
     """
+    return read(path).network
+
+
+def read(path: str | PathLike[str]) -> SavedNetwork:
+    """A fine-tuned network with its classes and what normalises its images.
+
+    Args:
+        path: As for `load`.
+
+    Raises:
+        UserError: If there is none, or it is damaged.
+    """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
@@ -90,6 +121,6 @@ def load(path: str | PathLike[str]) -> Network:
         shape, classes = tuple(content["image_shape"]), len(content["classes"])
         network = Network(space.architecture(content["candidate"]).for_images(shape, classes).graph)
         network.load_state_dict(tensors)
+        return SavedNetwork(network.eval(), content["classes"], content["mean"], content["std"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{file} is damaged or not a network of ghnas ({error})") from error
-    return network.eval()

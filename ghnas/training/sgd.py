@@ -79,23 +79,27 @@ class SGDTraining:
         """Of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, loss: Loss, images: Tensor, labels: Tensor) -> float:
+    def step(self, loss: Loss, images: Tensor, labels: Tensor, parts: int = 1) -> float:
         """One update; a loss that is not finite changes nothing.
 
         Args:
             loss: Of the parameters that are trained, on images and labels, in nats.
             images: (B, C, H, W), normalised.
             labels: (B,).
+            parts: In which the images are run one after the other, for less memory.
 
         Returns:
             The loss before the update.
         """
-        found = loss(images, labels)
-        value = float(found.detach())
-        if math.isfinite(value):
-            self.optimizer.zero_grad()
+        self.optimizer.zero_grad()
+        value = 0.0
+        for part, own in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+            found = loss(part, own) * (len(own) / len(labels))
+            value += float(found.detach())
+            if not math.isfinite(value):
+                return value
             found.backward()
-            self.follow()
+        self.follow()
         return value
 
     def follow(self) -> None:

@@ -21,6 +21,7 @@ from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.features import PRIMITIVES, graph_features
 from ghnas.ghn.model import GHN
+from ghnas.ghn.named import named_network
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
@@ -296,3 +297,21 @@ def test_the_head_can_be_kept_or_replaced() -> None:
         torch.testing.assert_close(value, kept[name])
     with pytest.raises(UserError, match="SqueezeNet does not end in"):
         replace_classifier(torchvision.models.squeezenet1_1(), 7)
+
+
+def test_of_a_detector_the_backbone_is_read() -> None:
+    network = named_network("ssdlite320_mobilenet_v3_large", 3, (3, 320, 320))
+    with pytest.warns(UserWarning, match="its backbone is read alone, and head left out"):
+        predicted = GHN(DECODER).predict(network)
+    wanted = dict(network.named_parameters())
+    assert predicted.keys() == {name for name in wanted if name.startswith("backbone.")}
+    assert all(predicted[name].shape == wanted[name].shape for name in predicted)
+
+
+def test_segmentation_is_read_as_a_whole() -> None:
+    network = named_network("lraspp_mobilenet_v3_large", 5, (3, 224, 224))
+    predicted = GHN(DECODER).predict(network)
+    assert predicted.keys() == dict(network.named_parameters()).keys()
+    network.load_state_dict(predicted, strict=False)
+    network.train()  # running statistics are not predicted
+    assert network(torch.rand(2, 3, 64, 64))["out"].shape == (2, 5, 64, 64)

@@ -19,7 +19,8 @@ from ghnas.utils.errors import UserError
 Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
     "search", "finetune", "dashboard", "train", "predict", "convert", "generate", "spaces", "show",
-    "runs", "truth", "rank", "bench",
+    "runs", "truth", "rank", "bench", "export",
+    "report",
 )  # fmt: skip
 
 
@@ -228,6 +229,17 @@ def test_show_finds_the_trial_of_a_genotype(ghnas: Ghnas, finished: Path, tmp_pa
     assert other["parameters"] > 0
 
 
+def test_a_report_is_written(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    code, out, err = ghnas("report", "-o", page, "--results", finished)
+    assert code == 0, err
+    assert str(page) in out.replace("\n", "")
+    assert page.read_text().startswith("<!doctype html>")
+    code, _, err = ghnas("report", "-o", tmp_path / "report.pdf", "--results", finished)
+    assert code == 2
+    assert "must end in .html" in err
+
+
 def test_runs_are_listed(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
     code, out, _ = ghnas("runs", "--results", finished)
     assert code == 0
@@ -247,7 +259,7 @@ def test_the_dashboard_serves_a_run(finished: Path) -> None:
     from ghnas.engine.runs import find_run
 
     run = find_run(finished)
-    server = make_dashboard(run.storage_url, "127.0.0.1", 0)
+    server = make_dashboard(run, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -317,6 +329,66 @@ def test_fine_tuning_of_a_genotype(ghnas: Ghnas, pets: Path) -> None:
 
 
 # ---------------------------------------------------------------- bench
+
+
+def test_training_in_another_size(ghnas: Ghnas, pets: Path) -> None:
+    import ghnas as package
+
+    results = ("--results", pets / "results")
+    size = ("--cells", 3, "--channels", 6, "--image-size", 24, "--epochs", 1)
+    recipe = ("--cutout", 4, "--path-dropout", 0.2, "--auxiliary", 0.4, "--average", 0.9)
+    code, out, err = ghnas("finetune", "trial-2", *size, *recipe, *results, "--json")
+    assert code == 0, err
+    assert "Kaiming" in err
+    (found,) = json.loads(out)
+    network = package.load(found["path"])
+    assert network.graph.nodes[0].shape == (3, 24, 24)
+    assert max(node.cell for node in network.graph.nodes) == 2
+    code, _, err = ghnas("finetune", "trial-2", *size, "--start", "ghn", *results)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--start", "zero", "ghn or kaiming"),
+        ("--precision", "fp8", "fp32 or bf16"),
+        ("--path-dropout", "1", "below 1"),
+        ("--cutout", "-1", "0 or more"),
+    ],
+)
+def test_training_refuses(ghnas: Ghnas, pets: Path, option: str, value: str, sentence: str) -> None:
+    code, _, err = ghnas("finetune", option, value, "--results", pets / "results")
+    assert code == 2
+    assert sentence in err
+
+
+def test_export_of_a_fine_tuned_network(ghnas: Ghnas, pets: Path, tmp_path: Path) -> None:
+    results = ("--results", pets / "results")
+    assert ghnas("finetune", "trial-1", "--epochs", 1, *results)[0] == 0
+    code, out, _ = ghnas("export", "trial-1", "-o", str(tmp_path / "net.py"), *results)
+    assert code == 0
+    assert "net.py" in out
+    assert "net.safetensors" in out
+    output = tmp_path / "net.pt2"
+    code, out, _ = ghnas("export", "trial-1", "-o", str(output), "--json", *results)
+    assert code == 0
+    assert json.loads(out)["output"] == str(output)
+    assert output.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["top-2"], "one at a time"),
+        (["trial-0"], "ghnas finetune trial-0"),
+        (["trial-1", "--format", "caffe"], "use torch, onnx, python"),
+    ],
+)
+def test_export_refuses(ghnas: Ghnas, pets: Path, arguments: list[str], sentence: str) -> None:
+    code, _, err = ghnas("export", *arguments, "--results", pets / "results")
+    assert code == 2
+    assert sentence in err
 
 
 @pytest.fixture

@@ -237,3 +237,16 @@ def test_small_splits_and_bad_arguments() -> None:
         batches(make_split([0]), 1)
     with pytest.raises(ValueError, match="batch_size"):
         evaluation_batches(split, 0, device="cpu", mean=[0] * 3, std=[1] * 3)
+
+
+def test_few_shot_takes_as_many_of_each_class() -> None:
+    data = load_data()
+    few, more = data.few_shot(3), data.few_shot(7)
+    assert few.train.labels.bincount().tolist() == [3] * data.num_classes
+    assert more.train.labels.bincount().tolist() == [7] * data.num_classes
+    rows = {row.numpy().tobytes() for row in more.train.images}
+    assert {row.numpy().tobytes() for row in few.train.images} <= rows
+    assert len(few.validation) == len(data.validation)
+    assert len(data.few_shot(10**6).train) == len(data.train)
+    with pytest.raises(ValueError, match="1 or more"):
+        data.few_shot(0)

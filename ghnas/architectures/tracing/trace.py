@@ -50,7 +50,10 @@ from ghnas.utils.errors import UserError
 
 
 def trace(module: nn.Module, image_shape: Shape = (3, 224, 224)) -> Graph:
-    """Read a module's graph.
+    """Read a module's graph, or that of its `backbone` where it cannot be followed as a whole.
+
+    Detectors cannot: their losses want targets. What stands beside the backbone has no node then;
+    a warning says what.
 
     Args:
         module: Takes a batch of images; the first of several outputs counts as its output. It is
@@ -65,6 +68,28 @@ def trace(module: nn.Module, image_shape: Shape = (3, 224, 224)) -> Graph:
     Raises:
         UserError: If the module can be followed neither by torch.fx nor by torch.export.
     """
+    try:
+        return _trace(module, image_shape)
+    except UserError as error:
+        backbone = getattr(module, "backbone", None)
+        if not isinstance(backbone, nn.Module):
+            raise
+        try:
+            graph = _trace(backbone, image_shape)
+        except UserError:
+            raise error from None
+    others = {name: part for name, part in module.named_children() if part is not backbone}
+    left = [name for name, part in others.items() if next(part.parameters(), None) is not None]
+    warnings.warn(
+        f"{type(module).__name__} cannot be traced as a whole: its backbone is read alone, and "
+        f"{', '.join(left)} left out",
+        stacklevel=2,
+    )
+    named = [n._replace(name=f"backbone.{n.name}") if n.name else n for n in graph.nodes]
+    return Graph(tuple(named))
+
+
+def _trace(module: nn.Module, image_shape: Shape) -> Graph:
     with _training_mode(module):
         followed = _follow(module, image_shape)
     building = Building(module)
@@ -74,7 +99,7 @@ def trace(module: nn.Module, image_shape: Shape = (3, 224, 224)) -> Graph:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         warnings.warn(
             f"the output does not depend on {', '.join(lost[:3])}{more}: predicted as if alone",
-            stacklevel=2,
+            stacklevel=3,
         )
     for name in lost:
         building.source(name)
@@ -188,7 +213,7 @@ def _read(followed: fx.GraphModule, building: Building) -> Value:
             if canonical(node) not in _KNOWN and not isinstance(node.target, type):
                 unknown[canonical(node)] = None
     for name in unknown:
-        warnings.warn(f"operation {name!r} is not known: it is passed through", stacklevel=3)
+        warnings.warn(f"operation {name!r} is not known: it is passed through", stacklevel=4)
     return output
 
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import torch
 from optuna.trial import TrialState
 
 from ghnas.architectures.network import kaiming
+from ghnas.data import ImageData, evaluation_batches, load_data
+from ghnas.data.batches import Batch
 from ghnas.engine.run import Run
 from ghnas.engine.stages.inputs import load_inputs, objective_of
 from ghnas.engine.trials import Trial
@@ -33,7 +35,39 @@ from ghnas.training.saved import describe
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import one_torch_thread
 
-__all__ = ["EpochReport", "FinetuneResult", "FinetuneSettings", "Trained", "finetune"]
+__all__ = [
+    "EpochReport",
+    "FinetuneResult",
+    "FinetuneSettings",
+    "NetworkForm",
+    "Trained",
+    "finetune",
+]
+
+Start = Literal["ghn", "kaiming"]
+"""Where a training starts: from predicted weights, or from Kaiming initialisation."""
+
+
+@dataclass(frozen=True)
+class NetworkForm:
+    """How the networks that are trained differ from those that the search scored.
+
+    Args:
+        skeleton: Settings of the space's skeleton, such as `{"cells": 20, "channels": 36}`.
+        image_size: Pixels of the images each way; None: as in the search.
+        start: `ghn` for predicted weights, `kaiming`; None: predicted weights where the networks
+            are those of the search, which the hypernetwork was trained for.
+    """
+
+    skeleton: Mapping[str, int] = field(default_factory=dict)
+    image_size: int | None = None
+    start: Start | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What tells the folders of these networks from others."""
+        words = [f"-{name}{value}" for name, value in self.skeleton.items()]
+        return "".join([*words, f"-{self.image_size}px" if self.image_size else ""])
 
 
 @dataclass(frozen=True)
@@ -77,6 +111,7 @@ def finetune(
     settings: FinetuneSettings,
     device: torch.device,
     report: Callable[[EpochReport], None],
+    form: NetworkForm = NetworkForm(),
 ) -> list[FinetuneResult]:
     """Fine-tune candidates of a run from the weights that its hypernetwork predicts, or train them
     from Kaiming initialisation if it has none.
@@ -91,6 +126,7 @@ def finetune(
         settings: How to train.
         device: Where.
         report: Called after each epoch.
+        form: How the networks differ from those that were scored, such as in full size.
 
     Returns:
         A result for each candidate, in their order.
@@ -99,18 +135,24 @@ def finetune(
         UserError: If the run's hypernetwork or data set is missing or has changed, another process
             fine-tunes in it, or a baseline is asked for and there is no hypernetwork.
     """
-    if settings.baseline and not run.manifest.uses_ghn:
+    if not run.manifest.uses_ghn and (settings.baseline or form.start == "ghn"):
         raise UserError(
             f"run {run.name} has no hypernetwork, so that all networks start from Kaiming "
-            "initialisation: leave --baseline out"
+            f"initialisation: leave {'--baseline' if settings.baseline else '--start'} out"
         )
     with run.locked("finetune"):
         ghn, data = load_inputs(run)
         objective = objective_of(run, ghn, data, torch.device("cpu"))
         data, checks = objective.data, objective.batches()  # normalised as in the search
+        if form.image_size not in (None, data.image_shape[-1]):
+            data, checks = _of_size(run, form.image_size, data, checks)
+        if form.start == "kaiming" or (form.suffix and form.start is None):
+            ghn = None
+        if settings.shots is not None:
+            data = data.few_shot(settings.shots)
         test = data.load_test() if data.has_test else None
         material = Material(data.without_test(), test, checks, settings, device)
-        tasks = list(_tasks(run, ghn, selection, material))
+        tasks = list(_tasks(run, ghn, selection, material, form))
         desk = _Desk(run.study_beside("finetune", "accuracy", "maximize"), tasks, material, report)
         unfinished = [index for index in range(len(tasks)) if not desk.skip(index)]
         with closing(train_networks([tasks[index] for index in unfinished], material)) as epochs:
@@ -119,19 +161,31 @@ def finetune(
     of = {(task.name, task.start): (task, desk.results[i]) for i, task in enumerate(tasks)}
     results = []
     for item in selection:
-        task, trained = of[item.name, "ghn" if ghn else "kaiming"]
-        _, baseline = of[item.name, "kaiming"] if settings.baseline else (None, None)
-        folder = run.path / "finetune" / item.name
+        task, trained = of[f"{item.name}{form.suffix}", "ghn" if ghn else "kaiming"]
+        _, baseline = (
+            of[f"{item.name}{form.suffix}", "kaiming"] if settings.baseline else (None, None)
+        )
+        folder = run.path / "finetune" / f"{item.name}{form.suffix}"
         results.append(FinetuneResult(item, folder, task.zero_shot, trained, baseline))
     return results
 
 
 def _tasks(
-    run: Run, ghn: GHN | None, selection: Sequence[Trial], material: Material
+    run: Run,
+    ghn: GHN | None,
+    selection: Sequence[Trial],
+    material: Material,
+    form: NetworkForm,
 ) -> Iterator[NetworkTask]:
     """The networks to train, each with its first weights."""
+    data = material.data
+    space = run.space.with_skeleton(**form.skeleton)
     for item in selection:
-        graph, name = item.architecture.graph, item.name
+        architecture, name = item.architecture, f"{item.name}{form.suffix}"
+        if form.suffix:
+            architecture = space.architecture(architecture.choices)
+            architecture = architecture.for_images(data.image_shape, data.num_classes)
+        graph = architecture.graph
         starts, accuracy = {}, None
         if ghn is not None:
             with one_torch_thread():  # small tensors: threads would only wait for each other
@@ -140,11 +194,24 @@ def _tasks(
         if ghn is None or material.settings.baseline:
             generator = torch.Generator().manual_seed(material.settings.seed)
             starts["kaiming"] = kaiming(graph, generator)
-        architecture = describe(item.architecture, material.data)
+        description = describe(architecture, data)
         for start, parameters in starts.items():
             folder = name if start == "ghn" or ghn is None else f"{name}-{start}"
             path = run.path / "finetune" / folder
-            yield NetworkTask(name, start, graph, parameters, path, accuracy, architecture)
+            yield NetworkTask(name, start, graph, parameters, path, accuracy, description)
+
+
+def _of_size(
+    run: Run, image_size: int, data: ImageData, checks: Sequence[Batch]
+) -> tuple[ImageData, list[Batch]]:
+    """The run's images in another size, normalised as in the search, and as many to score on."""
+    assert run.manifest.sources.data is not None  # or they could not be loaded
+    larger = load_data(run.manifest.sources.data, image_size=image_size)
+    larger = larger.normalised_with(data.mean, data.std)
+    split = larger.validation.take(sum(len(labels) for _, labels in checks))
+    batch = max(len(labels) for _, labels in checks)
+    found = evaluation_batches(split, batch, device="cpu", mean=larger.mean, std=larger.std)
+    return larger, found
 
 
 class _Desk:

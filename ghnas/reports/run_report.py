@@ -1,0 +1,304 @@
+"""The report of a run: one HTML file that opens offline."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from optuna.trial import FrozenTrial
+
+from ghnas.engine.manifest import Manifest
+from ghnas.engine.run import SHORT_LIST, Run
+from ghnas.engine.trials import QUALITIES, Trial
+from ghnas.reports import figures
+from ghnas.reports.drawing import as_svg, draw
+from ghnas.reports.tables import (
+    describe_order,
+    describe_values,
+    format_count,
+    format_percent,
+    format_seconds,
+    ranking_table,
+)
+from ghnas.utils.errors import UserError
+from ghnas.utils.statistics import Values
+
+BEST, DRAWN, CHOICES = 10, 4, 16
+"""Candidates in the table, of them drawn, and choices in the figure of what matters."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words in rows."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a sentence, figures (SVG elements) side by side, and a table."""
+
+    title: str
+    text: str
+    figures: Sequence[str]
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A candidate's cells."""
+
+    svg: str
+    caption: str
+
+
+def report(run: Run) -> str:
+    """What a run found, as one HTML document without links to anything outside.
+
+    Args:
+        run: With scored candidates; what later stages trained is shown if there is any.
+
+    Raises:
+        UserError: If nothing is scored yet, or the record is damaged.
+    """
+    ranked = run.ranked()
+    if not ranked:
+        raise UserError(f"run {run.name} has no scored candidate yet; run `ghnas search --resume`")
+    best = ranked[:BEST]
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        files("ghnas.reports").joinpath("run_report.html").read_text(encoding="utf-8")
+    )
+    order = run.order
+    return template.render(
+        name=run.name,
+        facts=facts(run, ranked),
+        best=_best_table(run, best),
+        trust=describe_order(order).removeprefix("trust:").strip() if order else "",
+        drawings=[_drawing(run, item) for item in best[:DRAWN]],
+        sections=list(_sections(run, ranked)),
+        command=command(run.manifest),
+        manifest=run.manifest.model_dump_json(indent=2),
+    )
+
+
+def facts(run: Run, ranked: Sequence[Trial]) -> list[tuple[str, str]]:
+    """The run in a few words: label and value of each."""
+    manifest = run.manifest
+    skeleton = [
+        f"{key} {value}"
+        for key, value in manifest.skeleton.items()
+        if isinstance(value, (str, int, float))
+    ]
+    return [
+        ("space", manifest.space),
+        ("images", f"{manifest.sources.data or manifest.objective.get('data', 'of a program')}, "
+                   f"{'x'.join(map(str, manifest.image_shape[1:]))} pixels"),
+        ("classes", str(len(manifest.classes))),
+        ("candidates", f"{manifest.budget:,}, {len(ranked):,} distinct"),
+        ("sampler", f"{manifest.sampler}, seed {manifest.seed}"),
+        ("ordered by", " and ".join(manifest.objectives)),
+        ("networks", ", ".join(skeleton) or "as in the space's file"),
+        ("scoring took", format_seconds(sum(item.seconds for item in ranked))),
+        ("started", manifest.created[:16].replace("T", " ")),
+    ]  # fmt: skip
+
+
+def command(manifest: Manifest) -> str:
+    """The command line that starts the same search."""
+    options: dict[str, object] = {
+        "space": manifest.space,
+        "data": manifest.sources.data,
+        "ghn": manifest.sources.ghn if manifest.uses_ghn else None,
+        "budget": manifest.budget,
+        "sampler": manifest.sampler,
+        "seed": manifest.seed,
+        "objective": ",".join(manifest.objectives),
+        "max-params": manifest.max_parameters,
+        "max-flops": manifest.max_flops,
+    }
+    if manifest.short_list:
+        options["train"] = manifest.short_list.count
+    words = [
+        f"--{name} {shlex.quote(str(value))}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    return " ".join(["ghnas search", *words])
+
+
+def _best_table(run: Run, best: Sequence[Trial]) -> Table:
+    """The table of the terminal, with what fine-tuning made of each."""
+    shown = ranking_table(run, best)
+    names = [str(column.header) for column in shown.columns]
+    columns = [[str(cell) for cell in column.cells] for column in shown.columns]
+    tuned = {trial.user_attrs["candidate"]: trial.value for trial in _finetuned(run)}
+    if tuned:
+        names.insert(2, "fine-tuned, validation")
+        columns.insert(2, [format_percent(tuned.get(item.name)) for item in best])
+    return Table(names, list(zip(*columns, strict=True)), str(shown.caption or ""))
+
+
+def _finetuned(run: Run) -> list[FrozenTrial]:
+    """Finished fine-tunings from where the search would start them, best first."""
+    finished = [item for item in run.stage("finetune") if item.values]
+    usual = "ghn" if run.manifest.uses_ghn else "kaiming"
+    finished = [item for item in finished if item.user_attrs.get("start") == usual]
+    return sorted(finished, key=lambda item: -item.values[0])
+
+
+def _drawing(run: Run, item: Trial) -> Drawing:
+    words = describe_values(item, run.manifest.objectives)
+    size = f"{format_count(item.parameters)} parameters, {format_count(item.flops)} FLOPs"
+    return Drawing(as_svg(draw(item.architecture)), f"{item.name}: {words}, {size}")
+
+
+def _sections(run: Run, ranked: Sequence[Trial]) -> Iterable[Section]:
+    label, values = _qualities(run, ranked)
+    in_order = np.argsort([item.number for item in ranked])
+    yield Section(
+        "How the search went",
+        "Each grey point is a candidate in the order in which it was scored.",
+        [figures.best_so_far(values[in_order], label)],
+    )
+    yield Section(
+        "Quality and size",
+        "On the Pareto front no candidate is smaller and as good.",
+        [
+            figures.against_size(sizes, values, pareto_front(sizes, values), name, label)
+            for name, sizes in (
+                ("parameters", np.array([float(item.parameters) for item in ranked])),
+                ("FLOPs (multiply-adds x 2)", np.array([float(item.flops) for item in ranked])),
+            )
+        ],
+    )
+    matters = choice_shares([item.architecture.choices for item in ranked], values)
+    if matters:
+        shown = dict(sorted(matters.items(), key=lambda item: -item[1])[:CHOICES])
+        pictures = [figures.bars(shown, "Which choices matter", "share of the variance, alone")]
+        counted = operation_shares(ranked, values)
+        if counted:
+            pictures.append(figures.pairs(*counted, ("best tenth", "all candidates")))
+        yield Section(
+            "What the good ones have in common",
+            f"How much of the variance of {label} each choice explains alone, and what the best "
+            "tenth is made of.",
+            pictures,
+        )
+    yield from _trainings(run)
+
+
+def _qualities(run: Run, ranked: Sequence[Trial]) -> tuple[str, Values]:
+    """What candidates are compared by, in the order of `ranked`: its name, and higher is better."""
+    names = run.manifest.objectives
+    index = next((names.index(name) for name in QUALITIES if name in names), 0)
+    sign = 1.0 if run.manifest.directions[index] == "maximize" else -1.0
+    values = np.array([sign * item.values[index] for item in ranked])
+    if names[index] == "accuracy":
+        return "zero-shot accuracy, %", 100 * values
+    return names[index] if sign > 0 else f"-{names[index]}", values
+
+
+def pareto_front(sizes: Values, values: Values) -> figures.Flags:
+    """Whether nothing is smaller and as good, (N,).
+
+    Args:
+        sizes: (N,), smaller is better.
+        values: (N,), higher is better.
+    """
+    front = np.zeros(len(sizes), dtype=bool)
+    best = -np.inf
+    for index in np.lexsort((-values, sizes)):
+        if values[index] > best:
+            front[index], best = True, values[index]
+    return front
+
+
+def choice_shares(candidates: Sequence[Mapping[str, object]], values: Values) -> dict[str, float]:
+    """How much of the variance of a value each choice explains alone: the variance between the
+    means of its options, as a share of the whole (eta squared).
+
+    Args:
+        candidates: The choices of each.
+        values: (candidates,).
+    """
+    total = float(np.var(values))
+    if total == 0:
+        return {}
+    result = {}
+    for name in dict.fromkeys(name for item in candidates for name in item):
+        options = np.array([str(item.get(name)) for item in candidates])
+        within = sum(
+            float(np.var(own)) * len(own)
+            for own in (values[options == option] for option in np.unique(options))
+        )
+        result[name] = 1 - within / (total * len(values))
+    return result
+
+
+def operation_shares(
+    ranked: Sequence[Trial], values: Values
+) -> tuple[dict[str, float], dict[str, float]] | None:
+    """How often each operation was chosen among the best tenth by a value, and among all: shares
+    of all choices that name one; None for a space whose choices are numbers."""
+    named = [_operations(item) for item in ranked]
+    everything: Counter[str] = Counter(name for item in named for name in item)
+    if not everything:
+        return None
+    best = np.argsort(-values, kind="stable")[: max(len(ranked) // 10, 1)]
+    among = Counter(name for index in best for name in named[index])
+    return (
+        {name: among[name] / max(among.total(), 1) for name in everything},
+        {name: everything[name] / everything.total() for name in everything},
+    )
+
+
+def _operations(item: Trial) -> list[str]:
+    values = item.architecture.choices.values()
+    return [value for value in values if isinstance(value, str) and "+" not in value]  # no inputs
+
+
+def _trainings(run: Run) -> Iterable[Section]:
+    short = [item for item in run.stage(SHORT_LIST) if item.values and "trial" in item.user_attrs]
+    if short:
+        short.sort(key=lambda item: -item.values[0])
+        lines = _lines(short, lambda item: f"trial-{item.user_attrs['trial']}")
+        yield Section(
+            "Short trainings",
+            f"Training loss of {len(short)} candidates that were trained for a while, the mean of "
+            "twenty steps at each point; they are ordered by the second half.",
+            [figures.curves(lines, "Short trainings", "SGD steps", "loss, nats")],
+        )
+    if tuned := _finetuned(run):
+        lines = _lines(tuned, lambda item: str(item.user_attrs["candidate"]), 1, 100)
+        title = "validation accuracy, %"
+        yield Section(
+            "Fine-tuning",
+            "Accuracy on validation images after each epoch.",
+            [figures.curves(lines, "Fine-tuning", "epochs", title)],
+        )
+
+
+def _lines(
+    trainings: Sequence[FrozenTrial],
+    name: Callable[[FrozenTrial], str],
+    window: int = 20,
+    scale: float = 1.0,
+) -> figures.Curves:
+    """The curve of each training, averaged over windows of steps."""
+    lines = []
+    for item in trainings:
+        steps = np.array(sorted(item.intermediate_values), dtype=float)
+        values = np.array([item.intermediate_values[int(step)] for step in steps]) * scale
+        whole = len(steps) // window * window if len(steps) >= window else 0
+        if whole:
+            steps, values = (x[:whole].reshape(-1, window).mean(axis=1) for x in (steps, values))
+        if len(steps):
+            lines.append((name(item), steps, values))
+    return lines
