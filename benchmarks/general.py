@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--note", action="append", default=[])
     parser.add_argument("--kept", type=Path, help="a file for results, to go on after a stop")
     options = parser.parse_args()
-    ghns = {name: load_ghn(name) for name in options.ghns}
+    ghns = {Path(name).stem: load_ghn(name) for name in options.ghns}
     known = json.loads(options.kept.read_text()) if options.kept and options.kept.exists() else {}
     batches, rows = _batches(options.images), []
     for label, space in _spaces(tuple(options.spaces.split(","))):
@@ -77,10 +77,10 @@ def main() -> None:
         rows,
         [
             f"Mean +- standard deviation over {options.count} random architectures of each space "
-            f"(standard error of the mean: a tenth of it at 100), best of them; {options.images} "
+            f"(not of the mean), best of them; {options.images} "
             "validation images of digitscapes, batches of 64, batch statistics; chance is 10 %. "
-            "The last three spaces are files in `benchmarks/unseen_spaces/`. deepnets1m has 8 "
-            "channels, all others their own skeleton where none is named.",
+            "Spaces marked so are files in `benchmarks/unseen_spaces/`, of which no training had "
+            "one. deepnets1m has 8 channels, all others their own skeleton where none is named.",
             *options.note,
         ],
     )
