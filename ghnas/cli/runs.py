@@ -25,7 +25,7 @@ from ghnas.cli.terminal import console, print_json, say
 from ghnas.utils.errors import UserError, UserNote
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from ghnas.engine.run import Run
     from ghnas.engine.trials import Trial

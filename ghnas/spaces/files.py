@@ -198,15 +198,18 @@ class SpaceFile(StrictModel):
             raise UserError(f"space {self.name!r}: {explain(error)}") from error
 
 
+_MISSPELT = ("extra_forbidden", "unexpected_keyword_argument")
+
+
 def explain(error: Exception) -> str:
     """An error in one line; of pydantic the first problem: the key and what was expected."""
     if not isinstance(error, ValidationError):
         return first_line(error)
     errors = error.errors()
     # a misspelt key also makes the right one missing: the misspelt one is the mistake
-    first = next((item for item in errors if item["type"] == "extra_forbidden"), errors[0])
+    first = next((item for item in errors if item["type"] in _MISSPELT), errors[0])
     key = ".".join(map(str, first["loc"])) or "top level"
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    if first["type"] in _MISSPELT:
         message = "unknown key"
     return f"key '{key}': {message[0].lower()}{message[1:]}"

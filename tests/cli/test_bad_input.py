@@ -268,7 +268,7 @@ def test_an_objective_that_needs_a_ghn(
     fails: Callable[..., str], tmp_path: Path, objective: str
 ) -> None:
     make_images(tmp_path / "pets", classes=3)
-    for options in (("--data", tmp_path / "pets"), ("--space", "mobile"), ("--ghn", "none")):
+    for options in (("--data", tmp_path / "pets"), ("--ghn", "none")):
         sentence = fails("search", *options, "--adapt", 0, "--objective", objective)
         assert "needs a hypernetwork (`ghnas train` trains one" in sentence
         assert "naswot" in sentence

@@ -93,7 +93,8 @@ def test_one_command_for_ones_own_space_and_images(
     assert code == 0, err
     line = next(line for line in out.splitlines() if line.startswith("adapting"))
     assert line.startswith(
-        "adapting darts-cifar10 (darts on cifar10) to space mine and 2 classes at 8x8 pixels: "
+        "adapting general-embedded (every space on digitscapes) to space mine and 2 classes at "
+        "8x8 pixels: "
         "about 5 min 00 s, once"
     )
     assert "zero-shot accuracy 60.0 % after 2 steps, 50.0 % before, chance 50.0 %" in out
