@@ -56,6 +56,8 @@ def read_truth(path: Path, column: str | None = None) -> Truth:
     architectures, by_seed = accuracies_by_seed(rows, column)
     if not architectures:
         raise UserError(f"no architecture in {path} was trained from every seed")
+    if not np.isfinite(by_seed).all():
+        raise UserError(f"{path} has an accuracy in {column!r} that is no finite number")
     if np.max(by_seed) > 1:
         by_seed = by_seed / 100
     return Truth(tuple(architectures), by_seed, column)

@@ -145,6 +145,9 @@ def test_reading_a_truth(tmp_path: Path) -> None:
     assert read_truth(percent).mean == pytest.approx([0.935])
     with pytest.raises(UserError, match="no column 'nothing'; its columns are architecture"):
         read_truth(percent, "nothing")
+    percent.write_text("architecture,test_accuracy\na,93\nb,nan\n")
+    with pytest.raises(UserError, match="no finite number"):
+        read_truth(percent)
 
 
 def test_subsets_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
