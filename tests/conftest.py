@@ -12,7 +12,7 @@ from ghnas.cli import main
 
 # Small operations on many threads cost more than on one, and far more on a busy machine. Torch
 # reads this when it is imported: the line above must not do that.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 
 
 @pytest.fixture(autouse=True)

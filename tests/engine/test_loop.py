@@ -272,6 +272,7 @@ def _search_in_child(path: Path, log: Path, scores: int, seconds: float) -> bool
     start = log.stat().st_size
     child = os.fork()
     if child == 0:
+        signal.alarm(300)  # should it hang, the test fails
         try:
             go_on(open_run(path), FakeObjective(log, seconds=0.003))
         except BaseException as error:

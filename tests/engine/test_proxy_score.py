@@ -130,6 +130,7 @@ def by_ctrl_c(path: Path, data: ImageData) -> None:
 def by_kill_9(path: Path, data: ImageData) -> None:
     child = os.fork()
     if child == 0:
+        signal.alarm(300)  # should it hang, the test fails
         search(MINE, Slow(data, images=16, workers=1, device="cpu"), path=path, **SETTINGS)
         os._exit(0)
     journal = path / "study.log"

@@ -32,6 +32,7 @@ def killed(work: Callable[[], None]) -> None:
     """Do work in a process of its own, which must end by kill -9."""
     child = os.fork()
     if child == 0:
+        signal.alarm(300)  # should it hang, the test fails
         try:
             work()
         finally:

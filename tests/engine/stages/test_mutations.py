@@ -97,6 +97,7 @@ def test_kill(tmp_path: Path, done: int) -> None:
 
     child = os.fork()
     if child == 0:
+        signal.alarm(300)  # should it hang, the test fails
         try:
             train(run, report=report)
         finally:
