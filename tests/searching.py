@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ghnas.architectures.architecture import Architecture
 from ghnas.data import ImageData
 from ghnas.engine.loop import HASH_LENGTH
@@ -22,6 +24,35 @@ from ghnas.ghn.checkpoint import save_ghn
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.spaces import Space, load_space
+
+OWN_SPACE = """
+name: mine
+family: stages
+skeleton:
+  stem: {block: conv_bn_act, kernel: 3, width: 8}
+stages:
+  - {block: residual, depth: [1, 2], width: [8, 12], kernel: [3, 5]}
+"""
+
+
+def write_own_task(folder: Path, size: tuple[int, int], each: int) -> tuple[object, ...]:
+    """Write a space and a folder of images of two classes, as a user has them.
+
+    Args:
+        folder: Where.
+        size: (width, height) of the images.
+        each: Images of a class.
+
+    Returns:
+        The options that name both.
+    """
+    for label in range(2):
+        place = folder / "pets" / f"class{label}"
+        place.mkdir(parents=True)
+        for number in range(each):
+            Image.new("RGB", size, (99 * label, 3 * number, 0)).save(place / f"{number}.png")
+    (folder / "mine.yaml").write_text(OWN_SPACE)
+    return ("--space", folder / "mine.yaml", "--data", folder / "pets")
 
 
 class FakeObjective:

@@ -77,7 +77,7 @@ def _folder(which: str, results: Path, run: str | None) -> Path:
     chosen = select(found, which)
     if len(chosen) != 1:
         raise UserError(f"{which} names {len(chosen)} networks: export one at a time")
-    folder = found.path / "finetune" / chosen[0].name
+    folder = found.network_folder(chosen[0].name)
     if not (folder / "model.safetensors").is_file():
         raise UserError(
             f"{chosen[0].name} of {found.name} is not fine-tuned: run "

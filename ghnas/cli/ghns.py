@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
+from ghnas.cli.train import show_training
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -181,13 +182,7 @@ def _report(shown: Meter, progress: TrainProgress) -> None:
     if not progress.steps:
         shown.update(progress.step, UNTIMED + TIMED, "measuring how many fit into the time")
         return
-    note = f"loss {progress.loss:.3f}"
-    shown.update(progress.step, progress.steps, note, progress.steps_per_second)
-    if progress.held_out is not None:
-        shown.line(
-            f"step {progress.step}: loss {progress.loss:.3f}, zero-shot accuracy on held-out "
-            f"architectures {100 * progress.held_out:.1f} %"
-        )
+    show_training(shown, progress, f"loss {progress.loss:.3f}")
 
 
 def _accuracy(found: KnownGHN) -> str:

@@ -51,14 +51,24 @@ def whole_number(option: str, least: int = 1, most: int | None = None) -> Callab
 
 def positive_number(option: str) -> Callable[[Any], float]:
     """A reader of numbers above zero; see `whole_number`."""
+    return _real_number(option, "above 0", lambda value: 0 < value <= _MOST_REAL)
 
+
+def share_of_one(option: str) -> Callable[[Any], float]:
+    """A reader of numbers from 0 up to, but not, 1; see `whole_number`."""
+    return _real_number(option, "of at least 0 and below 1", lambda value: 0 <= value < 1)
+
+
+def _real_number(
+    option: str, bounds: str, accepts: Callable[[float], bool]
+) -> Callable[[Any], float]:
     def read(text: Any) -> float:
         try:
             value = float(str(text))
         except ValueError:
             value = float("nan")
-        if not 0 < value <= _MOST_REAL:
-            raise UserError(f"{option} must be a number above 0, not {text!r}")
+        if not accepts(value):
+            raise UserError(f"{option} must be a number {bounds}, not {text!r}")
         return value
 
     return read
@@ -97,21 +107,6 @@ def seconds(option: str, least: float = 1e-3) -> Callable[[Any], float]:
         if not (parts or nothing) or found < least:
             raise UserError(f"{option} must be {example}, not {text!r}")
         return found
-
-    return read
-
-
-def share_of_one(option: str) -> Callable[[Any], float]:
-    """A reader of numbers from 0 up to, but not, 1; see `whole_number`."""
-
-    def read(text: Any) -> float:
-        try:
-            value = float(str(text))
-        except ValueError:
-            value = float("nan")
-        if not 0 <= value < 1:
-            raise UserError(f"{option} must be a number of at least 0 and below 1, not {text!r}")
-        return value
 
     return read
 

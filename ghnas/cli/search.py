@@ -359,17 +359,17 @@ def _summarise(out: Console, run: Run, results: Path) -> None:
     from ghnas.reports.dashboard import annotate
     from ghnas.reports.tables import describe_order, ranking_table
 
-    with contextlib.suppress(UserError):  # a full disk takes nothing from what was found
-        annotate(run)
-    say(out, "")
     best = run.ranked(BEST)
+    with contextlib.suppress(UserError):  # a full disk takes nothing from what was found
+        annotate(run, best)
+    say(out, "")
     out.print(ranking_table(run, best))
     say(out, f"everything is in {run.path}")
     say(out, f"in the browser:   ghnas dashboard{results_option(results)}")
     say(out, f"                  optuna-dashboard {shlex.quote(run.storage_url)}")
     say(out, f"as a page:        ghnas report{results_option(results)}")
     if order := run.order:
-        say(out, describe_order(order))
+        say(out, f"trust:            {describe_order(order)}")
     if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
         again = f"ghnas search --resume --train {SHORT_LIST}{results_option(results)}"
         say(out, f"trained a while:  {again}")

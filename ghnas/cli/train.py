@@ -200,6 +200,11 @@ def _source(space: str, cells: int | None, channels: int | None) -> Source:
 
 def _report(shown: Meter, progress: TrainProgress) -> None:
     note = f"loss {progress.loss:.3f} train {100 * progress.accuracy:.1f} %"
+    show_training(shown, progress, note)
+
+
+def show_training(shown: Meter, progress: TrainProgress, note: str) -> None:
+    """How far the training of a hypernetwork is; a line for each evaluation."""
     shown.update(progress.step, progress.steps, note, progress.steps_per_second)
     if progress.held_out is not None:
         shown.line(

@@ -60,6 +60,14 @@ class Run:
         """The journal, if the run does not use a database."""
         return self.path / JOURNAL
 
+    def network_folder(self, name: str) -> Path:
+        """Where fine-tuning keeps a network, for `ghnas.load`.
+
+        Args:
+            name: Of the candidate, with what tells its networks apart.
+        """
+        return self.path / "finetune" / name
+
     @property
     def storage_url(self) -> str:
         """What `optuna-dashboard` takes: the journal's path or the database's URL."""

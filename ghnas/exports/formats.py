@@ -84,6 +84,11 @@ def _format(path: Path, asked: str | None) -> Format:
 
 def write_python(saved: SavedNetwork, path: Path) -> None:
     """Write a network as `path` and its weights beside it."""
+    _compare(saved, _load_module(path, _write_source(saved, path)))
+
+
+def _write_source(saved: SavedNetwork, path: Path) -> Path:
+    """Write a network as `path`, and its weights beside it, into the file that is returned."""
     if not path.stem.isidentifier():
         raise UserError(
             f"{path.name!r} cannot be imported: name it with letters, digits and _ only"
@@ -95,7 +100,7 @@ def write_python(saved: SavedNetwork, path: Path) -> None:
     tensors = source.tensors(saved.network.state_dict())
     write_tensors(weights, tensors, {})
     write_atomically(path, source.text)
-    _compare(saved, _load_module(path, weights))
+    return weights
 
 
 def write_torch(saved: SavedNetwork, path: Path) -> None:
@@ -151,8 +156,7 @@ def plain_module(saved: SavedNetwork) -> nn.Module:
     """The network as a module of PyTorch's own layers, in evaluation mode, for images in [0, 1]."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.py"
-        write_python(saved, path)
-        return _load_module(path, path.with_suffix(".safetensors"))
+        return _load_module(path, _write_source(saved, path))
 
 
 def _load_module(path: Path, weights: Path) -> nn.Module:

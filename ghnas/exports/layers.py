@@ -121,18 +121,19 @@ def _(op: ops.Activation, inputs: Sequence[Shape], output: Shape) -> Layer:
     return Layer(op.function, *ACTIVATIONS[op.function])
 
 
+def _pool(kind: str, module: str, kernel: int, stride: int, more: str = "") -> Layer:
+    size = f"{kernel}, stride={stride}, padding={(kernel - 1) // 2}{more}"
+    return Layer(f"{kind}{kernel}x{kernel}", f"nn.{module}({size})")
+
+
 @layer.register
 def _(op: ops.MaxPool, inputs: Sequence[Shape], output: Shape) -> Layer:
-    padding = (op.kernel - 1) // 2
-    size = f"{op.kernel}, stride={op.stride}, padding={padding}"
-    return Layer(f"max_pool{op.kernel}x{op.kernel}", f"nn.MaxPool2d({size})")
+    return _pool("max_pool", "MaxPool2d", op.kernel, op.stride)
 
 
 @layer.register
 def _(op: ops.AvgPool, inputs: Sequence[Shape], output: Shape) -> Layer:
-    padding = (op.kernel - 1) // 2
-    size = f"{op.kernel}, stride={op.stride}, padding={padding}, count_include_pad=False"
-    return Layer(f"avg_pool{op.kernel}x{op.kernel}", f"nn.AvgPool2d({size})")
+    return _pool("avg_pool", "AvgPool2d", op.kernel, op.stride, ", count_include_pad=False")
 
 
 @layer.register

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import astuple
 from math import isnan
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from ghnas.engine.bench import Curve
-from ghnas.reports.plots import STYLE
+from ghnas.reports.plots import svg
 from ghnas.reports.tables import Column, format_estimate, table
 from ghnas.utils.files import write_atomically
 
@@ -80,7 +78,4 @@ def regret_plot(curves: Sequence[Curve]) -> str:
     axes.grid(color="#dddddd")
     axes.set_axisbelow(True)
     axes.legend()
-    text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    return svg(figure)

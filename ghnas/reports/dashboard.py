@@ -34,18 +34,18 @@ def artifact_store(run: Run) -> FileSystemArtifactStore | None:
     return FileSystemArtifactStore(str(folder)) if folder.is_dir() else None
 
 
-def annotate(run: Run) -> None:
+def annotate(run: Run, ranked: Sequence[Trial]) -> None:
     """Write the note of a run's study and attach drawings of its best candidates; a drawing that
     is there already is not attached again.
 
     Args:
         run: With scored candidates; no other process searches in it.
+        ranked: Its candidates, best first; the first few are enough.
 
     Raises:
         UserError: If the disk is full or the folder not writable.
     """
-    best = run.ranked(DRAWN)
-    study = run.study()
+    best, study = ranked[:DRAWN], run.study()
     with writing(run.path), tempfile.TemporaryDirectory() as folder:
         (run.path / "artifacts").mkdir(exist_ok=True)
         store = FileSystemArtifactStore(str(run.path / "artifacts"))
@@ -92,7 +92,7 @@ def note(run: Run, best: Sequence[Trial], pictures: Sequence[str] = ()) -> str:
     ]
     table = ["| | trial | | parameters | FLOPs |", "| --- | --- | --- | --- | --- |", *rows]
     order = run.order
-    trust = [describe_order(order).removeprefix("trust:").strip()] if order else []
+    trust = [describe_order(order)] if order else []
     drawn = [f"**{item.name}**\n\n{picture}" for item, picture in zip(best, pictures, strict=False)]
     parts = [["## Columns"], lines, ["## The best"], table, trust, ["\n\n".join(drawn)]]
     return "\n\n".join("\n".join(part) for part in parts if part)

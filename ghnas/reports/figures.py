@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ghnas.reports.plots import STYLE
+from ghnas.reports.plots import svg
 from ghnas.utils.statistics import Values
 
 Flags = npt.NDArray[np.bool_]
@@ -136,8 +134,5 @@ def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     """The `<svg>` element, which takes the width that it is given."""
-    text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", dpi=144, metadata={"Date": None})
-    content = text.getvalue()
+    content = svg(figure)
     return content[content.index("<svg") :]

@@ -41,7 +41,12 @@ def scatter(x: Values, y: Values, title: str, x_label: str, y_label: str) -> str
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.grid(color="#dddddd")
     axes.set_axisbelow(True)
+    return svg(figure)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as a complete SVG document."""
     text = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(text, format="svg", dpi=144, metadata={"Date": None})
     return text.getvalue()

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from ghnas.engine.manifest import Manifest
 from ghnas.engine.run import SHORT_LIST, Run
-from ghnas.engine.trials import QUALITIES, Trial
+from ghnas.engine.trials import Trial, primary
 from ghnas.reports import figures
 from ghnas.reports.drawing import as_svg, draw
 from ghnas.reports.tables import (
@@ -71,7 +71,7 @@ def report(run: Run) -> str:
     ranked = run.ranked()
     if not ranked:
         raise UserError(f"run {run.name} has no scored candidate yet; run `ghnas search --resume`")
-    best = ranked[:BEST]
+    best, tuned = ranked[:BEST], _finetuned(run)
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         files("ghnas.reports").joinpath("run_report.html").read_text(encoding="utf-8")
     )
@@ -79,10 +79,10 @@ def report(run: Run) -> str:
     return template.render(
         name=run.name,
         facts=facts(run, ranked),
-        best=_best_table(run, best),
-        trust=describe_order(order).removeprefix("trust:").strip() if order else "",
+        best=_best_table(run, best, tuned),
+        trust=describe_order(order) if order else "",
         drawings=[_drawing(run, item) for item in best[:DRAWN]],
-        sections=list(_sections(run, ranked)),
+        sections=[*_sections(run, ranked), *_trainings(run, tuned)],
         command=command(run.manifest),
         manifest=run.manifest.model_dump_json(indent=2),
     )
@@ -133,15 +133,15 @@ def command(manifest: Manifest) -> str:
     return " ".join(["ghnas search", *words])
 
 
-def _best_table(run: Run, best: Sequence[Trial]) -> Table:
+def _best_table(run: Run, best: Sequence[Trial], tuned: Sequence[FrozenTrial]) -> Table:
     """The table of the terminal, with what fine-tuning made of each."""
     shown = ranking_table(run, best)
     names = [str(column.header) for column in shown.columns]
     columns = [[str(cell) for cell in column.cells] for column in shown.columns]
-    tuned = {trial.user_attrs["candidate"]: trial.value for trial in _finetuned(run)}
-    if tuned:
+    reached = {trial.user_attrs["candidate"]: trial.value for trial in tuned}
+    if reached:
         names.insert(2, "fine-tuned, validation")
-        columns.insert(2, [format_percent(tuned.get(item.name)) for item in best])
+        columns.insert(2, [format_percent(reached.get(item.name)) for item in best])
     return Table(names, list(zip(*columns, strict=True)), str(shown.caption or ""))
 
 
@@ -191,13 +191,12 @@ def _sections(run: Run, ranked: Sequence[Trial]) -> Iterable[Section]:
             "tenth is made of.",
             pictures,
         )
-    yield from _trainings(run)
 
 
 def _qualities(run: Run, ranked: Sequence[Trial]) -> tuple[str, Values]:
     """What candidates are compared by, in the order of `ranked`: its name, and higher is better."""
     names = run.manifest.objectives
-    index = next((names.index(name) for name in QUALITIES if name in names), 0)
+    index = primary(names)
     sign = 1.0 if run.manifest.directions[index] == "maximize" else -1.0
     values = np.array([sign * item.values[index] for item in ranked])
     if names[index] == "accuracy":
@@ -264,7 +263,7 @@ def _operations(item: Trial) -> list[str]:
     return [value for value in values if isinstance(value, str) and "+" not in value]  # no inputs
 
 
-def _trainings(run: Run) -> Iterable[Section]:
+def _trainings(run: Run, tuned: Sequence[FrozenTrial]) -> Iterable[Section]:
     short = [item for item in run.stage(SHORT_LIST) if item.values and "trial" in item.user_attrs]
     if short:
         short.sort(key=lambda item: -item.values[0])
@@ -277,7 +276,7 @@ def _trainings(run: Run) -> Iterable[Section]:
             "of twenty steps at each point; they are ordered by the second half.",
             [figures.curves(lines, "Short trainings", "SGD steps", "loss, nats")],
         )
-    if tuned := _finetuned(run):
+    if tuned:
         lines = _lines(tuned, lambda item: str(item.user_attrs["candidate"]), 1, 100)
         title = "validation accuracy, %"
         yield Section(

@@ -250,7 +250,7 @@ def _short_training(item: Trial) -> str:
 def describe_order(order: Order) -> str:
     """Whether a predictor, and the trainings, can be trusted on this space and these images."""
     text = (
-        f"trust:            of the {order.trained} trained, a predictor orders those that it has "
+        f"of the {order.trained} trained, a predictor orders those that it has "
         f"not seen at Spearman {format_estimate(order.agreement)}"
     )
     if order.noise is None:

@@ -24,7 +24,7 @@ from ghnas.executors.grouped import GroupedNetworks
 from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_for, trainable
 from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.training.populations import POPULATION, follow
-from ghnas.training.recipe import PLAIN, Recipe, RecipeNetwork
+from ghnas.training.recipe import PLAIN, FinetuneSettings, RecipeNetwork
 from ghnas.training.saved import save
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
 from ghnas.utils.devices import cores
@@ -35,40 +35,6 @@ from ghnas.utils.tensor_files import read_pytorch, write_pytorch
 
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
-
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """How to fine-tune: SGD with Nesterov momentum 0.9 and a cosine rate.
-
-    Args:
-        epochs: Passes over the training images.
-        batch_size: Images in a step.
-        learning_rate: At the first step.
-        weight_decay: On all parameters.
-        seed: Of the images' order and of Kaiming initialisation.
-        baseline: Also train from Kaiming initialisation.
-        recipe: What is added to plain SGD.
-        shots: Training images of each class; None: all.
-    """
-
-    epochs: int = 5
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    weight_decay: float = 3e-4
-    seed: int = 0
-    baseline: bool = False
-    recipe: Recipe = PLAIN
-    shots: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain data; what changes nothing is left out, as earlier versions did not have it."""
-        content = asdict(self)
-        if self.recipe == PLAIN:
-            del content["recipe"]
-        if self.shots is None:
-            del content["shots"]
-        return content
 
 
 History = list[dict[str, float]]

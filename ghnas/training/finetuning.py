@@ -19,14 +19,13 @@ from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import SCORE_BATCH, evaluate_one
 from ghnas.spaces import Space
 from ghnas.training.epochs import (
-    FinetuneSettings,
     History,
     Material,
     NetworkTask,
     finished,
     train_network,
 )
-from ghnas.training.recipe import PLAIN, Recipe
+from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe
 from ghnas.training.saved import describe, load
 from ghnas.utils.devices import pick_device
 from ghnas.utils.errors import UserError

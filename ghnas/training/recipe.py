@@ -1,11 +1,12 @@
-"""What the field adds to SGD where a found architecture is trained in full: cutout, path dropout,
-an auxiliary head, smoothed labels, averaged weights, lower precision, accumulated gradients.
+"""How networks are fine-tuned, and what the field adds to SGD where a found architecture is
+trained in full: cutout, path dropout, an auxiliary head, smoothed labels, averaged weights, lower
+precision, accumulated gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -51,6 +52,40 @@ PLAIN = Recipe()
 """Adds nothing."""
 
 
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to fine-tune: SGD with Nesterov momentum 0.9 and a cosine rate.
+
+    Args:
+        epochs: Passes over the training images.
+        batch_size: Images in a step.
+        learning_rate: At the first step.
+        weight_decay: On all parameters.
+        seed: Of the images' order and of Kaiming initialisation.
+        baseline: Also train from Kaiming initialisation.
+        recipe: What is added to plain SGD.
+        shots: Training images of each class; None: all.
+    """
+
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    weight_decay: float = 3e-4
+    seed: int = 0
+    baseline: bool = False
+    recipe: Recipe = PLAIN
+    shots: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data; what changes nothing is left out, as earlier versions did not have it."""
+        content = asdict(self)
+        if self.recipe == PLAIN:
+            del content["recipe"]
+        if self.shots is None:
+            del content["shots"]
+        return content
+
+
 class RecipeNetwork(TrainableNetwork):
     """Trains a network by a recipe, with PyTorch's own operations.
 
@@ -64,6 +99,7 @@ class RecipeNetwork(TrainableNetwork):
     def __init__(self, network: Network, recipe: Recipe, seed: int, steps: int) -> None:
         self.network, self.recipe, self.seed, self.steps = network, recipe, seed, steps
         self.done = 0
+        self._indices = {id(node): index for index, node in enumerate(network.graph.nodes)}
         device = next(network.parameters()).device
         self.paths = droppable_paths(network.graph) if recipe.path_dropout else {}
         self.head: nn.Module | None = None
@@ -139,11 +175,10 @@ class RecipeNetwork(TrainableNetwork):
 
     def _forward(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         rate = self.recipe.path_dropout * self.done / max(self.steps, 1)
-        indices = {id(node): index for index, node in enumerate(self.network.graph.nodes)}
         kept: list[Tensor] = []
 
         def apply(node: Node, inputs: Sequence[Tensor]) -> Tensor:
-            index = indices[id(node)]
+            index = self._indices[id(node)]
             if rate and index in self.paths:
                 inputs = [
                     drop_path(x, rate, rng) if place in self.paths[index] else x

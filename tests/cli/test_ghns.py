@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from searching import save_untrained
+from searching import OWN_SPACE, save_untrained, write_own_task
 
 from ghnas.data import load_data
 from ghnas.ghn.checkpoint import load_ghn, save_ghn
@@ -23,14 +23,6 @@ from ghnas.training.hypernetwork.adaptation import Adaptation
 from ghnas.training.hypernetwork.loop import TrainProgress
 
 Ghnas = Callable[..., tuple[int, str, str]]
-SPACE = """
-name: mine
-family: stages
-skeleton:
-  stem: {block: conv_bn_act, kernel: 3, width: 8}
-stages:
-  - {block: residual, depth: [1, 2], width: [8, 12], kernel: [3, 5]}
-"""
 SMALL = ("--score-images", 8, "--budget", 4)
 
 
@@ -75,13 +67,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
 @pytest.fixture
 def mine(tmp_path: Path) -> tuple[object, ...]:
     """A space and images of the user's own, small."""
-    for label in range(2):
-        place = tmp_path / "pets" / f"class{label}"
-        place.mkdir(parents=True)
-        for number in range(60):
-            Image.new("RGB", (8, 8), (99 * label, 4 * number, 0)).save(place / f"{number}.png")
-    (tmp_path / "mine.yaml").write_text(SPACE)
-    return ("--space", tmp_path / "mine.yaml", "--data", tmp_path / "pets")
+    return write_own_task(tmp_path, (8, 8), 60)
 
 
 def test_one_command_for_ones_own_space_and_images(
@@ -147,7 +133,7 @@ def test_what_changes_is_adapted_to_anew(
         return len(training.jobs)
 
     assert [adaptations(), adaptations()] == [1, 1]
-    (tmp_path / "mine.yaml").write_text(SPACE.replace("[8, 12]", "[8, 16]"))
+    (tmp_path / "mine.yaml").write_text(OWN_SPACE.replace("[8, 12]", "[8, 16]"))
     assert [adaptations(), adaptations()] == [2, 2]
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "pets" / "class0" / "7.png")
     assert [adaptations(), adaptations()] == [3, 3]

@@ -8,31 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from searching import write_own_task
 
 import ghnas as package
 
 Ghnas = Callable[..., tuple[int, str, str]]
-SPACE = """
-name: mine
-family: stages
-skeleton:
-  stem: {block: conv_bn_act, kernel: 3, width: 8}
-stages:
-  - {block: residual, depth: [1, 2], width: [8, 12], kernel: [3, 5]}
-"""
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> tuple[object, ...]:
     """A space and images of the user's own; images are larger than networks see them."""
-    for label in range(2):
-        place = tmp_path / "pets" / f"class{label}"
-        place.mkdir(parents=True)
-        for number in range(80):
-            Image.new("RGB", (70, 90), (99 * label, 3 * number, 0)).save(place / f"{number}.png")
-    (tmp_path / "mine.yaml").write_text(SPACE)
-    return ("--space", tmp_path / "mine.yaml", "--data", tmp_path / "pets")
+    return write_own_task(tmp_path, (70, 90), 80)
 
 
 def test_ones_own_space_and_images(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from searching import save_untrained
+from searching import OWN_SPACE, save_untrained
 
 from ghnas.data import ImageData, Split
 from ghnas.ghn.checkpoint import load_ghn, refuse_mismatch, save_ghn, start_from
@@ -33,15 +33,6 @@ from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space, parse_space
 from ghnas.utils.errors import UserError, UserNote
 
-SPACE = """
-name: mine
-family: stages
-skeleton:
-  stem: {block: conv_bn_act, kernel: 3, width: 8}
-stages:
-  - {block: residual, depth: [1, 2], width: [8, 12], kernel: [3, 5]}
-"""
-
 
 def images(name: str = "photos", classes: str = "ab", size: int = 8, seed: int = 0) -> ImageData:
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +42,7 @@ def images(name: str = "photos", classes: str = "ab", size: int = 8, seed: int =
     return ImageData(name, tuple(classes), split, split, lambda: split, *statistics, mirror=True)
 
 
-def mine(text: str = SPACE) -> Task:
+def mine(text: str = OWN_SPACE) -> Task:
     return Task(parse_space(text, "mine.yaml"), images())
 
 
@@ -93,20 +84,24 @@ def test_what_ships_is_exact_for_its_own_task() -> None:
     assert found.accuracy is not None
     assert 0.7 < found.accuracy < 0.9
     others = [darts.with_skeleton(channels=16), load_space("mobile")]
-    others.append(parse_space(SPACE.replace("mine", "darts"), "mine.yaml"))
+    others.append(parse_space(OWN_SPACE.replace("mine", "darts"), "mine.yaml"))
     assert [exact(space, "digitscapes", there) for space in others] == [None] * 3
     assert exact(darts, "photos", there) is None
 
 
 def test_the_fingerprint_knows_space_skeleton_images_and_classes() -> None:
     task, darts = mine(), load_space("darts")
-    same = [mine(), mine(f"{SPACE}\n# a comment\n"), mine(f"{SPACE}\ndescription: other words")]
+    same = [
+        mine(),
+        mine(f"{OWN_SPACE}\n# a comment\n"),
+        mine(f"{OWN_SPACE}\ndescription: other words"),
+    ]
     assert {item.fingerprint for item in same} == {task.fingerprint}
     changed = images()
     changed.train.images[3, 1, 4, 4] += 1
     others = [
-        mine(SPACE.replace("[3, 5]", "[3]")),
-        mine(SPACE.replace("width: 8", "width: 9")),
+        mine(OWN_SPACE.replace("[3, 5]", "[3]")),
+        mine(OWN_SPACE.replace("width: 8", "width: 9")),
         Task(task.space, images(classes="ac")),
         Task(task.space, images(size=9)),
         Task(task.space, changed),
@@ -137,7 +132,7 @@ def test_an_adapted_one_is_found_again(tmp_path: Path) -> None:
     assert (found.path, found.where, found.accuracy) == (path, "cache", 0.5)
     assert [item.path for item in cached()] == [path]
     assert cached_for(task, there, seconds=61.0) is None, "a longer adaptation is wanted"
-    assert cached_for(mine(SPACE.replace("[3, 5]", "[3]")), there) is None
+    assert cached_for(mine(OWN_SPACE.replace("[3, 5]", "[3]")), there) is None
     assert cached_for(task, there[1:]) is None, "the package has another base by now"
 
 

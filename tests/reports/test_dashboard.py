@@ -16,7 +16,7 @@ def test_the_best_are_drawn_once(finished: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(finished, results)
     run = find_run(results)
-    annotate(run)
+    annotate(run, run.ranked(5))
     store, study = artifact_store(run), run.study()
     assert store is not None
     drawings = {item.filename: item.artifact_id for item in get_all_artifact_meta(study)}
@@ -26,7 +26,7 @@ def test_the_best_are_drawn_once(finished: Path, tmp_path: Path) -> None:
             ElementTree.fromstring(file.read())
     text = str(study._storage.get_study_system_attrs(study._study_id))  # where the note is kept
     assert all(f"/artifacts/{study._study_id}/{item}" in text for item in drawings.values())
-    annotate(run)
+    annotate(run, run.ranked(5))
     assert len(get_all_artifact_meta(run.study())) == len(drawings)
 
 

@@ -18,13 +18,13 @@ from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
 from ghnas.training.epochs import (
-    FinetuneSettings,
     Material,
     NetworkTask,
     train_network,
     train_populations,
 )
 from ghnas.training.finetuning import TrainedNetwork
+from ghnas.training.recipe import FinetuneSettings
 from ghnas.utils.errors import UserError
 
 SPACE = load_space("darts").with_skeleton(cells=1, channels=4)

@@ -7,22 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import torch
 from optuna.trial import TrialState
 
 from ghnas.architectures.network import kaiming
-from ghnas.data import ImageData, evaluation_batches, load_data
-from ghnas.data.batches import Batch
+from ghnas.data import load_data
 from ghnas.engine.run import Run
 from ghnas.engine.stages.inputs import load_inputs, objective_of
+from ghnas.engine.stages.training_jobs import Start
 from ghnas.engine.trials import Trial
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import evaluate_one
 from ghnas.training.epochs import (
-    FinetuneSettings,
     History,
     Material,
     NetworkTask,
@@ -31,6 +30,7 @@ from ghnas.training.epochs import (
     identity,
     train_networks,
 )
+from ghnas.training.recipe import FinetuneSettings
 from ghnas.training.saved import describe
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import require_writable
@@ -44,9 +44,6 @@ __all__ = [
     "Trained",
     "finetune",
 ]
-
-Start = Literal["ghn", "kaiming"]
-"""Where a training starts: from predicted weights, or from Kaiming initialisation."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +138,15 @@ def finetune(
             f"run {run.name} has no hypernetwork, so that all networks start from Kaiming "
             f"initialisation: leave {'--baseline' if settings.baseline else '--start'} out"
         )
-    require_writable(run.path / "finetune" / "weights")
+    require_writable(run.network_folder("weights"))
     with run.locked("finetune"):
         ghn, data = load_inputs(run)
+        if form.image_size not in (None, data.image_shape[-1]):
+            assert run.manifest.sources.data is not None  # or they could not be loaded
+            larger = load_data(run.manifest.sources.data, image_size=form.image_size)
+            data = larger.normalised_with(data.mean, data.std)
         objective = objective_of(run, ghn, data, torch.device("cpu"))
         data, checks = objective.data, objective.batches()  # normalised as in the search
-        if form.image_size not in (None, data.image_shape[-1]):
-            data, checks = _of_size(run, form.image_size, data, checks)
         if form.start == "kaiming" or (form.suffix and form.start is None):
             ghn = None
         if settings.shots is not None:
@@ -163,11 +162,10 @@ def finetune(
     of = {(task.name, task.start): (task, desk.results[i]) for i, task in enumerate(tasks)}
     results = []
     for item in selection:
-        task, trained = of[f"{item.name}{form.suffix}", "ghn" if ghn else "kaiming"]
-        _, baseline = (
-            of[f"{item.name}{form.suffix}", "kaiming"] if settings.baseline else (None, None)
-        )
-        folder = run.path / "finetune" / f"{item.name}{form.suffix}"
+        name = f"{item.name}{form.suffix}"
+        task, trained = of[name, "ghn" if ghn else "kaiming"]
+        baseline = of[name, "kaiming"][1] if settings.baseline else None
+        folder = run.network_folder(name)
         results.append(FinetuneResult(item, folder, task.zero_shot, trained, baseline))
     return results
 
@@ -199,21 +197,8 @@ def _tasks(
         description = describe(architecture, data)
         for start, parameters in starts.items():
             folder = name if start == "ghn" or ghn is None else f"{name}-{start}"
-            path = run.path / "finetune" / folder
+            path = run.network_folder(folder)
             yield NetworkTask(name, start, graph, parameters, path, accuracy, description)
-
-
-def _of_size(
-    run: Run, image_size: int, data: ImageData, checks: Sequence[Batch]
-) -> tuple[ImageData, list[Batch]]:
-    """The run's images in another size, normalised as in the search, and as many to score on."""
-    assert run.manifest.sources.data is not None  # or they could not be loaded
-    larger = load_data(run.manifest.sources.data, image_size=image_size)
-    larger = larger.normalised_with(data.mean, data.std)
-    split = larger.validation.take(sum(len(labels) for _, labels in checks))
-    batch = max(len(labels) for _, labels in checks)
-    found = evaluation_batches(split, batch, device="cpu", mean=larger.mean, std=larger.std)
-    return larger, found
 
 
 class _Desk:
