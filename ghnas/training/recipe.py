@@ -99,6 +99,7 @@ class RecipeNetwork(TrainableNetwork):
     def __init__(self, network: Network, recipe: Recipe, seed: int, steps: int) -> None:
         self.network, self.recipe, self.seed, self.steps = network, recipe, seed, steps
         self.done = 0
+        self._rng: torch.Generator | None = None
         self._indices = {id(node): index for index, node in enumerate(network.graph.nodes)}
         device = next(network.parameters()).device
         self.paths = droppable_paths(network.graph) if recipe.path_dropout else {}
@@ -125,7 +126,9 @@ class RecipeNetwork(TrainableNetwork):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The mean loss in nats of a step or a part of it, with gradients; see `Recipe`."""
         recipe, kind = self.recipe, images.device.type
-        rng = torch.Generator().manual_seed((self.seed << 32) + self.done)
+        if self._rng is None:  # the parts of a step go on with it
+            self._rng = torch.Generator().manual_seed((self.seed << 32) + self.done)
+        rng = self._rng
         if recipe.cutout:
             images = cut_out(images, recipe.cutout, rng)
         self.network.train()
@@ -142,6 +145,7 @@ class RecipeNetwork(TrainableNetwork):
     def stepped(self) -> None:
         """Note that a step is done, with the weights that it left."""
         self.done += 1
+        self._rng = None
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 

@@ -130,6 +130,19 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole() -> None:
     torch.testing.assert_close(*weights)
 
 
+def test_parts_of_a_step_are_cut_in_different_places() -> None:
+    """As the images of a whole batch are; the same step of another call is cut as the first."""
+    images, labels = batch()
+    recipe, losses = Recipe(cutout=8, accumulate=2), []
+    for _ in range(2):
+        trained = RecipeNetwork(network(), recipe, 0, 10)
+        losses.append([trained.loss(images, labels).item() for _ in range(2)])
+        trained.stepped()
+        losses[-1].append(trained.loss(images, labels).item())
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == 3
+
+
 FULL = Recipe(4, 0.3, 0.4, 0.1, 0.9, "bf16", 2)
 
 
