@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import sys
@@ -43,22 +44,35 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("search", epilog=search.EXAMPLE)(search.search)
-app.command("finetune", epilog=finetune.EXAMPLE)(finetune.finetune)
-app.command("export", epilog=export.EXAMPLE)(export.export)
-app.command("dashboard", epilog=runs.DASHBOARD_EXAMPLE)(runs.dashboard)
-app.command("train", epilog=train.EXAMPLE)(train.train)
-app.command("ghns", epilog=ghns.EXAMPLE)(ghns.ghns)
-app.command("truth", epilog=truth.EXAMPLE)(truth.truth)
-app.command("rank", epilog=rank.EXAMPLE)(rank.rank)
-app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
-app.command("predict", epilog=predict.PREDICT_EXAMPLE)(predict.predict)
-app.command("convert", epilog=predict.CONVERT_EXAMPLE)(predict.convert)
-app.command("generate", epilog=spaces.GENERATE_EXAMPLE)(spaces.generate)
-app.command("spaces", epilog=spaces.SPACES_EXAMPLE)(spaces.spaces)
-app.command("show", epilog=runs.SHOW_EXAMPLE)(runs.show)
-app.command("report", epilog=report.EXAMPLE)(report.report)
-app.command("runs", epilog=runs.RUNS_EXAMPLE)(runs.runs)
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "search": (search.search, search.EXAMPLE),
+    "finetune": (finetune.finetune, finetune.EXAMPLE),
+    "export": (export.export, export.EXAMPLE),
+    "dashboard": (runs.dashboard, runs.DASHBOARD_EXAMPLE),
+    "train": (train.train, train.EXAMPLE),
+    "ghns": (ghns.ghns, ghns.EXAMPLE),
+    "truth": (truth.truth, truth.EXAMPLE),
+    "rank": (rank.rank, rank.EXAMPLE),
+    "bench": (bench.bench, bench.EXAMPLE),
+    "predict": (predict.predict, predict.PREDICT_EXAMPLE),
+    "convert": (predict.convert, predict.CONVERT_EXAMPLE),
+    "generate": (spaces.generate, spaces.GENERATE_EXAMPLE),
+    "spaces": (spaces.spaces, spaces.SPACES_EXAMPLE),
+    "show": (runs.show, runs.SHOW_EXAMPLE),
+    "report": (report.report, report.EXAMPLE),
+    "runs": (runs.runs, runs.RUNS_EXAMPLE),
+}
+"""What each does, and an example."""
+
+
+def _paragraphs(function: Callable[..., None]) -> str:
+    """A docstring with its paragraphs each on one line: the terminal says where they break."""
+    text = inspect.getdoc(function) or ""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+for _name, (_function, _example) in COMMANDS.items():
+    app.command(_name, help=_paragraphs(_function), epilog=_example)(_function)
 
 
 def _print_version(wanted: bool) -> None:
