@@ -16,6 +16,14 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 
 
 @pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers whichever tests ran before."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of hypernetworks for each test; that of compiled kernels stays."""
     folder = tmp_path_factory.mktemp("cache")
