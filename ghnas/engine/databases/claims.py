@@ -13,15 +13,16 @@ transaction, and lose the piece with a process that dies between the two.)
 
 from __future__ import annotations
 
-import json
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any
+from socket import gethostname
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import RDBStorage
@@ -41,7 +42,8 @@ GRACE = 60.0
 """Seconds without a heartbeat after which a process is taken for dead."""
 POLL = 0.5
 """Seconds between two looks at the pieces of others."""
-_OUTCOMES, _CANDIDATES = "outcomes", "candidates"
+_RESULT = "result"
+"""The attribute of a finished piece: a digest of its candidates, and their outcomes."""
 
 Score = Callable[[Sequence[int]], list[Outcome | None]]
 """Scores the candidates of a batch at some positions; None for the others."""
@@ -50,6 +52,14 @@ Score = Callable[[Sequence[int]], list[Outcome | None]]
 def add_pieces(storage: RDBStorage, study: optuna.Study, count: int) -> None:
     """Put the pieces of a search into its second study, all of them WAITING."""
     add_from(storage, study._study_id, 0, [create_trial(state=TrialState.WAITING)] * count)
+
+
+class _Piece(NamedTuple):
+    """A piece by its number, with Optuna's number of its trial."""
+
+    number: int
+    trial: int
+    state: TrialState
 
 
 class Claims:
@@ -72,9 +82,13 @@ class Claims:
         self._batch_size, self._piece = batch_size, piece
         self._turn = threading.Semaphore(turns)
         self._held: set[int] = set()
+        """Optuna's numbers of the trials whose pieces this process scores."""
         self._stopped = threading.Event()
-        self._looked = 0.0
-        """When the pieces of dead processes were last looked for."""
+        self._looking = threading.Lock()
+        self._pieces: dict[int, _Piece] = {}
+        """Those that `evaluate` waits for, as they were when they were last looked at."""
+        self._looked = self._freed = 0.0
+        """When that was, and when those of dead processes were last looked for."""
         threading.Thread(target=self._beat, daemon=True).start()
 
     def evaluate(self, start: int, hashes: Sequence[str], score: Score) -> list[Outcome | None]:
@@ -101,16 +115,14 @@ class Claims:
         }
         with database_errors(self._url):
             while left and not self._stopped.is_set():
-                rows = self._rows(left)
-                for number, trial in rows:
-                    if trial.state == TrialState.COMPLETE:
-                        own = left.pop(number)
-                        made = _outcomes(trial, [hashes[i] for i in own])
-                        found[own.start : own.stop] = made
-                waiting = [row for row in rows if row[1].state == TrialState.WAITING]
+                known = self._look(left)
+                for number in [i for i in left if known[i].state == TrialState.COMPLETE]:
+                    own = left.pop(number)
+                    trial = self._storage.get_trial(known[number].trial)
+                    found[own.start : own.stop] = _outcomes(trial, [hashes[i] for i in own])
+                waiting = [i for i in left if known[i].state == TrialState.WAITING]
                 if waiting:
-                    number, trial = waiting[0]
-                    self._work(trial._trial_id, left[number], hashes, score)
+                    self._work(known[waiting[0]], left[waiting[0]], hashes, score)
                 elif left:
                     self._free_the_dead()
                     self._stopped.wait(POLL)
@@ -122,33 +134,46 @@ class Claims:
         for trial in tuple(self._held):
             self._release(trial)
 
-    def _rows(self, numbers: Sequence[int] | dict[int, Any]) -> list[tuple[int, FrozenTrial]]:
-        """The pieces of these numbers."""
+    def _look(self, numbers: Iterable[int]) -> dict[int, _Piece]:
+        """These pieces as they were a moment ago: all threads look at them together."""
+        with self._looking:
+            new = [number for number in numbers if number not in self._pieces]
+            if new or time.monotonic() - self._looked > POLL:
+                self._pieces |= self._read([*new, *self._pieces])
+                self._looked = time.monotonic()
+            found = {number: self._pieces[number] for number in numbers}
+            for number, piece in found.items():  # whoever sees a finished one takes it
+                if piece.state == TrialState.COMPLETE:
+                    del self._pieces[number]
+            return found
+
+    def _read(self, numbers: Sequence[int]) -> dict[int, _Piece]:
         model = models.TrialModel
-        wanted = (
-            select(model.number, model.trial_id)
-            .where(model.study_id == self._study, model.number.in_(list(numbers)))
-            .order_by(model.number)
+        wanted = select(model.number, model.trial_id, model.state).where(
+            model.study_id == self._study, model.number.in_(numbers)
         )
         with Session(self._storage.engine) as session:
             rows = session.execute(wanted).all()
         if len(rows) < len(numbers):
             raise UserError("the study of claims has lost trials: somebody else deleted them")
-        return [(number, self._storage.get_trial(trial)) for number, trial in rows]
+        return {number: _Piece(number, trial, state) for number, trial, state in rows}
 
-    def _work(self, trial: int, places: Sequence[int], hashes: Sequence[str], score: Score) -> None:
+    def _work(
+        self, piece: _Piece, places: Sequence[int], hashes: Sequence[str], score: Score
+    ) -> None:
         """Score a piece, if no other process takes it first."""
         with self._turn:
-            if self._stopped.is_set() or not self._claim(trial):
-                return
-            try:
-                outcomes = score(places)
-                chosen = [asdict(found) for i in places if (found := outcomes[i]) is not None]
-                if len(chosen) == len(places):  # not after `stop`
-                    self._finish(trial, chosen, [hashes[i] for i in places])
-                    self._held.discard(trial)
-            finally:
-                self._release(trial)
+            if not self._stopped.is_set() and self._claim(piece.trial):
+                try:
+                    outcomes = score(places)
+                    chosen = [asdict(found) for i in places if (found := outcomes[i]) is not None]
+                    if len(chosen) == len(places):  # not after `stop`
+                        self._finish(piece.trial, chosen, [hashes[i] for i in places])
+                        self._held.discard(piece.trial)
+                finally:
+                    self._release(piece.trial)
+        with self._looking:
+            self._pieces |= self._read([piece.number])
 
     def _claim(self, trial: int) -> bool:
         # the heartbeat first: without one a piece would stay with a process that dies in between
@@ -159,13 +184,14 @@ class Claims:
             return False
         if claimed:
             self._held.add(trial)
+            self._storage.set_trial_user_attr(trial, "process", f"{gethostname()}:{os.getpid()}")
         return claimed
 
     def _finish(self, trial: int, outcomes: list[dict[str, Any]], hashes: Sequence[str]) -> None:
         # taken for dead, this process may find that another was faster: that one counts
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial, _CANDIDATES, _digest(hashes))
-            self._storage.set_trial_user_attr(trial, _OUTCOMES, json.dumps(outcomes))
+            result = {"candidates": _digest(hashes), "outcomes": outcomes}
+            self._storage.set_trial_user_attr(trial, _RESULT, result)
             self._storage.set_trial_state_values(trial, TrialState.COMPLETE, [len(outcomes)])
 
     def _release(self, trial: int) -> None:
@@ -184,9 +210,9 @@ class Claims:
 
     def _free_the_dead(self) -> None:
         """Make pieces WAITING whose processes no longer beat, in one statement."""
-        if time.monotonic() - self._looked < min(HEARTBEAT, GRACE / 4):
+        if time.monotonic() - self._freed < HEARTBEAT:
             return
-        self._looked = time.monotonic()
+        self._freed = time.monotonic()
         trials, beats = models.TrialModel, models.TrialHeartbeatModel
         with Session(self._storage.engine) as session, session.begin():
             now = session.scalar(select(func.now()))
@@ -208,13 +234,16 @@ def _digest(hashes: Sequence[str]) -> str:
 
 def _outcomes(trial: FrozenTrial, hashes: Sequence[str]) -> list[Outcome]:
     """What a process has made of a piece."""
-    if trial.user_attrs.get(_CANDIDATES) != _digest(hashes):
+    result: dict[str, Any] = trial.user_attrs[_RESULT]
+    if result["candidates"] != _digest(hashes):
         raise UserError(
             f"piece {trial.number} of the study was scored by a process that asks for other "
             "candidates: use the same version of ghnas for all, and start a new study"
         )
-    content: list[dict[str, Any]] = json.loads(trial.user_attrs[_OUTCOMES])
-    for item in content:
-        item["values"] = tuple(item["values"])
-        item["early"] = tuple((accuracy, loss) for accuracy, loss in item["early"])
-    return [Outcome(**item) for item in content]
+    # JSON has no tuples
+    return [
+        Outcome(
+            **item | {"values": tuple(item["values"]), "early": tuple(map(tuple, item["early"]))}
+        )
+        for item in result["outcomes"]
+    ]

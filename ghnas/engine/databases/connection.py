@@ -59,8 +59,8 @@ def open_database(url: str) -> RDBStorage:
         ) from error
     except Exception as error:  # SQLAlchemy and the drivers raise classes of their own
         raise UserError(
-            f"storage {without_password(url)!r}: cannot be opened ({_problem(error, url)}); "
-            f"{_advice(url)}"
+            f"storage {without_password(url)!r}: cannot be opened "
+            f"({_problem(error, url)}){_advice(url)}"
         ) from None  # the URL with its password is in what those say
 
 
@@ -90,11 +90,14 @@ def _parsed(url: str) -> URL | None:
 
 
 def _problem(error: BaseException, url: str) -> str:
-    """An error's first line without a password."""
-    text, parsed = first_line(error), _parsed(url)
-    for secret in _passwords(parsed) if parsed else ():
+    """What an error says, without a password, and without what the driver says around it."""
+    parsed = _parsed(url)
+    if parsed is None:
+        return "it is no URL of a database"
+    text = first_line(error).rpartition("FATAL:")[2].strip()
+    for secret in _passwords(parsed):
         text = text.replace(secret, "***")
-    return text if parsed else "it is no URL of a database"
+    return text
 
 
 def _passwords(parsed: URL) -> list[str]:
@@ -104,9 +107,11 @@ def _passwords(parsed: URL) -> list[str]:
 
 def _advice(url: str) -> str:
     parsed = _parsed(url)
-    if parsed and parsed.drivername.startswith("postgresql") and not _passwords(parsed):
-        return "a run keeps no password: set PGPASSWORD or write ~/.pgpass"
-    return (
-        "expected an Optuna database URL such as sqlite:///search.db or "
-        "postgresql+psycopg://user@host/database"
-    )
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "mysql", "mariadb"):
+        return (
+            "; expected an Optuna database URL such as sqlite:///search.db or "
+            "postgresql+psycopg://user@host/database"
+        )
+    if parsed.get_backend_name() == "postgresql" and not _passwords(parsed):
+        return "; a run keeps no password: set PGPASSWORD or write ~/.pgpass"
+    return ""
