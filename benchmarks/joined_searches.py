@@ -29,6 +29,7 @@ from ghnas.engine.databases import claims
 from ghnas.engine.databases.connection import open_database
 from ghnas.engine.run import Run, open_run
 from ghnas.engine.search import Study, search
+from ghnas.engine.trials import Trial
 from ghnas.spaces import load_space
 
 PROCESSES, BATCH = 3, 64
@@ -67,8 +68,8 @@ def search_once(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--kills-each", type=int, default=4, help="in a study")
-    parser.add_argument("--budget", type=int, default=768)
+    parser.add_argument("--kills-each", type=int, default=5, help="in a study")
+    parser.add_argument("--budget", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=0.01, help="that scoring takes")
     parser.add_argument("--recorded", type=int, default=10_000)
     options = parser.parse_args()
@@ -158,12 +159,16 @@ def _content(run: Run) -> list[tuple[Any, ...]]:
     ]
 
 
+def _trial(number: int, item: Architecture) -> Trial:
+    size, key = (item.parameters, item.flops), item.hash[:16]
+    return Trial(number, item.without_graph(), (1 / (number + 1),), *size, key)
+
+
 def _recording(work: Path, url: str, count: int) -> list[tuple[str, str]]:
     """What it takes to record a search's trials, in its batches and as Optuna adds them."""
-    study = search_once(work / "many", work / "many.log", count, 0.0, None, None)
-    assert study.path is not None
-    source = open_run(study.path)
-    trials = source.read()
+    space, rng = load_space("darts").for_images(IMAGES, CLASSES), random.Random(1)
+    trials = [_trial(number, space.sample(rng)) for number in range(count)]
+    source = open_run(work / "alone")
     storage = open_database(url)
     manifest = source.manifest.model_copy(update={"storage": url, "study_name": "recorded"})
     optuna.create_study(storage=storage, study_name="recorded", direction="maximize")
