@@ -9,8 +9,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from optuna.storages import RDBStorage
+
 from ghnas.engine.databases.claims import add_pieces
-from ghnas.engine.databases.connection import database_errors, open_database, without_password
+from ghnas.engine.databases.connection import database_errors, open_database
 from ghnas.engine.manifest import Joined, Manifest, parse_manifest, read_manifest
 from ghnas.engine.run import CLAIMS, MANIFEST, Run
 from ghnas.engine.samplers import Sampler
@@ -28,7 +30,7 @@ STARTING = 10.0
 """Seconds that a process waits for another one that has begun to make the study."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KEPT = "ghnas:manifest"
-"""The attribute of a joined study that holds its manifest, set when all else is there."""
+"""The attribute of a joined study's pieces that holds the manifest."""
 
 
 def shares(sampler: Sampler) -> Joined:
@@ -69,20 +71,20 @@ def joined_manifest(url: str, study: str) -> Manifest | None:
     """
     storage, until = open_database(url), time.monotonic() + STARTING
     with database_errors(url):
-        while True:
-            try:
-                number = storage.get_study_id_from_name(study)
-            except KeyError:
-                return None
+        while _has(storage, _pieces_of(study)):
+            number = storage.get_study_id_from_name(_pieces_of(study))
             kept = storage.get_study_system_attrs(number).get(_KEPT)
             if kept is not None:
                 return parse_manifest(json.loads(kept), f"study {study!r}")
-            if time.monotonic() > until:
-                raise UserError(
-                    f"study {study!r} was not started with --join, or its start was cut off: "
-                    "choose another name, or delete it with `optuna delete-study`"
-                )
+            if time.monotonic() > until:  # whoever began was killed: the next one does it
+                return None
             time.sleep(0.1)
+        if _has(storage, study):
+            raise UserError(
+                f"study {study!r} was not started with --join: choose another name, or delete it "
+                "with `optuna delete-study`"
+            )
+    return None
 
 
 def join_run(path: Path, manifest: Manifest, url: str) -> Run:
@@ -97,9 +99,8 @@ def join_run(path: Path, manifest: Manifest, url: str) -> Run:
         UserError: If the study was started with something else, the folder holds another run or
             cannot be written, or the database does not answer.
     """
-    shared = joined_manifest(url, manifest.study_name)
-    if shared is None:
-        shared = _make_study(url, manifest)
+    joined_manifest(url, manifest.study_name)  # waits for a process that has begun to make it
+    shared = _make_study(url, manifest)
     if difference := shared.difference(manifest):
         raise UserError(
             f"study {manifest.study_name!r} was started with {difference}: give the same again to "
@@ -126,21 +127,40 @@ def joined_folder(results: Path, manifest: Manifest) -> Path:
 
 
 def _make_study(url: str, manifest: Manifest) -> Manifest:
-    """Make a study with its pieces, or take that of a process that was faster."""
+    """Make a study with its pieces, so far as others have not; returns what it was started with.
+
+    The study of pieces comes first, with the manifest, and the search's own last. Each step leaves
+    what is there, so that the next process goes on where one that makes them is killed.
+    """
     assert manifest.joined is not None
     name, storage = manifest.study_name, open_database(url)
     with database_errors(url):
-        try:
-            objectives = dict(zip(manifest.objectives, manifest.directions, strict=True))
-            study = create_study(storage, name, objectives, manifest.summary())
-        except UserError:  # the name is taken since a moment ago
-            if (found := joined_manifest(url, name)) is None:
-                raise
-            return found
-        beside = f"{name}-{CLAIMS}"
-        pieces = create_study(storage, beside, {"candidates": "maximize"}, {"search": name})
-        batches = -(-manifest.budget // manifest.batch_size)
-        add_pieces(storage, pieces, batches * -(-manifest.batch_size // manifest.joined.piece))
-        kept = manifest.model_copy(update={"storage": without_password(url)})
-        storage.set_study_system_attr(study._study_id, _KEPT, kept.model_dump_json())
-    return manifest
+        if not _has(storage, _pieces_of(name)):
+            try:
+                create_study(storage, _pieces_of(name), {"candidates": "maximize"}, {})
+            except UserError:  # another process was faster: what it was started with counts
+                joined_manifest(url, name)
+        pieces = storage.get_study_id_from_name(_pieces_of(name))
+        if _KEPT not in storage.get_study_system_attrs(pieces):
+            storage.set_study_system_attr(pieces, _KEPT, manifest.model_dump_json())
+        kept = storage.get_study_system_attrs(pieces)[_KEPT]
+        shared = parse_manifest(json.loads(kept), f"study {name!r}")
+        if shared.joined is None or shared.difference(manifest):
+            return shared
+        batches = -(-shared.budget // shared.batch_size)
+        add_pieces(storage, pieces, batches * -(-shared.batch_size // shared.joined.piece))
+        objectives = dict(zip(shared.objectives, shared.directions, strict=True))
+        create_study(storage, name, objectives, shared.summary(), may_exist=True)
+    return shared
+
+
+def _pieces_of(study: str) -> str:
+    return f"{study}-{CLAIMS}"
+
+
+def _has(storage: RDBStorage, study: str) -> bool:
+    try:
+        storage.get_study_id_from_name(study)
+    except KeyError:
+        return False
+    return True

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 import ghnas
 from ghnas import UserError
+from ghnas.engine import joining
 from ghnas.engine.databases import claims
 from ghnas.engine.databases.connection import database_errors, open_database, without_password
 from ghnas.engine.databases.rows import add_from
@@ -69,7 +70,7 @@ def start(work: Callable[[], object]) -> int:
     """A process that does some work."""
     child = os.fork()
     if child == 0:
-        signal.alarm(120)  # should it hang, the test fails
+        signal.alarm(600)  # should it hang, the test fails
         try:
             work()
         except BaseException as error:
@@ -141,7 +142,7 @@ def test_four_processes_one_of_them_killed(
         go_on(joined(runs[i], postgresql, sampler, **changes), objective)
 
     children = [start(lambda i=i: search(i)) for i in range(4)]
-    late = time.monotonic() + 60
+    late = time.monotonic() + 600
     while not logs[victim].exists() or logs[victim].stat().st_size < 17 * 4:
         assert time.monotonic() < late
         time.sleep(0.005)
@@ -172,6 +173,22 @@ def test_claims_of_a_failed_process_are_free_at_once(tmp_path: Path, sqlite: str
     assert TrialState.RUNNING not in pieces(run)
     go_on(open_run(run.path))
     assert same(run, finished(tmp_path, budget=40))
+
+
+def test_ctrl_c_keeps_what_is_scored(tmp_path: Path, sqlite: str) -> None:
+    class Interrupted(FakeObjective):
+        def evaluate(self, *arguments: Any) -> list[Outcome | None]:
+            if not self.calls:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().evaluate(*arguments)
+
+    run = joined(tmp_path / "run", sqlite, budget=100)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(run, Interrupted())
+    assert TrialState.RUNNING not in pieces(run)
+    assert TrialState.WAITING in pieces(run)
+    go_on(open_run(run.path))
+    assert same(run, finished(tmp_path, budget=100))
 
 
 def test_pieces_that_nobody_recorded_are_not_scored_again(tmp_path: Path, sqlite: str) -> None:
@@ -288,6 +305,37 @@ def test_a_study_that_nobody_can_join(
         ghnas.search(space, objective, 5, join="ours", path=tmp_path / "x")
     with pytest.raises(UserError, match="give a path"):
         ghnas.search(space, objective, 5, join="ours", storage=sqlite)
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_a_process_that_dies_while_it_makes_the_study(
+    tmp_path: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """The next one goes on there, and joins the study as it was begun."""
+    monkeypatch.setattr("ghnas.engine.joining.STARTING", 0.0)
+    left = iter(range(steps))
+
+    class Killed(BaseException):
+        pass
+
+    def dying(name: str) -> None:
+        whole = getattr(joining, name)
+
+        def step(*arguments: Any, **settings: Any) -> object:
+            if next(left, None) is None:
+                raise Killed
+            return whole(*arguments, **settings)
+
+        patched.setattr(joining, name, step)
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("create_study", "add_pieces", "write_atomically"):
+            dying(name)
+        with pytest.raises(Killed):
+            joined(tmp_path / "run", sqlite)
+    run = joined(tmp_path / "run", sqlite)
+    go_on(run)
+    assert same(run, finished(tmp_path))
 
 
 def test_functions_join_too(tmp_path: Path, sqlite: str) -> None:

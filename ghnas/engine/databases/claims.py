@@ -49,9 +49,15 @@ Score = Callable[[Sequence[int]], list[Outcome | None]]
 """Scores the candidates of a batch at some positions; None for the others."""
 
 
-def add_pieces(storage: RDBStorage, study: optuna.Study, count: int) -> None:
-    """Put the pieces of a search into its second study, all of them WAITING."""
-    add_from(storage, study._study_id, 0, [create_trial(state=TrialState.WAITING)] * count)
+def add_pieces(storage: RDBStorage, study: int, count: int) -> None:
+    """Put the pieces of a search into its second study, all of them WAITING, if they are not there.
+
+    Args:
+        storage: Of the study.
+        study: Optuna's number of it.
+        count: Of the pieces.
+    """
+    add_from(storage, study, 0, [create_trial(state=TrialState.WAITING)] * count)
 
 
 class _Piece(NamedTuple):
