@@ -124,6 +124,12 @@ def convert(
         Path,
         typer.Argument(metavar="TO", help="The file to write: .safetensors (ours) or .pt."),
     ],
+    half: Annotated[
+        bool,
+        typer.Option(
+            "--half", help="Store numbers of 16 bits: half the size, a little less exact."
+        ),
+    ] = False,
 ) -> None:
     """Write a hypernetwork in the other format: .pt is that of the published checkpoints."""
     from ghnas.ghn.checkpoint import load_ghn, save_ghn
@@ -132,5 +138,6 @@ def convert(
     if target.suffix not in (".safetensors", ".pt"):
         raise UserError(f"TO must end in .safetensors or .pt, not {target.name!r}")
     require_writable(target)
-    save_ghn(target, load_ghn(source))
+    ghn = load_ghn(source)
+    save_ghn(target, ghn.half() if half else ghn)  # reading makes floats of 32 bits of it again
     say(console(), f"wrote {target}")
