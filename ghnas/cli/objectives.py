@@ -21,6 +21,14 @@ SHORT_TRAININGS = 0
 """Candidates that have a short training unless --train says how many."""
 
 
+def default_objective(space: Space, source: str) -> str:
+    """What a search with a hypernetwork ranks by, unless it is told otherwise."""
+    from ghnas.data import data_name
+    from ghnas.scoring.predictor import predictor_file
+
+    return "predicted" if predictor_file(space.name, data_name(source)) else space.objective
+
+
 def zero_shot(
     out: Console, asked: Given, choice: Choice, source: str, device: torch.device
 ) -> tuple[Space, ZeroShot]:
@@ -50,6 +58,12 @@ def zero_shot(
         keep=None if "exact" in asked else KEEP,
         device=device,
     )
+    if "predicted" in objective.names:
+        say(
+            out,
+            "ranked by what a predictor, fitted on published trainings, expects of a long one; "
+            "--objective accuracy ranks by zero-shot accuracy",
+        )
     return space, objective
 
 

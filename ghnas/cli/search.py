@@ -18,6 +18,7 @@ from ghnas.cli.objectives import (
     SCORE_IMAGES,
     SHORT_LIST,
     SHORT_TRAININGS,
+    default_objective,
     proxy_score,
     zero_shot,
 )
@@ -84,9 +85,10 @@ def search(
         text(
             "--objective",
             "LIST",
-            "accuracy or composite, without a hypernetwork naswot or another proxy, alone or with "
-            "params or flops: accuracy,params.",
-            "what the space's file says; naswot without a hypernetwork",
+            "accuracy, composite or predicted, without a hypernetwork naswot or another proxy, "
+            "alone or with params or flops: accuracy,params.",
+            "predicted if a predictor ships, or what the space's file says; naswot without a "
+            "hypernetwork",
         ),
     ] = None,
     max_params: Annotated[
@@ -234,7 +236,9 @@ def _start(
     source = options.data_source(asked.get("data", "embedded"))
     choice = choose_ghn(out, asked, space, source, device)
     check, default = (
-        (check_objectives, space.objective) if choice.ghn else (check_proxies, DEFAULT_PROXY)
+        (check_objectives, default_objective(space, source))
+        if choice.ghn
+        else (check_proxies, DEFAULT_PROXY)
     )
     asked = asked | {"objective": check(asked.get("objective", default).split(","))}
     short_list = new_trainings(asked["objective"], shortened)

@@ -22,7 +22,7 @@ Direction = Literal["maximize", "minimize"]
 Directions = tuple[Direction, ...]
 """For each objective."""
 
-QUALITIES = ("composite", "accuracy")
+QUALITIES = ("predicted", "composite", "accuracy")
 """Objectives that say how good an architecture is; the first one that a search has ranks it."""
 
 SIZES = ("params", "flops")
@@ -224,8 +224,8 @@ def _distribution(options: tuple[Value, ...]) -> CategoricalDistribution:
 
 
 def primary(objectives: Sequence[str]) -> int:
-    """The objective that ranks trials: composite score or accuracy, or else the first that is no
-    size, or else the first."""
+    """The objective that ranks trials: the first of `QUALITIES` among them, or else the first that
+    is no size, or else the first."""
     ranking = [name for name in QUALITIES if name in objectives]
     ranking += [name for name in objectives if name not in SIZES]
     return objectives.index(ranking[0]) if ranking else 0

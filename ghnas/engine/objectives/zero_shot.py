@@ -22,6 +22,7 @@ from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, recorded, reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Score
+from ghnas.scoring.predictor import Predictor, shipped_predictor
 from ghnas.scoring.proxies import PROXIES
 from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer
@@ -32,9 +33,11 @@ from ghnas.utils.errors import UserError
 ZERO_SHOT: dict[str, Direction] = {
     "accuracy": "maximize",
     "composite": "maximize",
+    "predicted": "maximize",
     **SIZE_OBJECTIVES,
 }
-"""What a zero-shot search can optimise; `composite` as in `ghnas.scoring.composite`."""
+"""What a zero-shot search can optimise; `composite` as in `ghnas.scoring.composite`, `predicted` by
+`ghnas.scoring.predictor.shipped_predictor`."""
 
 
 class ZeroShot(ImageObjective):
@@ -46,8 +49,8 @@ class ZeroShot(ImageObjective):
     Args:
         ghn: A hypernetwork, see `ghnas.load_ghn`.
         data: Its validation images are read, see `ghnas.load_data`.
-        objectives: `accuracy`, `composite`, `params` and `flops`; the first two say how good an
-            architecture is, and one of them must be among them.
+        objectives: `accuracy`, `composite`, `predicted`, `params` and `flops`; the first three say
+            how good an architecture is, and one of them must be among them.
         images: Validation images that a candidate is scored on.
         batch_size: Of these, images that batch-norm sees at a time.
         keep: Candidates that can no longer be among the best so many stop before the last image;
@@ -88,6 +91,7 @@ class ZeroShot(ImageObjective):
         self.images_at_a_time = batch_size
         self.keep = keep if self.names == ("accuracy",) else None
         self._scorer: Scorer | None = None
+        self._predictor: Predictor | None = None
         self._reference: Reference | None = None
         self._reference_space: tuple[str, str] | None = None
         self._stages: tuple[Stage, ...] = ()
@@ -104,9 +108,11 @@ class ZeroShot(ImageObjective):
         """The space for the data set's images.
 
         Raises:
-            UserError: If the hypernetwork is for another space.
+            UserError: If the hypernetwork is for another space, or no predictor ships for it.
         """
         check_ghn(self.ghn, space, self.data)
+        if "predicted" in self.names:
+            self._predictor = shipped_predictor(space, self.data.name)
         return super().space_for(space)
 
     def describe(self) -> dict[str, Any]:
@@ -135,6 +141,8 @@ class ZeroShot(ImageObjective):
         is an objective. Nothing of an earlier search is left."""
         scorer = self.scorer  # processes are started before there are threads
         self._stages = ()
+        if "predicted" in self.names and self._predictor is None:
+            self._predictor = shipped_predictor(space, self.data.name)
         wanted = space.text, json.dumps(dict(space.skeleton))
         if "composite" in self.names and self._reference_space != wanted:
             self._reference = reference_for(space, scorer, space.image_shape, report)
@@ -152,9 +160,10 @@ class ZeroShot(ImageObjective):
         race = self._race(earlier, share)
         # all graphs, also of those that are recorded: what is predicted together has a say
         scores = self.scorer.score([item.graph for item in candidates], wanted, race)
+        expected = self._expected(candidates)
         return [
-            self._outcome(architecture, score) if score is not None else None
-            for architecture, score in zip(candidates, scores, strict=True)
+            self._outcome(architecture, score, prediction) if score is not None else None
+            for architecture, score, prediction in zip(candidates, scores, expected, strict=True)
         ]
 
     def cancel(self) -> None:
@@ -167,11 +176,21 @@ class ZeroShot(ImageObjective):
             self._scorer.close()
             self._scorer = None
 
-    def _outcome(self, architecture: Architecture, score: Score) -> Outcome:
+    def _expected(self, candidates: Sequence[Architecture]) -> list[float | None]:
+        """What the predictor expects of candidates, where that is an objective."""
+        if self._predictor is None:
+            return [None] * len(candidates)
+        return [float(value) for value in self._predictor.predict(candidates).mean]
+
+    def _outcome(
+        self, architecture: Architecture, score: Score, prediction: float | None
+    ) -> Outcome:
         accuracy = score.accuracy if score.accuracy == score.accuracy else 0.0
         values: dict[str, float] = {"accuracy": accuracy}
         if self._reference is not None and score.components is not None:
             values["composite"] = recorded(self._reference, score.components)
+        if prediction is not None:
+            values["predicted"] = prediction
         values |= {"params": architecture.parameters, "flops": architecture.flops}
         early = tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
         return Outcome(
@@ -212,4 +231,4 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
             f"objective {proxies[0]!r} is a training-free proxy: add --ghn none "
             "(in Python, use ghnas.ProxyScore)"
         )
-    return check_names(names, ZERO_SHOT, "accuracy or composite", "accuracy")
+    return check_names(names, ZERO_SHOT, "accuracy, composite or predicted", "accuracy")
