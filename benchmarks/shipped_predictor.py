@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import write_table
+from common import interval, write_table
 from scipy.stats import norm, rankdata
 from sklearn.model_selection import KFold
 
@@ -38,13 +38,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FOLDER / "darts-cifar10.predictor.json")
     options = parser.parse_args()
     space = load_space("darts")
-    long, medium = (_read(options.tables / "darts" / name) for name in TABLES)
+    long, medium = (read(options.tables / "darts" / name) for name in TABLES)
     cells = [space.sample(seed) for seed in range(RANDOM)]
     random = graph_features(space, cells)
     rows = [
-        ["600 epochs, cross-fitted; 50 epochs", *_cross_fitted(long, [medium], random)],
-        ["600 epochs, cross-fitted", *_cross_fitted(long, [], random)],
-        ["50 epochs alone", *_measured(long, [medium], random)],
+        [
+            "600 epochs, cross-fitted; 50 epochs",
+            *_cells(long, cross_fitted(long, [medium], random)),
+        ],
+        ["600 epochs, cross-fitted", *_cells(long, cross_fitted(long, [], random))],
+        ["50 epochs alone", *_cells(long, _of_others(long, [medium], random))],
     ]
     _student(space, cells, _expected([long, medium], random)).save(options.output)
     size = options.output.stat().st_size
@@ -69,7 +72,8 @@ Table = tuple[Values, Values]
 """Graph features (cells, features) and accuracies (cells,)."""
 
 
-def _read(path: Path) -> Table:
+def read(path: Path) -> Table:
+    """A table of DARTS cells."""
     truth, space = read_truth(path, None), load_space("darts")
     rows = graph_features(space, [space.parse(name) for name in truth.architectures])
     return rows, truth.mean
@@ -86,25 +90,25 @@ def _student(space: Space, cells: Sequence[Architecture], expected: Values) -> P
     return Predictor(space, cells, [round(float(value), 4) for value in expected])
 
 
-def _measured(long: Table, others: Sequence[Table], random: Values) -> list[str]:
-    """Of a teacher that saw none of the long trainings, and of its student."""
+def _of_others(long: Table, others: Sequence[Table], random: Values) -> tuple[Values, Values]:
+    """What a teacher that saw none of the long trainings, and its student, expect of them."""
     student = Regression(random, _expected(others, random)).predict(long[0]).mean
-    return [_cell(found, long[1]) for found in (_expected(others, long[0]), student)]
+    return _expected(others, long[0]), student
 
 
-def _cross_fitted(long: Table, others: Sequence[Table], random: Values) -> list[str]:
+def cross_fitted(long: Table, others: Sequence[Table], random: Values) -> tuple[Values, Values]:
+    """What teachers and their students expect of each part of the long trainings, without it."""
     rows, values = long
     teacher, student = np.zeros(len(values)), np.zeros(len(values))
     for known, part in KFold(FOLDS, shuffle=True, random_state=0).split(rows):
         tables = [(rows[known], values[known]), *others]
         teacher[part] = _expected(tables, rows[part])
         student[part] = Regression(random, _expected(tables, random)).predict(rows[part]).mean
-    return [_cell(found, values) for found in (teacher, student)]
+    return teacher, student
 
 
-def _cell(found: Values, values: Values) -> str:
-    estimate = estimate_spearman(found, values)
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+def _cells(long: Table, found: tuple[Values, Values]) -> list[str]:
+    return [interval(estimate_spearman(values, long[1]), 1) for values in found]
 
 
 if __name__ == "__main__":

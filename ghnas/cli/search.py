@@ -85,8 +85,8 @@ def search(
         text(
             "--objective",
             "LIST",
-            "accuracy, composite or predicted, without a hypernetwork naswot or another proxy, "
-            "alone or with params or flops: accuracy,params.",
+            "accuracy, loss, composite or predicted, without a hypernetwork naswot or another "
+            "proxy, alone or with params or flops: accuracy,params.",
             "predicted if a predictor ships, or what the space's file says; naswot without a "
             "hypernetwork",
         ),

@@ -22,7 +22,7 @@ Direction = Literal["maximize", "minimize"]
 Directions = tuple[Direction, ...]
 """For each objective."""
 
-QUALITIES = ("predicted", "composite", "accuracy")
+QUALITIES = ("predicted", "composite", "loss", "accuracy")
 """Objectives that say how good an architecture is; the first one that a search has ranks it."""
 
 SIZES = ("params", "flops")

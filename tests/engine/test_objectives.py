@@ -28,6 +28,7 @@ from ghnas.scoring.composite import reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Score
 from ghnas.scoring.predictor import shipped_predictor
 from ghnas.scoring.racing import Race
+from ghnas.scoring.scorer import score
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
@@ -361,6 +362,15 @@ def test_a_search_ranks_by_what_the_predictor_that_ships_expects(
     assert [trial.values[0] for trial in found] == pytest.approx(expected.tolist())
     assert sorted(expected, reverse=True) == pytest.approx(expected.tolist())
     assert all(trial.accuracy is not None for trial in found)
+
+
+def test_a_search_ranks_by_the_loss(ghn: GHN, data: ImageData) -> None:
+    objective = ZeroShot(ghn, data, objectives=("loss",), workers=1, device="cpu")
+    found = search(SPACE, objective, budget=8).ranked()
+    losses = [trial.values[0] for trial in found]
+    assert losses == sorted(losses)
+    scores = score(ghn, [trial.architecture for trial in found], data, workers=1, device="cpu")
+    assert losses == pytest.approx([item.loss for item in scores], rel=0.2)
 
 
 def test_where_no_predictor_ships_it_is_no_objective(ghn: GHN, data: ImageData) -> None:

@@ -276,7 +276,7 @@ def test_the_general_hypernetwork_predicts_for_other_spaces(
 
 def test_hypernetworks_that_ship_have_names() -> None:
     names = sorted(list_ghns())
-    assert names == ["darts-cifar10", "darts-embedded", "general-embedded", "nasbench201-cifar10"]
+    assert {"darts-embedded", "general-embedded", "nasbench101-cifar10"} <= set(names)
     for name in names:
         about = load_ghn(name).info
         assert f"{about.space}-{about.data.replace('digitscapes', 'embedded')}" == name

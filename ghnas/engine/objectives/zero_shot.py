@@ -32,12 +32,16 @@ from ghnas.utils.errors import UserError
 
 ZERO_SHOT: dict[str, Direction] = {
     "accuracy": "maximize",
+    "loss": "minimize",
     "composite": "maximize",
     "predicted": "maximize",
     **SIZE_OBJECTIVES,
 }
 """What a zero-shot search can optimise; `composite` as in `ghnas.scoring.composite`, `predicted` by
 `ghnas.scoring.predictor.shipped_predictor`."""
+
+LARGEST_LOSS = 1e6
+"""What stands for a loss that is not finite, in nats; a study takes no others."""
 
 
 class ZeroShot(ImageObjective):
@@ -49,8 +53,8 @@ class ZeroShot(ImageObjective):
     Args:
         ghn: A hypernetwork, see `ghnas.load_ghn`.
         data: Its validation images are read, see `ghnas.load_data`.
-        objectives: `accuracy`, `composite`, `predicted`, `params` and `flops`; the first three say
-            how good an architecture is, and one of them must be among them.
+        objectives: `accuracy`, `loss`, `composite`, `predicted`, `params` and `flops`; the first
+            four say how good an architecture is, and one of them must be among them.
         images: Validation images that a candidate is scored on.
         batch_size: Of these, images that batch-norm sees at a time.
         keep: Candidates that can no longer be among the best so many stop before the last image;
@@ -186,13 +190,14 @@ class ZeroShot(ImageObjective):
         self, architecture: Architecture, score: Score, prediction: float | None
     ) -> Outcome:
         accuracy = score.accuracy if score.accuracy == score.accuracy else 0.0
-        values: dict[str, float] = {"accuracy": accuracy}
+        loss = min(score.loss, LARGEST_LOSS) if score.loss == score.loss else LARGEST_LOSS
+        values: dict[str, float] = {"accuracy": accuracy, "loss": loss}
         if self._reference is not None and score.components is not None:
             values["composite"] = recorded(self._reference, score.components)
         if prediction is not None:
             values["predicted"] = prediction
         values |= {"params": architecture.parameters, "flops": architecture.flops}
-        early = tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
+        early = tuple((round(a, 6), round(min(b, LARGEST_LOSS), 6)) for a, b in score.early)
         return Outcome(
             values=tuple(float(values[name]) for name in self.names),
             accuracy=accuracy,
@@ -231,4 +236,4 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
             f"objective {proxies[0]!r} is a training-free proxy: add --ghn none "
             "(in Python, use ghnas.ProxyScore)"
         )
-    return check_names(names, ZERO_SHOT, "accuracy, composite or predicted", "accuracy")
+    return check_names(names, ZERO_SHOT, "accuracy, loss, composite or predicted", "accuracy")
