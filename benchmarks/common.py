@@ -131,7 +131,9 @@ def steps_to(
         accuracy at the end.
     """
     tasks = [
-        Training(graph, 1, steps, rate, check_every=20, images=images, data=data)
+        Training(
+            graph, 1, steps, rate, check_every=20, images=images, data=data and data.without_test()
+        )
         for rate in rates
         for graph in graphs
     ]
