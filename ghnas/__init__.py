@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from ghnas.engine.stages.candidates import train_candidates
     from ghnas.exports.formats import export
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
+    from ghnas.scoring.latency import latency_table
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
     from ghnas.training.finetuning import TrainedNetwork, finetune
     from ghnas.training.hypernetwork.adaptation import adapt
+    from ghnas.training.hypernetwork.distance import training_distances
     from ghnas.training.saved import load
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "adapt",
     "export",
     "finetune",
+    "latency_table",
     "list_ghns",
     "list_spaces",
     "load",
@@ -51,6 +54,7 @@ __all__ = [
     "score",
     "search",
     "train_candidates",
+    "training_distances",
 ]
 
 _WHERE = {
@@ -64,6 +68,7 @@ _WHERE = {
     "adapt": "ghnas.training.hypernetwork.adaptation",
     "export": "ghnas.exports.formats",
     "finetune": "ghnas.training.finetuning",
+    "latency_table": "ghnas.scoring.latency",
     "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",
     "load": "ghnas.training.saved",
@@ -73,6 +78,7 @@ _WHERE = {
     "score": "ghnas.scoring.scorer",
     "search": "ghnas.engine.search",
     "train_candidates": "ghnas.engine.stages.candidates",
+    "training_distances": "ghnas.training.hypernetwork.distance",
 }
 """Modules are imported on first use: torch and optuna take seconds."""
 

@@ -25,6 +25,7 @@ EXPLAINED = {
     "composite": "zero-shot loss, separability and size together, higher is better",
     "params": "trainable parameters",
     "flops": "multiply-adds x 2, for one image",
+    "latency": "seconds for a batch, as predicted from measured networks",
 }
 
 

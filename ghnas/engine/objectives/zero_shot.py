@@ -22,6 +22,7 @@ from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, recorded, reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Score
+from ghnas.scoring.latency import LatencyTable
 from ghnas.scoring.proxies import PROXIES
 from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer
@@ -46,14 +47,15 @@ class ZeroShot(ImageObjective):
     Args:
         ghn: A hypernetwork, see `ghnas.load_ghn`.
         data: Its validation images are read, see `ghnas.load_data`.
-        objectives: `accuracy`, `composite`, `params` and `flops`; the first two say how good an
-            architecture is, and one of them must be among them.
+        objectives: `accuracy`, `composite`, `params`, `flops` and `latency`; the first two
+            say how good an architecture is, and one of them must be among them.
         images: Validation images that a candidate is scored on.
         batch_size: Of these, images that batch-norm sees at a time.
         keep: Candidates that can no longer be among the best so many stop before the last image;
             None: all candidates see all images. Accuracy alone can be raced for.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes on a CPU; default: one for each core.
+        latency: For the objective `latency`, or a limit on it; see `ghnas.latency_table`.
 
     Raises:
         UserError: If the hypernetwork and the images do not fit, or an objective is unknown.
@@ -80,9 +82,12 @@ class ZeroShot(ImageObjective):
         keep: int | None = KEEP,
         device: str | torch.device = "auto",
         workers: int | None = None,
+        latency: LatencyTable | None = None,
     ) -> None:
         normalised = data.normalised_with(ghn.info.mean, ghn.info.std)  # as the GHN knows images
-        super().__init__(normalised, check_objectives(objectives), ZERO_SHOT, device, workers)
+        super().__init__(
+            normalised, check_objectives(objectives), ZERO_SHOT, device, workers, latency
+        )
         self.ghn = ghn
         self.images = min(images, len(data.validation))
         self.images_at_a_time = batch_size
@@ -172,7 +177,7 @@ class ZeroShot(ImageObjective):
         values: dict[str, float] = {"accuracy": accuracy}
         if self._reference is not None and score.components is not None:
             values["composite"] = recorded(self._reference, score.components)
-        values |= {"params": architecture.parameters, "flops": architecture.flops}
+        values |= self._sizes(architecture)
         early = tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
         return Outcome(
             values=tuple(float(values[name]) for name in self.names),
