@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ghnas.scoring.latency import latency_table
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
+    from ghnas.spaces.modules import ModuleSpace
     from ghnas.training.finetuning import TrainedNetwork, finetune
     from ghnas.training.hypernetwork.adaptation import adapt
     from ghnas.training.hypernetwork.distance import training_distances
@@ -36,6 +37,7 @@ __all__ = [
     "DataError",
     "GHNMismatchWarning",
     "ImageData",
+    "ModuleSpace",
     "ProxyScore",
     "Study",
     "TrainedNetwork",
@@ -61,6 +63,7 @@ _WHERE = {
     "Architecture": "ghnas.architectures.architecture",
     "GHNMismatchWarning": "ghnas.ghn.checkpoint",
     "ImageData": "ghnas.data",
+    "ModuleSpace": "ghnas.spaces.modules",
     "ProxyScore": "ghnas.engine.objectives",
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",

@@ -164,14 +164,14 @@ def search(
     if path is None:
         return _search_in_memory(space, goal, manifest, sampler, report)
     folder = Path(path)
-    if not (folder / MANIFEST).is_file():
-        return search_run(create_run(folder, manifest), goal, report, sampler)
-    run = open_run(folder)
+    known = (folder / MANIFEST).is_file()
+    run = open_run(folder) if known else create_run(folder, manifest)
     if difference := run.manifest.difference(manifest):
         raise UserError(
             f"{folder} holds a search that was started with {difference}: give the same again to "
             "go on, or choose another folder"
         )
+    run.space = space  # one that a function makes is in no file
     return search_run(run, goal, report, sampler)
 
 

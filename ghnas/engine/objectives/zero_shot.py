@@ -18,6 +18,8 @@ from ghnas.engine.objectives.images import (
     check_names,
 )
 from ghnas.engine.trials import Direction, Trial
+from ghnas.executors.base import Executor
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, recorded, reference_for
@@ -92,6 +94,7 @@ class ZeroShot(ImageObjective):
         self.images = min(images, len(data.validation))
         self.images_at_a_time = batch_size
         self.keep = keep if self.names == ("accuracy",) else None
+        self._executor: Executor | None = None
         self._scorer: Scorer | None = None
         self._reference: Reference | None = None
         self._reference_space: tuple[str, str] | None = None
@@ -112,6 +115,8 @@ class ZeroShot(ImageObjective):
             UserError: If the hypernetwork is for another space.
         """
         check_ghn(self.ghn, space, self.data)
+        if space.one_process:
+            self.workers, self._executor = 1, ModuleExecutor()
         return super().space_for(space)
 
     def describe(self) -> dict[str, Any]:
@@ -132,7 +137,9 @@ class ZeroShot(ImageObjective):
         """Made on first use; it looks at components only where the composite score is wanted."""
         if self._scorer is None:
             wanted = measure if "composite" in self.names else None
-            self._scorer = Scorer(self.ghn, self.batches(), self.device, self.workers, wanted)
+            self._scorer = Scorer(
+                self.ghn, self.batches(), self.device, self.workers, wanted, self._executor
+            )
         return self._scorer
 
     def prepare(self, space: Space, report: Report) -> None:
