@@ -41,7 +41,8 @@ NETWORKS = 48
 """Networks that a table is fitted on."""
 FOLDS = 6
 ROUNDS = 5
-"""Every network is measured so often, after all others: the speed of a machine drifts."""
+"""Every network is measured so often, after all others, and the quietest round counts: the speed of
+a machine drifts, and other programs take their share of its caches."""
 _WARM, _RUNS, _SECONDS = 2, 3, 0.01
 """Runs of a round before it counts, and how many, and how much time, count at least."""
 _CONSTANT = "network"
@@ -250,7 +251,7 @@ def _kind(spec: Specification) -> str:
 
 
 def measure(graphs: Sequence[Graph], setting: Setting, report: Report | None = None) -> list[float]:
-    """Median seconds that each network takes for a batch, warm.
+    """Seconds that each network takes for a batch, warm: the least of the medians of all rounds.
 
     Args:
         graphs: The networks.
@@ -261,13 +262,14 @@ def measure(graphs: Sequence[Graph], setting: Setting, report: Report | None = N
     with _threads(setting.threads), torch.inference_mode():
         for number in range(ROUNDS * len(graphs)):
             place = number % len(graphs)
-            times[place] += _measure_one(graphs[place], setting)
+            times[place].append(_measure_one(graphs[place], setting))
             if report is not None:
                 report(number + 1, ROUNDS * len(graphs))
-    return [float(np.median(item)) for item in times]
+    return [min(item) for item in times]
 
 
-def _measure_one(graph: Graph, setting: Setting) -> list[float]:
+def _measure_one(graph: Graph, setting: Setting) -> float:
+    """The median of a round."""
     network = Network(graph).eval().to(setting.device)
     images = torch.randn(setting.batch, *graph.nodes[0].shape, device=setting.device)
     clock = _clock(setting)
@@ -278,7 +280,7 @@ def _measure_one(graph: Graph, setting: Setting) -> list[float]:
         began = clock()
         network(images)
         found.append(clock() - began)
-    return found
+    return float(np.median(found))
 
 
 def _clock(setting: Setting) -> Callable[[], float]:

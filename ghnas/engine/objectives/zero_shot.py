@@ -117,6 +117,7 @@ class ZeroShot(ImageObjective):
         check_ghn(self.ghn, space, self.data)
         if space.one_process:
             self.workers, self._executor = 1, ModuleExecutor()
+            self.in_background = False  # torch.fx cannot trace beside a network that runs
         return super().space_for(space)
 
     def describe(self) -> dict[str, Any]:
