@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.constraints import Limits, require_feasible
+from ghnas.engine.constraints import limits_of, require_feasible
 from ghnas.engine.loop import Loop
 from ghnas.engine.manifest import Manifest, ShortList, Sources, installed_versions
 from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
@@ -101,6 +101,7 @@ def search(
     directions: Sequence[Direction] | None = None,
     max_parameters: int | None = None,
     max_flops: int | None = None,
+    max_latency: float | None = None,
     batch_size: int | None = None,
     storage: str | None = None,
     report: Callable[[SearchProgress], None] | None = None,
@@ -126,6 +127,7 @@ def search(
             be maximised.
         max_parameters: Most trainable parameters of a candidate.
         max_flops: Most FLOPs of a candidate: multiply-adds x 2, for one image.
+        max_latency: Most seconds that it takes for a batch, as the objective's `latency` predicts.
         batch_size: Candidates that are asked for together; default: what suits the sampler.
         storage: URL of a database of Optuna's; default: a journal in the folder.
         report: Called before the first batch and after each.
@@ -155,20 +157,21 @@ def search(
         seed=seed,
         max_parameters=max_parameters,
         max_flops=max_flops,
+        max_latency=max_latency,
         batch_size=batch_size,
         storage=storage,
     )
     if path is None:
         return _search_in_memory(space, goal, manifest, sampler, report)
     folder = Path(path)
-    if not (folder / MANIFEST).is_file():
-        return search_run(create_run(folder, manifest), goal, report, sampler)
-    run = open_run(folder)
+    known = (folder / MANIFEST).is_file()
+    run = open_run(folder) if known else create_run(folder, manifest)
     if difference := run.manifest.difference(manifest):
         raise UserError(
             f"{folder} holds a search that was started with {difference}: give the same again to "
             "go on, or choose another folder"
         )
+    run.space = space  # one that a function makes is in no file
     return search_run(run, goal, report, sampler)
 
 
@@ -227,6 +230,7 @@ def new_manifest(
     seed: int = 0,
     max_parameters: int | None = None,
     max_flops: int | None = None,
+    max_latency: float | None = None,
     batch_size: int | None = None,
     storage: str | None = None,
     sources: Sources | None = None,
@@ -257,6 +261,14 @@ def new_manifest(
     for name, value in ({"budget": budget, "batch size": batch_size} | limits).items():
         if value is not None and value < 1:
             raise UserError(f"the {name} must be 1 or more, not {value}")
+    if max_latency is not None:
+        if getattr(objective, "latency", None) is None:
+            raise UserError(
+                "a limit on the latency needs a table of latencies: give the objective "
+                "latency=ghnas.latency_table(space)"
+            )
+        if not 0 < max_latency < float("inf"):
+            raise UserError(f"the max-latency must be a number of seconds, not {max_latency}")
     data: Any = getattr(objective, "data", None)
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -274,6 +286,7 @@ def new_manifest(
         batch_size=batch_size or objective.batch_size or fresh.batch_size,
         max_parameters=max_parameters,
         max_flops=max_flops,
+        max_latency=max_latency,
         sources=sources or Sources(),
         short_list=short_list,
         storage=storage,
@@ -299,7 +312,7 @@ def start_run(
     """
     space = objective.space_for(space)
     manifest = new_manifest(space, objective, budget, **settings)
-    limits = Limits(manifest.max_parameters, manifest.max_flops)
+    limits = limits_of(manifest)
     if limits:  # or a run without candidates would stay behind
         require_feasible(space, limits, random.Random(manifest.seed))
     return create_run(new_run_folder(results, space.name, manifest.sampler), manifest)

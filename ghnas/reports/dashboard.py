@@ -28,6 +28,7 @@ EXPLAINED = {
     "candidate, 1 better than 84 %",
     "params": "trainable parameters",
     "flops": "multiply-adds x 2, for one image",
+    "latency": "seconds for a batch, as predicted from measured networks",
 }
 
 

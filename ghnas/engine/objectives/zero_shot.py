@@ -18,10 +18,13 @@ from ghnas.engine.objectives.images import (
     check_names,
 )
 from ghnas.engine.trials import Direction, Trial
+from ghnas.executors.base import Executor
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, recorded, reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Score
+from ghnas.scoring.latency import LatencyTable
 from ghnas.scoring.predictor import Predictor, shipped_predictor
 from ghnas.scoring.proxies import PROXIES
 from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
@@ -53,14 +56,15 @@ class ZeroShot(ImageObjective):
     Args:
         ghn: A hypernetwork, see `ghnas.load_ghn`.
         data: Its validation images are read, see `ghnas.load_data`.
-        objectives: `accuracy`, `loss`, `composite`, `predicted`, `params` and `flops`; the first
-            four say how good an architecture is, and one of them must be among them.
+        objectives: `accuracy`, `loss`, `composite`, `predicted`, `params`, `flops` and `latency`;
+            the first four say how good an architecture is, and one of them must be among them.
         images: Validation images that a candidate is scored on.
         batch_size: Of these, images that batch-norm sees at a time.
         keep: Candidates that can no longer be among the best so many stop before the last image;
             None: all candidates see all images. Accuracy alone can be raced for.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes on a CPU; default: one for each core.
+        latency: For the objective `latency`, or a limit on it; see `ghnas.latency_table`.
 
     Raises:
         UserError: If the hypernetwork and the images do not fit, or an objective is unknown.
@@ -87,13 +91,17 @@ class ZeroShot(ImageObjective):
         keep: int | None = KEEP,
         device: str | torch.device = "auto",
         workers: int | None = None,
+        latency: LatencyTable | None = None,
     ) -> None:
         normalised = data.normalised_with(ghn.info.mean, ghn.info.std)  # as the GHN knows images
-        super().__init__(normalised, check_objectives(objectives), ZERO_SHOT, device, workers)
+        super().__init__(
+            normalised, check_objectives(objectives), ZERO_SHOT, device, workers, latency
+        )
         self.ghn = ghn
         self.images = min(images, len(data.validation))
         self.images_at_a_time = batch_size
         self.keep = keep if self.names == ("accuracy",) else None
+        self._executor: Executor | None = None
         self._scorer: Scorer | None = None
         self._predictor: Predictor | None = None
         self._reference: Reference | None = None
@@ -117,6 +125,9 @@ class ZeroShot(ImageObjective):
         check_ghn(self.ghn, space, self.data)
         if "predicted" in self.names:
             self._predictor = shipped_predictor(space, self.data.name)
+        if space.one_process:
+            self.workers, self._executor = 1, ModuleExecutor()
+            self.in_background = False  # torch.fx cannot trace beside a network that runs
         return super().space_for(space)
 
     def describe(self) -> dict[str, Any]:
@@ -137,7 +148,9 @@ class ZeroShot(ImageObjective):
         """Made on first use; it looks at components only where the composite score is wanted."""
         if self._scorer is None:
             wanted = measure if "composite" in self.names else None
-            self._scorer = Scorer(self.ghn, self.batches(), self.device, self.workers, wanted)
+            self._scorer = Scorer(
+                self.ghn, self.batches(), self.device, self.workers, wanted, self._executor
+            )
         return self._scorer
 
     def prepare(self, space: Space, report: Report) -> None:
@@ -196,7 +209,7 @@ class ZeroShot(ImageObjective):
             values["composite"] = recorded(self._reference, score.components)
         if prediction is not None:
             values["predicted"] = prediction
-        values |= {"params": architecture.parameters, "flops": architecture.flops}
+        values |= self._sizes(architecture)
         early = tuple((round(a, 6), round(min(b, LARGEST_LOSS), 6)) for a, b in score.early)
         return Outcome(
             values=tuple(float(values[name]) for name in self.names),
