@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,17 @@ def finished(tiny_ghn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--ghn", str(tiny_ghn), "--score-images", "64", "--results", str(results)]
     assert main(["search", "--budget", "24", "--device", "cpu", *options]) == 0
     return results
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server that runs for the tests alone; it asks for no password."""
+    pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
+    # not in pytest's folder: a socket's path must be short, and as root the server is another user
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+        try:
+            server = pgserver.get_server(folder, cleanup_mode="stop")
+        except Exception as error:
+            pytest.skip(f"PostgreSQL does not start here: {error}")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        server.cleanup()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,8 @@ import typer
 from rich.console import Console
 
 from ghnas.cli import options
-from ghnas.cli.ghns import NO_GHN, SIZES, Given, choose_ghn
+from ghnas.cli.continuing import continue_run, join_study, joined_study
+from ghnas.cli.ghns import SIZES, Given, choose_ghn
 from ghnas.cli.objectives import (
     SCORE_IMAGES,
     SHORT_TRAININGS,
@@ -26,6 +26,7 @@ from ghnas.cli.trainings import (
     asked_trainings,
     go_on,
     new_trainings,
+    no_trainings,
     train_candidates,
     wanted_trainings,
 )
@@ -34,7 +35,6 @@ from ghnas.utils.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from ghnas.engine.manifest import Manifest
     from ghnas.engine.objectives import ImageObjective
     from ghnas.engine.progress import SearchProgress
     from ghnas.engine.run import Run
@@ -116,6 +116,16 @@ def search(
     storage: Annotated[
         str | None,
         text("--storage", "URL", "Optuna storage, such as sqlite:///nas.db.", "a file in the run"),
+    ] = None,
+    join: Annotated[
+        str | None,
+        text(
+            "--join",
+            "STUDY",
+            "A study in --storage that several processes, on several machines, fill together: the "
+            "first makes it, the others take space, budget and the rest from it.",
+            "none",
+        ),
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     score_images: Annotated[
@@ -209,13 +219,15 @@ def search(
     asked = {key: value for key, value in params if value is not None and value is not False}
     out = console(json)
     place = pick_device(device)
-    shortened = asked_trainings(asked)
+    shortened = asked_trainings(asked) if join is None else no_trainings(asked)
     if resume:
         if adapt is not None:
             raise UserError("a run goes on with the hypernetwork it has: leave --adapt out")
-        found, goal = _continue(out, results, run, asked, place)
+        found, goal = continue_run(out, results, run, asked, place)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
+    elif join is not None and (study := joined_study(asked)) is not None:
+        found, goal = join_study(out, results, study, asked, place)
     else:
         found, goal = _start(out, results, asked, shortened, place)
     _search(out, found, goal, results)
@@ -273,6 +285,7 @@ def _start(
         max_flops=asked.get("max_flops"),
         max_latency=asked.get("max_latency"),
         storage=asked.get("storage"),
+        join=asked.get("join"),
         sources=Sources(data=source, ghn=str(choice.ghn.resolve()) if choice.ghn else None),
         short_list=short_list,
         space_name=name,
@@ -280,62 +293,6 @@ def _start(
     if choice.ghn and choice.adapted:
         keep_ghn(run, choice.ghn)
     return run, objective
-
-
-def _continue(
-    out: Console, results: Path, name: str | None, asked: Given, device: torch.device
-) -> tuple[Run, ImageObjective]:
-    """An earlier run, with what it was started with."""
-    from ghnas.engine.runs import find_run
-    from ghnas.engine.stages.inputs import load_inputs, objective_of
-
-    run = find_run(results, name)
-    _check_same(run.name, run.manifest, asked)
-    with meter(out, "images") as shown:
-        ghn, data = load_inputs(run, shown.update)
-    return run, objective_of(run, ghn, data, device)
-
-
-def _check_same(name: str, manifest: Manifest, asked: Given) -> None:
-    """Options given beside --resume must be those of the run."""
-    from ghnas.engine.objectives import check_objectives, check_proxies
-    from ghnas.ghn.checkpoint import list_ghns
-
-    check = check_objectives if manifest.uses_ghn else check_proxies
-    latency = manifest.latency.setting if manifest.latency else None
-    started = {
-        "space": manifest.space,
-        "budget": manifest.budget,
-        "sampler": manifest.sampler,
-        "data": manifest.sources.data,
-        "ghn": Path(manifest.sources.ghn) if manifest.sources.ghn else NO_GHN,
-        "seed": manifest.seed,
-        "objective": ",".join(manifest.objectives),
-        "max_params": manifest.max_parameters,
-        "max_flops": manifest.max_flops,
-        "max_latency": manifest.max_latency,
-        "latency_batch": latency and latency.batch,
-        "latency_threads": latency and latency.threads,
-        "cells": manifest.skeleton.get("cells"),
-        "channels": manifest.skeleton.get("channels"),
-        "storage": manifest.storage,
-        "score_images": manifest.objective.get("images"),
-        "image_size": manifest.image_shape[-1],
-        "exact": manifest.objective.get("keep") is None,
-    }
-    meant: dict[str, Callable[[Any], Any]] = {
-        "data": options.data_source,
-        "ghn": lambda path: path if path == NO_GHN else list_ghns().get(str(path), path).resolve(),
-        "objective": lambda text: ",".join(check(text.split(","))),
-    }
-    for key, value in started.items():
-        wanted = meant.get(key, lambda same: same)(asked[key]) if key in asked else value
-        if wanted != value:
-            option = "--" + key.replace("_", "-")
-            raise UserError(
-                f"run {name} was started with {option} {value}, not {wanted}: "
-                f"leave {option} out to go on, or start a new run without --resume"
-            )
 
 
 def _search(out: Console, run: Run, objective: ImageObjective, results: Path) -> None:

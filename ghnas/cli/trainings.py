@@ -52,6 +52,20 @@ def asked_trainings(asked: Given) -> dict[str, Any]:
     return found
 
 
+def no_trainings(asked: Given) -> dict[str, Any]:
+    """That none are wanted, of a process that joins a study.
+
+    Raises:
+        UserError: If the command line asks for some.
+    """
+    if asked_trainings(asked):
+        raise UserError(
+            "processes that join a study do not train candidates: when it is full, let one of them "
+            "do it, with ghnas search --resume --train 32"
+        )
+    return {"count": 0}
+
+
 def new_trainings(objectives: Sequence[str], shortened: dict[str, Any]) -> ShortList | None:
     """The trainings of a new run, None for none.
 

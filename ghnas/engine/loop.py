@@ -5,7 +5,7 @@ search that was interrupted therefore goes on as if nothing had happened: record
 told again, and of a batch that is recorded in part only the rest is evaluated.
 
 While a batch is evaluated, the one before it is recorded, and the next one is asked for if the
-sampler does not learn.
+sampler does not learn. Where several processes fill one study, more batches are asked for ahead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.engine.constraints import Limits, descend, limits_of, require_feasible
@@ -27,6 +27,9 @@ from ghnas.engine.samplers import Sampler
 from ghnas.engine.trials import Trial
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
+
+if TYPE_CHECKING:  # SQLAlchemy is loaded where a database is used
+    from ghnas.engine.databases.claims import Claims
 
 HASH_LENGTH = 16
 """Hexadecimal digits of a graph's hash that are recorded: 64 bits."""
@@ -78,6 +81,7 @@ class Loop:
         sampler: A fresh one.
         book: Where trials are kept; those that it has are not evaluated again.
         report: Called before the first batch and after each.
+        claims: What this process scores, where several fill one study; None: everything.
 
     Raises:
         UserError: If the limits cannot be met, the record is damaged, or the disk is full. What
@@ -92,9 +96,12 @@ class Loop:
         sampler: Sampler,
         book: Book,
         report: Report,
+        claims: Claims | None = None,
     ) -> None:
         self.plan, self.space, self.objective = manifest, space, objective
-        self.sampler, self.book = sampler, book
+        self.sampler, self.book, self.claims = sampler, book, claims
+        self.ahead = manifest.joined.ahead if manifest.joined else 1
+        """Batches that are asked for before an earlier one is recorded."""
         self.limits = limits_of(manifest)
         self.trials = book.read()
         self.seen: set[str] = set()
@@ -122,7 +129,7 @@ class Loop:
         if self.limits:
             require_feasible(self.space, self.limits, random.Random(f"{plan.seed}:limits"))
         starts = self._tell_recorded()
-        if self.objective.in_background:
+        if self.objective.in_background or self.claims is not None:
             with deferred_interrupt(self._finish) as interrupted:
                 self._evaluate_in_background(starts, interrupted)
         else:
@@ -130,6 +137,8 @@ class Loop:
 
     def _finish(self) -> None:
         self.objective.cancel()
+        if self.claims is not None:
+            self.claims.stop()
         self.meter.finish()
 
     def _tell_recorded(self) -> list[int]:
@@ -152,26 +161,19 @@ class Loop:
         """Evaluate, record and tell what is left.
 
         While a batch is evaluated, the one before it is recorded and, if the sampler does not
-        learn, the next one is asked for and waits behind it.
+        learn, the next ones are asked for and wait behind it.
         """
-        waiting = 0 if self.sampler.learns else 1
+        waiting = 0 if self.sampler.learns else self.ahead
         pending: deque[tuple[_Batch, Future[list[Outcome | None]]]] = deque()
-        beside = ThreadPoolExecutor(2)
+        beside = ThreadPoolExecutor(self.ahead + 1)
         try:
             for start in starts:
                 if interrupted():
                     break
                 batch, done = self._ask(start), len(self.trials)
                 wanted = [place for place, i in enumerate(batch.fresh) if start + i >= done]
-                candidates = [batch.members[i] for i in batch.fresh]
-                earlier = self.trials[: max(start - self.plan.batch_size, 0)]
-                outcomes = beside.submit(
-                    self.objective.evaluate,
-                    candidates,
-                    wanted,
-                    earlier,
-                    len(earlier) / self.plan.budget,
-                )
+                earlier = self.trials[: max(start - self.ahead * self.plan.batch_size, 0)]
+                outcomes = beside.submit(self._evaluate, batch, wanted, earlier)
                 pending.append((batch, outcomes))
                 if len(pending) > waiting:
                     self._record(*pending.popleft())
@@ -181,9 +183,26 @@ class Loop:
             self.objective.close()  # or the process would wait for a batch that nobody wants
             raise
         finally:
+            if self.claims is not None:
+                self.claims.stop()
             beside.shutdown(wait=False, cancel_futures=True)
         if interrupted():
             raise KeyboardInterrupt
+
+    def _evaluate(
+        self, batch: _Batch, wanted: Sequence[int], earlier: Sequence[Trial]
+    ) -> list[Outcome | None]:
+        """Outcomes of a batch's new architectures, None for those that are not wanted."""
+        candidates = [batch.members[i] for i in batch.fresh]
+
+        def evaluate(places: Sequence[int]) -> list[Outcome | None]:
+            share = len(earlier) / self.plan.budget
+            return self.objective.evaluate(candidates, places, earlier, share)
+
+        if self.claims is None or not wanted:
+            return evaluate(wanted)
+        # a piece has all its outcomes: other processes may want what is recorded here already
+        return self.claims.evaluate(batch.start, [batch.hashes[i] for i in batch.fresh], evaluate)
 
     def _evaluate_here(self, starts: Sequence[int]) -> None:
         """Evaluate, record and tell what is left, candidate by candidate."""

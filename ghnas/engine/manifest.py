@@ -88,6 +88,21 @@ class ShortList(BaseModel):
     mutate: bool = False
 
 
+class Joined(BaseModel):
+    """How several processes share a search out; see `ghnas.engine.databases.claims`.
+
+    Args:
+        piece: Candidates that a process claims at a time.
+        ahead: Batches that are scored before an earlier one is recorded. What a race learns from
+            lies so many batches back, so that a score does not depend on who was faster.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    piece: Count
+    ahead: Count
+
+
 class _Described(BaseModel):
     """What objectives say of themselves, so far as a run is gone on with by it."""
 
@@ -120,7 +135,9 @@ class Manifest(BaseModel):
         max_latency: Most seconds for a batch, as the objective's table predicts them.
         sources: Where images and hypernetwork are found again.
         short_list: Which candidates have a short training afterwards.
-        storage: URL of Optuna's database, None for a journal in the run's folder.
+        storage: URL of Optuna's database without its password, None for a journal in the run's
+            folder.
+        joined: How several processes share the search out, None if one does all.
         versions: Of the packages that the result depends on.
         device: Where candidates were evaluated.
     """
@@ -147,6 +164,7 @@ class Manifest(BaseModel):
     sources: Sources = Sources()
     short_list: ShortList | None = None
     storage: str | None = None
+    joined: Joined | None = None
     study_name: str = ""
     versions: dict[str, str] = {}
     device: str = "cpu"
@@ -199,11 +217,17 @@ class Manifest(BaseModel):
 
     def difference(self, other: Manifest) -> str | None:
         """The first entry in which a search cannot go on with this run, in words."""
-        ours, theirs = json.loads(self.model_dump_json()), json.loads(other.model_dump_json())
-        for key in type(self).model_fields:
-            if key not in MAY_CHANGE and ours[key] != theirs[key]:
-                return f"{key} {_short(ours[key])}, not {_short(theirs[key])}"
+        ours, theirs = _flat(self), _flat(other)
+        for key in ours | theirs:
+            if ours.get(key) != theirs.get(key):
+                return f"{key} {_short(ours.get(key))}, not {_short(theirs.get(key))}"
         return None
+
+
+def _flat(manifest: Manifest) -> dict[str, Any]:
+    """What may not differ, each entry of the objective by itself."""
+    entries: dict[str, Any] = json.loads(manifest.model_dump_json(exclude=set(MAY_CHANGE)))
+    return entries | {f"objective {key}": value for key, value in entries.pop("objective").items()}
 
 
 def _short(value: Any) -> str:
@@ -236,6 +260,20 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"{path}: damaged, it is not JSON ({error})") from error
+    return parse_manifest(content, str(path.parent), str(path))
+
+
+def parse_manifest(content: Any, owner: str, place: str | None = None) -> Manifest:
+    """Read what a manifest's file holds.
+
+    Args:
+        content: Of JSON.
+        owner: What was started with it, for messages.
+        place: Where it stands, for messages; default: the owner.
+
+    Raises:
+        UserError: If it is damaged, or from another version.
+    """
     found = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(found, int) and found != FORMAT_VERSION:
         age, advice = (
@@ -244,10 +282,10 @@ def read_manifest(path: Path) -> Manifest:
             else ("an older", "start a new search, or read it with the ghnas that wrote it")
         )
         raise UserError(
-            f"{path.parent}: written by {age} ghnas (run format {found}, this one reads "
+            f"{owner}: written by {age} ghnas (run format {found}, this one reads "
             f"{FORMAT_VERSION}); {advice}"
         )
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: damaged, {explain(error)}") from error
+        raise UserError(f"{place or owner}: damaged, {explain(error)}") from error

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
 from pydantic import TypeAdapter
 
 from ghnas.engine.manifest import Manifest, read_manifest
 from ghnas.engine.order import Order, read_order
 from ghnas.engine.storage import (
-    add_trials,
     append_trials,
     create_study,
     open_storage,
@@ -31,10 +31,15 @@ from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import locked, read_json, write_atomically
 
+if TYPE_CHECKING:  # SQLAlchemy is loaded where a database is used
+    from ghnas.engine.databases.claims import Claims
+
 MANIFEST = "manifest.json"
 JOURNAL = "study.log"
 PROGRESS = "progress.json"
 LOCK = "search.lock"
+CLAIMS = "claims"
+"""The study beside a joined search's whose trials are its pieces."""
 LATENCIES = "latencies.json"
 """Of the candidates that were measured: seconds by the number of the trial."""
 SHORT_LIST = "short-list"
@@ -49,11 +54,14 @@ class Run:
     Args:
         path: The folder.
         manifest: What the run was started with.
+        url: Of its database with the password, which the manifest does not keep; default: the
+            manifest's.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, url: str | None = None) -> None:
         self.path = path
         self.manifest = manifest
+        self._url = url if manifest.storage and url else manifest.storage
         self._size: int | None = None
         """Of the journal, after the last write."""
 
@@ -145,7 +153,7 @@ class Run:
         """
         if self.manifest.storage is None and not self.study_path.is_file():
             raise UserError(f"{self.study_path}: missing, the run has lost its record")
-        return open_storage(self.study_path, self.manifest.storage)
+        return open_storage(self.study_path, self._url)
 
     def read(self) -> list[Trial]:
         """What was recorded, in the order of asking.
@@ -156,9 +164,34 @@ class Run:
         return self.form.trials(self.study())
 
     @cached_property
-    def _database(self) -> optuna.Study:
-        """The study of a run in a database, opened once."""
-        return self.study()
+    def _database(self) -> tuple[RDBStorage, int]:
+        """The database of a run that has one, opened once, and Optuna's number of the study."""
+        from ghnas.engine.databases.connection import open_database
+
+        assert self._url is not None
+        return open_database(self._url), self.study()._study_id
+
+    def _add_to_database(self, first: int, trials: Sequence[FrozenTrial]) -> None:
+        from ghnas.engine.databases.connection import database_errors
+        from ghnas.engine.databases.rows import add_from
+
+        assert self._url is not None
+        with database_errors(self._url):
+            add_from(*self._database, first, trials)
+
+    def claims(self, turns: int) -> Claims | None:
+        """What this process scores of a search that several share; None if one does it all.
+
+        Args:
+            turns: Pieces that are scored at a time.
+        """
+        from ghnas.engine.databases.claims import Claims
+
+        joined = self.manifest.joined
+        if joined is None or self._url is None:
+            return None
+        size, name = self.manifest.batch_size, self._name_beside(CLAIMS)
+        return Claims(self._database[0], self._url, name, size, joined.piece, turns)
 
     def write(self, trials: Sequence[Trial]) -> None:
         """Append trials; they are on the disk when this returns.
@@ -177,7 +210,7 @@ class Run:
                 append_trials(self.study_path, frozen, len(self.manifest.objectives))
                 self._size = self.study_path.stat().st_size
         else:
-            add_trials(self._database, frozen, self.manifest.storage)
+            self._add_to_database(trials[0].number, frozen)
 
     @property
     def complete(self) -> bool:
@@ -284,21 +317,26 @@ class Run:
             write_atomically(self.path / PROGRESS, json.dumps({"done": done, "best": best}))
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, url: str | None = None) -> Run:
     """Open a run's folder.
+
+    Args:
+        path: The folder.
+        url: As in `Run`.
 
     Raises:
         UserError: If it is none, is damaged, or was written by another version.
     """
-    return Run(path, read_manifest(path / MANIFEST))
+    return Run(path, read_manifest(path / MANIFEST), url)
 
 
-def create_run(path: Path, manifest: Manifest) -> Run:
+def create_run(path: Path, manifest: Manifest, url: str | None = None) -> Run:
     """Make a run's folder with its manifest and its study.
 
     Args:
         path: The folder; it must not exist, or be empty.
         manifest: What to search; the study gets the folder's name.
+        url: As in `Run`.
 
     Raises:
         UserError: If the folder cannot be written or the storage cannot be opened.
@@ -309,7 +347,7 @@ def create_run(path: Path, manifest: Manifest) -> Run:
     try:
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            storage = open_storage(path / JOURNAL, manifest.storage)
+            storage = open_storage(path / JOURNAL, url or manifest.storage)
             objectives = dict(zip(manifest.objectives, manifest.directions, strict=True))
             create_study(storage, manifest.study_name, objectives, manifest.summary())
             # last: a folder with a manifest is a whole run
@@ -319,4 +357,4 @@ def create_run(path: Path, manifest: Manifest) -> Run:
             (path / JOURNAL).unlink(missing_ok=True)
             path.rmdir()
         raise
-    return Run(path, manifest)
+    return Run(path, manifest, url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -21,7 +22,7 @@ from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import MANIFEST, Run, create_run, open_run
 from ghnas.engine.runs import new_run_folder
-from ghnas.engine.samplers import Factory, create_sampler
+from ghnas.engine.samplers import Factory, Sampler, create_sampler
 from ghnas.engine.storage import create_study
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space
@@ -104,6 +105,7 @@ def search(
     max_latency: float | None = None,
     batch_size: int | None = None,
     storage: str | None = None,
+    join: str | None = None,
     report: Callable[[SearchProgress], None] | None = None,
 ) -> Study:
     """Search a space for the best architectures.
@@ -129,7 +131,10 @@ def search(
         max_flops: Most FLOPs of a candidate: multiply-adds x 2, for one image.
         max_latency: Most seconds that it takes for a batch, as the objective's `latency` predicts.
         batch_size: Candidates that are asked for together; default: what suits the sampler.
-        storage: URL of a database of Optuna's; default: a journal in the folder.
+        storage: URL of a database of Optuna's; default: a journal in the folder. Its password is
+            not kept.
+        join: Name of a study in that database that several processes fill together: each makes
+            the same call, with a `path` of its own; the first one makes the study.
         report: Called before the first batch and after each.
 
     Returns:
@@ -137,7 +142,8 @@ def search(
 
     Raises:
         UserError: If the sampler is unknown, a number is out of range, the limits cannot be met,
-            the folder holds another search, or another process searches in it.
+            the folder holds another search, another process searches in it, or the study to join
+            was started with something else.
 
     Example:
         >>> import ghnas
@@ -160,12 +166,21 @@ def search(
         max_latency=max_latency,
         batch_size=batch_size,
         storage=storage,
+        join=join,
     )
-    if path is None:
+    if path is None and join is None:
         return _search_in_memory(space, goal, manifest, sampler, report)
+    if path is None:
+        raise UserError("a search that joins a study needs a folder of its own: give a path")
     folder = Path(path)
-    known = (folder / MANIFEST).is_file()
-    run = open_run(folder) if known else create_run(folder, manifest)
+    if storage is not None and join is not None:
+        from ghnas.engine.joining import join_run  # with SQLAlchemy, where it is needed
+
+        run = join_run(folder, manifest, storage)
+    elif (folder / MANIFEST).is_file():
+        run = open_run(folder, storage)
+    else:
+        run = create_run(folder, manifest, storage)
     if difference := run.manifest.difference(manifest):
         raise UserError(
             f"{folder} holds a search that was started with {difference}: give the same again to "
@@ -196,11 +211,13 @@ def search_run(
         UserError: As `search`.
     """
     manifest = run.manifest
-    with run.locked():
+    # those who join a study keep out of each other's way by claims
+    with run.locked() if manifest.joined is None else nullcontext():
         if not run.complete:
             objective.prepare(run.space, lambda done, total: None)
         fresh = create_sampler(sampler or manifest.sampler, run.space, objective.directions)
-        Loop(manifest, run.space, objective, fresh, run, report or _silent).run()
+        claims = run.claims(2 if objective.in_background else 1)
+        Loop(manifest, run.space, objective, fresh, run, report or _silent, claims).run()
     return Study(manifest.study_name, run.open_storage(), run.form, run)
 
 
@@ -233,6 +250,7 @@ def new_manifest(
     max_latency: float | None = None,
     batch_size: int | None = None,
     storage: str | None = None,
+    join: str | None = None,
     sources: Sources | None = None,
     short_list: ShortList | None = None,
     space_name: str | None = None,
@@ -249,8 +267,8 @@ def new_manifest(
     Others as in `search`.
 
     Raises:
-        UserError: For an unknown sampler, a number out of range, or a short list of several
-            objectives.
+        UserError: For an unknown sampler, a number out of range, a short list of several
+            objectives, or a study to join that is in no database.
     """
     fresh = create_sampler(sampler, space, objective.directions)
     made = sampler if isinstance(sampler, BaseSampler) else fresh
@@ -289,10 +307,26 @@ def new_manifest(
         max_latency=max_latency,
         sources=sources or Sources(),
         short_list=short_list,
-        storage=storage,
+        **_record(storage, join, fresh),
         versions=installed_versions(),
         device=objective.device.type if isinstance(objective, ZeroShot) else "cpu",
     )
+
+
+def _record(storage: str | None, join: str | None, sampler: Sampler) -> dict[str, Any]:
+    """Where a search is recorded, and by whom, as entries of the manifest."""
+    if storage is None and join is None:
+        return {}
+    if storage is None:
+        raise UserError("--join names a study in a database: say which one with --storage")
+    from ghnas.engine.databases.connection import without_password
+    from ghnas.engine.joining import check_study_name, shares
+
+    entries = {"storage": without_password(storage)}
+    if join is None:
+        return entries
+    check_study_name(join)
+    return entries | {"joined": shares(sampler), "study_name": join}
 
 
 def start_run(
@@ -315,7 +349,13 @@ def start_run(
     limits = limits_of(manifest)
     if limits:  # or a run without candidates would stay behind
         require_feasible(space, limits, random.Random(manifest.seed))
-    return create_run(new_run_folder(results, space.name, manifest.sampler), manifest)
+    url = settings.get("storage")
+    if manifest.joined is not None and url is not None:
+        from ghnas.engine.joining import join_run, joined_folder, joined_manifest
+
+        shared = joined_manifest(url, manifest.study_name) or manifest
+        return join_run(joined_folder(results, shared), manifest, url)
+    return create_run(new_run_folder(results, space.name, manifest.sampler), manifest, url)
 
 
 def check_one_objective(objectives: Sequence[str]) -> None:

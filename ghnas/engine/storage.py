@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import (
     BaseJournalBackend,
     JournalFileBackend,
@@ -47,7 +47,9 @@ def open_storage(journal: Path, url: str | None) -> BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is not None:
-        return _open_database(url)
+        from ghnas.engine.databases.connection import open_database
+
+        return open_database(url)
     try:
         with writing(journal):
             return JournalStorage(_backend(journal))
@@ -67,17 +69,6 @@ def _backend(journal: Path) -> JournalFileBackend:
 
 def _lock(journal: Path) -> JournalFileSymlinkLock:
     return JournalFileSymlinkLock(str(journal.resolve()), LOCK_GRACE)
-
-
-def _open_database(url: str) -> BaseStorage:
-    try:
-        return RDBStorage(url)
-    except Exception as error:  # SQLAlchemy and the drivers raise classes of their own
-        problem = str(error).splitlines()[0]
-        raise UserError(
-            f"storage {url!r}: cannot be opened ({problem}); expected an Optuna database URL such "
-            "as sqlite:///search.db"
-        ) from error
 
 
 def create_study(
@@ -152,24 +143,6 @@ def append_trials(journal: Path, trials: Sequence[FrozenTrial], objectives: int)
         storage.create_new_trial(study, template_trial=trial)
     with writing(journal):
         _backend(journal).append_logs(memory.logs[start:])
-
-
-def add_trials(study: optuna.Study, trials: Sequence[FrozenTrial], url: str) -> None:
-    """Add trials to a study of a database, one by one.
-
-    Args:
-        study: Which one.
-        trials: What to add.
-        url: For messages.
-
-    Raises:
-        UserError: If the database does not take them.
-    """
-    try:
-        study.add_trials(trials)
-    except (optuna.exceptions.StorageInternalError, OSError) as error:
-        problem = str(error).splitlines()[0]
-        raise UserError(f"storage {url!r}: cannot be written ({problem})") from error
 
 
 def repair_journal(journal: Path) -> None:

@@ -1,0 +1,117 @@
+"""Opening a database, without its password in anything that is printed or kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from ghnas.utils.errors import UserError, first_line
+
+_TRIES, _PAUSE = 10, 0.2
+"""How often the tables are made, where others make them at the same time, and seconds between."""
+_SECRET_SETTINGS = ("password", "passwd", "sslpassword")
+"""Of a URL's query, where drivers take a password too."""
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be printed and kept; its driver then looks elsewhere for the password, that
+    of PostgreSQL in `PGPASSWORD` and `~/.pgpass`."""
+    parsed = _parsed(url)
+    if parsed is None:  # what cannot be read may hold a password anywhere
+        scheme, _, rest = url.rpartition("://")
+        return f"{scheme}://..." if scheme else "..." if "@" in rest or "?" in rest else rest
+    if not _passwords(parsed):
+        return url
+    bare = URL.create(
+        parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database,
+        {key: value for key, value in parsed.query.items() if key not in _SECRET_SETTINGS},
+    )  # fmt: skip
+    return bare.render_as_string()
+
+
+def open_database(url: str) -> RDBStorage:
+    """Optuna's storage in a database; its tables are made if need be.
+
+    Raises:
+        UserError: If the URL is none, its driver is not installed, or the database cannot be
+            reached or does not let the user in.
+    """
+    try:
+        for _ in range(_TRIES - 1):
+            try:
+                return _open(url)
+            except DBAPIError as error:  # another process makes the tables at the same time
+                if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                    raise
+                time.sleep(_PAUSE)
+        return _open(url)
+    except ImportError as error:
+        raise UserError(
+            f"storage {without_password(url)!r}: cannot be opened, its driver is not installed; "
+            "for PostgreSQL: pip install 'ghnas[postgresql]' and a URL that begins with "
+            "postgresql+psycopg://"
+        ) from error
+    except Exception as error:  # SQLAlchemy and the drivers raise classes of their own
+        raise UserError(
+            f"storage {without_password(url)!r}: cannot be opened "
+            f"({_problem(error, url)}){_advice(url)}"
+        ) from None  # the URL with its password is in what those say
+
+
+def _open(url: str) -> RDBStorage:
+    # a connection that the server has closed meanwhile is opened again
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+@contextmanager
+def database_errors(url: str) -> Iterator[None]:
+    """Turn errors of a database into a sentence that names it."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError) as error:
+        cause = error.__cause__ or error  # Optuna's own text names no cause
+        raise UserError(
+            f"storage {without_password(url)!r}: cannot be read or written "
+            f"({_problem(cause, url)}); what was recorded is kept, run the same command to go on"
+        ) from None
+
+
+def _parsed(url: str) -> URL | None:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+
+
+def _problem(error: BaseException, url: str) -> str:
+    """What an error says, without a password, and without what the driver says around it."""
+    parsed = _parsed(url)
+    if parsed is None:
+        return "it is no URL of a database"
+    text = first_line(error).rpartition("FATAL:")[2].strip()
+    for secret in _passwords(parsed):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _passwords(parsed: URL) -> list[str]:
+    given = [parsed.password, *(parsed.query.get(key) for key in _SECRET_SETTINGS)]
+    return [str(secret) for secret in given if secret]
+
+
+def _advice(url: str) -> str:
+    parsed = _parsed(url)
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "mysql", "mariadb"):
+        return (
+            "; expected an Optuna database URL such as sqlite:///search.db or "
+            "postgresql+psycopg://user@host/database"
+        )
+    if parsed.get_backend_name() == "postgresql" and not _passwords(parsed):
+        return "; a run keeps no password: set PGPASSWORD or write ~/.pgpass"
+    return ""
