@@ -42,6 +42,7 @@ class Training:
         predicted: Weights to start from; None: Kaiming initialisation.
         check_every: Steps between measurements; 0 measures at the end alone.
         images: Validation images to measure on.
+        data: Images; None: the embedded ones.
     """
 
     graph: Graph
@@ -51,6 +52,7 @@ class Training:
     predicted: dict[str, torch.Tensor] | None = None
     check_every: int = 0
     images: int = 4000
+    data: ImageData | None = None
 
 
 _data: ImageData | None = None
@@ -72,20 +74,21 @@ def train_one(task: Training) -> list[tuple[int, float]]:
 def train_and_test(task: Training) -> tuple[float, float]:
     """Validation and test accuracy at the end."""
     curve, parameters = _train(task)
-    tests = _checks(embedded().load_test())
+    data = task.data or embedded()
+    tests = _checks(data, data.load_test())
     return curve[-1][1], evaluate_one(task.graph, parameters, tests).accuracy
 
 
 def _train(task: Training) -> tuple[list[tuple[int, float]], dict[str, torch.Tensor]]:
     """SGD with Nesterov momentum and a cosine rate; the curve and the final parameters."""
     torch.set_num_threads(1)
-    data, network = embedded(), Network(task.graph)
+    data, network = task.data or embedded(), Network(task.graph)
     generator = torch.Generator().manual_seed(task.seed)
     load_parameters(network, task.predicted or kaiming(task.graph, generator))
     batches = random_batches(
         data.train, 64, seed=1000 + task.seed, device=CPU, mean=data.mean, std=data.std, shift=1
     )
-    checks = _checks(data.validation.take(task.images))
+    checks = _checks(data, data.validation.take(task.images))
     trained = trainable(network)
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     curve = []
@@ -97,8 +100,7 @@ def _train(task: Training) -> tuple[list[tuple[int, float]], dict[str, torch.Ten
     return curve, parameters
 
 
-def _checks(split: Split) -> list[Batch]:
-    data = embedded()
+def _checks(data: ImageData, split: Split) -> list[Batch]:
     return evaluation_batches(split, 500, device=CPU, mean=data.mean, std=data.std)
 
 
@@ -112,6 +114,38 @@ def on_all_cores(function: Callable[[Any], Any], tasks: Sequence[Any], what: str
             spent = time.monotonic() - began
             print(f"{what}: {done}/{len(tasks)} in {spent:.0f} s", file=sys.stderr)
             yield result
+
+
+def steps_to(
+    graphs: Sequence[Graph],
+    target: float,
+    steps: int,
+    rates: Sequence[float],
+    data: ImageData | None = None,
+    images: int = 2000,
+) -> tuple[dict[float, int | None], dict[float, float]]:
+    """SGD from Kaiming initialisation until the mean validation accuracy of networks is `target`.
+
+    Returns:
+        For each learning rate the steps, counted in twenties, None: more than `steps`; and the
+        accuracy at the end.
+    """
+    tasks = [
+        Training(
+            graph, 1, steps, rate, check_every=20, images=images, data=data and data.without_test()
+        )
+        for rate in rates
+        for graph in graphs
+    ]
+    curves = list(on_all_cores(train_one, tasks, "trainings"))
+    counted = [step for step, _ in curves[0]]
+    means = np.array([[value for _, value in curve] for curve in curves])
+    means = means.reshape(len(rates), len(graphs), -1).mean(1)
+    reached, last = {}, {}
+    for rate, curve in zip(rates, means, strict=True):
+        over = [step for step, value in zip(counted, curve, strict=True) if value >= target]
+        reached[rate], last[rate] = (over[0] if over else None), float(curve[-1])
+    return reached, last
 
 
 def random_architectures(count: int, seed: int) -> list[Graph]:

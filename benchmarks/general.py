@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import CPU, embedded, percent, write_table
+from common import CPU, percent, write_table
 
-from ghnas.data import evaluation_batches
-from ghnas.ghn.checkpoint import list_ghns, load_ghn
+from ghnas.data import ImageData, evaluation_batches, load_data
+from ghnas.ghn.checkpoint import load_ghn, shipped_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch
 from ghnas.scoring.scorer import Scorer
@@ -45,25 +45,28 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ghns", nargs="*", help="names or files", default=["general-embedded"])
+    parser.add_argument("--data", default="embedded", help="name or folder of images")
+    parser.add_argument("--image-size", type=int, help="default: the data's own")
     parser.add_argument("--count", type=int, default=100, help="architectures of each space")
     parser.add_argument("--images", type=int, default=512, help="validation images")
     parser.add_argument("--spaces", default="", help="only rows that begin so, with commas")
     parser.add_argument("--own", action="store_true", help="also the space's own hypernetwork")
     parser.add_argument("--name", default="general", help="of the table in results/")
-    parser.add_argument("--title", default="Zero-shot accuracy on digitscapes, space by space")
+    parser.add_argument("--title", help="default: says the data set")
     parser.add_argument("--note", action="append", default=[])
     parser.add_argument("--kept", type=Path, help="a file for results, to go on after a stop")
     options = parser.parse_args()
     ghns = {Path(name).stem: load_ghn(name) for name in options.ghns}
     known = json.loads(options.kept.read_text()) if options.kept and options.kept.exists() else {}
-    batches, rows = _batches(options.images), []
+    data = load_data(options.data, image_size=options.image_size)
+    batches, rows = _batches(data, options.images), []
     for label, space in _spaces(tuple(options.spaces.split(","))):
-        shipped = list_ghns().get(f"{space.name}-embedded")
+        shipped = shipped_ghn(space.name, data.name)
         used = ghns | ({"own": load_ghn(shipped)} if shipped and options.own else {})
         for name, ghn in used.items():
             key = f"{label}|{name}|{ghn.info.sha256}|{options.count}|{options.images}"
             if key not in known:
-                known[key] = _accuracies(ghn, space, label, batches, options.count)
+                known[key] = _accuracies(ghn, space, label, data, batches, options.count)
                 print(label, name, _cell(known[key]), file=sys.stderr, flush=True)
                 if options.kept:
                     write_atomically(options.kept, json.dumps(known))
@@ -72,13 +75,13 @@ def main() -> None:
         rows.append([label, *(_cell(used[c]) if c in used else "-" for c in columns)])
     write_table(
         options.name,
-        options.title,
+        options.title or f"Zero-shot accuracy on {data.name}, space by space",
         ["space", *ghns, *(["own hypernetwork"] if options.own else [])],
         rows,
         [
             f"Mean +- standard deviation over {options.count} random architectures of each space "
             f"(not of the mean), best of them; {options.images} "
-            "validation images of digitscapes, batches of 64, batch statistics; chance is 10 %. "
+            f"validation images of {data.name}, batches of 64, batch statistics; chance is 10 %. "
             "Spaces marked so are files in `benchmarks/unseen_spaces/`, of which no training had "
             "one. deepnets1m has 8 channels, all others their own skeleton where none is named.",
             *options.note,
@@ -95,17 +98,16 @@ def _spaces(prefixes: tuple[str, ...]) -> Iterator[tuple[str, Space]]:
             yield f"{path.stem} (never seen)", load_space(str(path))
 
 
-def _batches(images: int) -> list[Batch]:
-    data = embedded()
+def _batches(data: ImageData, images: int) -> list[Batch]:
     split = data.validation.take(images)
     return evaluation_batches(split, 64, device=CPU, mean=data.mean, std=data.std)
 
 
 def _accuracies(
-    ghn: GHN, space: Space, label: str, batches: list[Batch], count: int
+    ghn: GHN, space: Space, label: str, data: ImageData, batches: list[Batch], count: int
 ) -> list[float]:
     """Of architectures from a seed that no training used."""
-    data, rng = embedded(), random.Random(f"general:{label}")
+    rng = random.Random(f"general:{label}")
     graphs = sample_graphs(space, data.image_shape, data.num_classes, count, rng)
     return [s.accuracy if s else 0.0 for s in Scorer(ghn, batches, CPU, workers=1).score(graphs)]
 

@@ -7,13 +7,11 @@ import argparse
 import numpy as np
 from common import (
     CPU,
-    Training,
     embedded,
-    on_all_cores,
     percent,
     random_architectures,
     shipped_ghn,
-    train_one,
+    steps_to,
     write_table,
 )
 
@@ -35,20 +33,10 @@ def main() -> None:
     zero_shot = np.array([score.accuracy for score in scores if score])
     subset = graphs[: options.trained]
     target = zero_shot[: options.trained].mean()
-    tasks = [
-        Training(graph, 1, options.steps, rate, check_every=20, images=2000)
-        for rate in RATES
-        for graph in subset
+    reached, last = steps_to(subset, target, options.steps, RATES)
+    rows = [
+        (rate, reached[rate] or f"more than {options.steps}", percent(last[rate])) for rate in RATES
     ]
-    curves = list(on_all_cores(train_one, tasks, "trainings"))
-    steps = [step for step, _ in curves[0]]
-    means = np.array([[value for _, value in curve] for curve in curves])
-    means = means.reshape(len(RATES), len(subset), -1).mean(1)
-    rows, reached = [], {}
-    for rate, curve in zip(RATES, means, strict=True):
-        over = [step for step, value in zip(steps, curve, strict=True) if value >= target]
-        reached[rate] = over[0] if over else None
-        rows.append((rate, reached[rate] or f"more than {options.steps}", percent(curve[-1])))
     found = [value for value in reached.values() if value]
     answer = min(found) if found else f"more than {options.steps}"
     write_table(

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from ghnas.engine.stages.candidates import train_candidates
     from ghnas.exports.formats import export
     from ghnas.ghn.checkpoint import GHNMismatchWarning, list_ghns, load_ghn
+    from ghnas.scoring.latency import latency_table
     from ghnas.scoring.scorer import score
     from ghnas.spaces import list_spaces, load_space
+    from ghnas.spaces.modules import ModuleSpace
     from ghnas.training.finetuning import TrainedNetwork, finetune
     from ghnas.training.hypernetwork.adaptation import adapt
+    from ghnas.training.hypernetwork.distance import training_distances
     from ghnas.training.saved import load
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "DataError",
     "GHNMismatchWarning",
     "ImageData",
+    "ModuleSpace",
     "ProxyScore",
     "Study",
     "TrainedNetwork",
@@ -42,6 +46,7 @@ __all__ = [
     "adapt",
     "export",
     "finetune",
+    "latency_table",
     "list_ghns",
     "list_spaces",
     "load",
@@ -51,12 +56,14 @@ __all__ = [
     "score",
     "search",
     "train_candidates",
+    "training_distances",
 ]
 
 _WHERE = {
     "Architecture": "ghnas.architectures.architecture",
     "GHNMismatchWarning": "ghnas.ghn.checkpoint",
     "ImageData": "ghnas.data",
+    "ModuleSpace": "ghnas.spaces.modules",
     "ProxyScore": "ghnas.engine.objectives",
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",
@@ -64,6 +71,7 @@ _WHERE = {
     "adapt": "ghnas.training.hypernetwork.adaptation",
     "export": "ghnas.exports.formats",
     "finetune": "ghnas.training.finetuning",
+    "latency_table": "ghnas.scoring.latency",
     "list_ghns": "ghnas.ghn.checkpoint",
     "list_spaces": "ghnas.spaces",
     "load": "ghnas.training.saved",
@@ -73,6 +81,7 @@ _WHERE = {
     "score": "ghnas.scoring.scorer",
     "search": "ghnas.engine.search",
     "train_candidates": "ghnas.engine.stages.candidates",
+    "training_distances": "ghnas.training.hypernetwork.distance",
 }
 """Modules are imported on first use: torch and optuna take seconds."""
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ghnas.architectures.graph import Graph, Node
 from ghnas.architectures.ops import Op
+from ghnas.architectures.tracing.module_graph import ModuleGraph
+from ghnas.utils.errors import UserError
 
 
 class Network(nn.Module):
@@ -23,6 +25,10 @@ class Network(nn.Module):
     """
 
     def __init__(self, graph: Graph) -> None:
+        if isinstance(graph, ModuleGraph):
+            raise UserError(
+                "a network of a ModuleSpace is a module: space.module(architecture) makes it"
+            )
         super().__init__()
         self.graph = graph
         for name, shape in graph.parameters.items():
@@ -95,6 +101,9 @@ def forward(graph: Graph, parameters: Mapping[str, Tensor], images: Tensor) -> T
     Returns:
         (B, classes).
     """
+
+    if isinstance(graph, ModuleGraph):
+        return graph.run(parameters, images)
 
     def apply(node: Node, inputs: Sequence[Tensor]) -> Tensor:
         assert isinstance(node.op, Op)

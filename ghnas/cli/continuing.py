@@ -79,6 +79,7 @@ def _load(out: Console, run: Run, device: torch.device) -> tuple[Run, ImageObjec
 
 def _check_same(what: str, manifest: Manifest, asked: Given) -> None:
     """Options given beside --resume or --join must be those of the run or study."""
+    latency = manifest.latency.setting if manifest.latency else None
     started = {
         "space": manifest.space,
         "budget": manifest.budget,
@@ -89,6 +90,9 @@ def _check_same(what: str, manifest: Manifest, asked: Given) -> None:
         "objective": ",".join(manifest.objectives),
         "max_params": manifest.max_parameters,
         "max_flops": manifest.max_flops,
+        "max_latency": manifest.max_latency,
+        "latency_batch": latency and latency.batch,
+        "latency_threads": latency and latency.threads,
         "cells": manifest.skeleton.get("cells"),
         "channels": manifest.skeleton.get("channels"),
         "storage": manifest.storage,

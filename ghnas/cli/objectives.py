@@ -8,17 +8,50 @@ from rich.console import Console
 
 from ghnas.cli import options
 from ghnas.cli.ghns import SIZES, Choice, Given
-from ghnas.cli.terminal import say
+from ghnas.cli.terminal import meter, say
+from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+    from ghnas.data import ImageData
     from ghnas.engine.objectives import ProxyScore, ZeroShot
+    from ghnas.scoring.latency import LatencyTable
     from ghnas.spaces import Space
 
 SCORE_IMAGES, KEEP, SHORT_LIST = 512, 100, 32
 SHORT_TRAININGS = 0
 """Candidates that have a short training unless --train says how many."""
+
+
+def default_objective(space: Space, source: str) -> str:
+    """What a search with a hypernetwork ranks by, unless it is told otherwise."""
+    from ghnas.data import data_name
+    from ghnas.scoring.predictor import predictor_file
+
+    return "predicted" if predictor_file(space.name, data_name(source)) else space.objective
+
+
+def latency_table(
+    out: Console, asked: Given, space: Space, data: ImageData, device: torch.device
+) -> LatencyTable | None:
+    """What predicts latencies, from networks that are measured now; None where nobody asks."""
+    from ghnas.scoring.latency import latency_table
+
+    settings = {
+        key: asked[f"latency_{key}"] for key in ("batch", "threads") if f"latency_{key}" in asked
+    }
+    if "latency" not in asked["objective"] and "max_latency" not in asked:
+        if settings:
+            raise UserError(
+                f"--latency-{next(iter(settings))} needs --max-latency or the objective latency"
+            )
+        return None
+    sized = space.for_images(data.image_shape, data.num_classes)
+    with meter(out, "latencies") as shown:
+        found = latency_table(sized, **settings, device=str(device), report=shown.update)
+    say(out, found.describe())
+    return found
 
 
 def zero_shot(
@@ -49,7 +82,14 @@ def zero_shot(
         images=asked.get("score_images", SCORE_IMAGES),
         keep=None if "exact" in asked else KEEP,
         device=device,
+        latency=latency_table(out, asked, space, data, device),
     )
+    if "predicted" in objective.names:
+        say(
+            out,
+            "ranked by what a predictor, fitted on published trainings, expects of a long one; "
+            "--objective accuracy ranks by zero-shot accuracy",
+        )
     return space, objective
 
 
@@ -62,7 +102,13 @@ def proxy_score(
 
     data = choice.data or options.load_images(out, source, asked.get("image_size"))
     images = options.given(images=asked.get("score_images"))
-    objective = ProxyScore(data, objectives=asked["objective"], device=device, **images)
+    objective = ProxyScore(
+        data,
+        objectives=asked["objective"],
+        device=device,
+        latency=latency_table(out, asked, choice.space, data, device),
+        **images,
+    )
     better, (height, width) = "", data.image_shape[1:]
     if len(objective.names) == 1 and "train" not in asked:
         better = (

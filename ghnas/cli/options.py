@@ -23,6 +23,7 @@ _PART = r"(?:([0-9]{1,6}(?:\.[0-9]{1,6})?)%s)?"
 _TIME = re.compile("".join(_PART % unit for unit in "hms"), re.IGNORECASE)
 _MOST, _MOST_REAL = 10**18, 1e6
 """No count of anything that a computer does in a lifetime, and no rate or strength, is larger."""
+_LATENCY = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})(us|ms|s)", re.IGNORECASE)
 _NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)([kmgb]?)", re.IGNORECASE)
 
 
@@ -106,6 +107,21 @@ def seconds(option: str, least: float = 1e-3) -> Callable[[Any], float]:
         nothing = str(text).strip() == "0"
         if not (parts or nothing) or found < least:
             raise UserError(f"{option} must be {example}, not {text!r}")
+        return found
+
+    return read
+
+
+def latency(option: str) -> Callable[[Any], float]:
+    """A reader of short times such as 5ms, 800us and 0.1s, as seconds; see `seconds`."""
+
+    def read(text: Any) -> float:
+        match = _LATENCY.fullmatch(str(text).strip())
+        found = (
+            float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[2].lower()] if match else 0
+        )
+        if found <= 0:
+            raise UserError(f"{option} must be a time such as 5ms, 800us or 0.1s, not {text!r}")
         return found
 
     return read

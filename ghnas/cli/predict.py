@@ -65,13 +65,17 @@ def predict(
     json: options.Json = False,
 ) -> None:
     """Predict the weights of any network and write them as a state dict."""
+    import contextlib
     import warnings
+    from dataclasses import asdict
 
     from ghnas.architectures.tracing.trace import trace
     from ghnas.ghn.checkpoint import load_ghn
     from ghnas.ghn.conditioning import condition
     from ghnas.ghn.model import with_tied
     from ghnas.ghn.named import named_network
+    from ghnas.reports.tables import describe_distance
+    from ghnas.training.hypernetwork.distance import training_distances
     from ghnas.utils.files import require_writable
     from ghnas.utils.tensor_files import write_tensors
 
@@ -103,6 +107,10 @@ def predict(
     part = "" if share == 1 else f", {100 * share:.1f} % of all"
     say(out, f"{network}: {count:,} values in {len(parameters)} parameters{part}, predicted from")
     say(out, f"{nodes} nodes in {seconds:.2f} s, written to {path}")
+    distance = None
+    with contextlib.suppress(UserError):  # of a space of somebody's own
+        (distance,) = training_distances(hypernetwork, [graph])
+        say(out, describe_distance(distance))
     say(out, f"module.load_state_dict(safetensors.torch.load_file({str(path)!r}), strict=False)")
     if json:
         print_json(
@@ -114,6 +122,7 @@ def predict(
                 "nodes": nodes,
                 "seconds": seconds,
                 "left_out": sorted(whole.keys() - parameters.keys()),
+                "distance": distance and asdict(distance),
             }
         )
 
@@ -124,6 +133,12 @@ def convert(
         Path,
         typer.Argument(metavar="TO", help="The file to write: .safetensors (ours) or .pt."),
     ],
+    half: Annotated[
+        bool,
+        typer.Option(
+            "--half", help="Store numbers of 16 bits: half the size, a little less exact."
+        ),
+    ] = False,
 ) -> None:
     """Write a hypernetwork in the other format: .pt is that of the published checkpoints."""
     from ghnas.ghn.checkpoint import load_ghn, save_ghn
@@ -132,5 +147,6 @@ def convert(
     if target.suffix not in (".safetensors", ".pt"):
         raise UserError(f"TO must end in .safetensors or .pt, not {target.name!r}")
     require_writable(target)
-    save_ghn(target, load_ghn(source))
+    ghn = load_ghn(source)
+    save_ghn(target, ghn.half() if half else ghn)  # reading makes floats of 32 bits of it again
     say(console(), f"wrote {target}")

@@ -45,7 +45,8 @@ def rank(
             "--methods",
             "LIST",
             "ghn-accuracy, ghn-loss, ghn-naswot, composite, params, flops, synflow, naswot, "
-            "jacov, snip, grasp, grad-norm, fisher, zen, vote, ensemble; ghn-steps-K and steps-K: "
+            "jacov, snip, grasp, grad-norm, fisher, zen, vote, ensemble; predicted: by the "
+            "predictor that ships for space and data; ghn-steps-K and steps-K: "
             "accuracy after K SGD steps from predicted or random weights; ghn-tse-K and tse-K: "
             "their training loss, as `ghnas search --train` orders by. default: all without "
             "training; default,tse-100 adds one.",

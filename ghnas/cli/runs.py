@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from ghnas.engine.run import Run
     from ghnas.engine.trials import Trial
+    from ghnas.training.hypernetwork.distance import Distance
 
 SHOW_EXAMPLE = "Example: ghnas show top-5"
 RUNS_EXAMPLE = "Example: ghnas runs"
@@ -49,19 +51,22 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show architectures of a run: genotype, shapes, a drawing of the cell."""
+    from dataclasses import asdict
+
     from ghnas.engine.runs import find_run, select
     from ghnas.reports.drawing import as_svg, draw
     from ghnas.utils.files import write_atomically
 
     found = find_run(results, run)
     out = console(json)
-    shown = []
-    for item in select(found, which):
+    shown, selected = [], select(found, which)
+    for item, distance in zip(selected, _distances(found, selected), strict=True):
         architecture = item.architecture
         path = (output or found.path / "drawings") / f"{item.name}.svg"
-        shown.append(item.as_dict(found.manifest.objectives) | {"drawing": str(path)})
+        about = {"drawing": str(path), "distance": distance and asdict(distance)}
+        shown.append(item.as_dict(found.manifest.objectives) | about)
         if not json:
-            _show_one(out, item, found.manifest.objectives, nodes)
+            _show_one(out, item, found.manifest.objectives, nodes, distance)
         try:
             write_atomically(path, as_svg(draw(architecture)))
         except OSError as error:  # what is shown needs no space
@@ -76,8 +81,27 @@ def show(
         print_json(shown)
 
 
-def _show_one(out: Console, item: Trial, objectives: Sequence[str], nodes: bool) -> None:
-    from ghnas.reports.tables import cells_table, describe_values, format_count, nodes_table
+def _distances(run: Run, trials: Sequence[Trial]) -> Sequence[Distance | None]:
+    """To the training architectures of the run's hypernetwork, where it is still there."""
+    from ghnas.engine.stages.inputs import load_run_ghn
+    from ghnas.training.hypernetwork.distance import training_distances
+
+    with contextlib.suppress(UserError):
+        if ghn := load_run_ghn(run, run.manifest.objective.get("data", "")):
+            return training_distances(ghn, [item.architecture for item in trials], run.space)
+    return [None] * len(trials)
+
+
+def _show_one(
+    out: Console, item: Trial, objectives: Sequence[str], nodes: bool, distance: Distance | None
+) -> None:
+    from ghnas.reports.tables import (
+        cells_table,
+        describe_distance,
+        describe_values,
+        format_count,
+        nodes_table,
+    )
 
     graph = item.architecture.graph
     say(
@@ -85,6 +109,8 @@ def _show_one(out: Console, item: Trial, objectives: Sequence[str], nodes: bool)
         f"{item.name}: {describe_values(item, objectives)}, "
         f"{format_count(item.parameters)} parameters, {format_count(item.flops)} FLOPs",
     )
+    if distance:
+        say(out, describe_distance(distance))
     say(out, f"{item.architecture}\n")
     print_drawings(out, item.architecture)
     out.print(nodes_table(graph) if nodes else cells_table(graph))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,19 +14,19 @@ from ghnas.cli.continuing import continue_run, join_study, joined_study
 from ghnas.cli.ghns import SIZES, Given, choose_ghn
 from ghnas.cli.objectives import (
     SCORE_IMAGES,
-    SHORT_LIST,
     SHORT_TRAININGS,
+    default_objective,
     proxy_score,
     zero_shot,
 )
 from ghnas.cli.options import BUDGET, number, numbers, text
+from ghnas.cli.summary import as_dict, far_from_training, measure_latencies, summarise
 from ghnas.cli.terminal import Meter, console, meter, print_json, say, say_compiling
 from ghnas.cli.trainings import (
     asked_trainings,
     go_on,
     new_trainings,
     no_trainings,
-    results_option,
     train_candidates,
     wanted_trainings,
 )
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from ghnas.engine.run import Run
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
-BEST = 10
 
 
 def search(
@@ -84,9 +81,10 @@ def search(
         text(
             "--objective",
             "LIST",
-            "accuracy or composite, without a hypernetwork naswot or another proxy, alone or with "
-            "params or flops: accuracy,params.",
-            "what the space's file says; naswot without a hypernetwork",
+            "accuracy, loss, composite or predicted, without a hypernetwork naswot or another "
+            "proxy, alone or with params, flops or latency: accuracy,params.",
+            "predicted if a predictor ships, or what the space's file says; naswot without a "
+            "hypernetwork",
         ),
     ] = None,
     max_params: Annotated[
@@ -94,6 +92,23 @@ def search(
     ] = None,
     max_flops: Annotated[
         int | None, number("--max-flops", "Most FLOPs (multiply-adds x 2), such as 20M.")
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(
+            "--max-latency",
+            metavar="TIME",
+            parser=options.latency("--max-latency"),
+            help="Longest time that a batch may take, such as 5ms: predicted from networks of the "
+            "space that are measured first; the best are measured.",
+            show_default="none",
+        ),
+    ] = None,
+    latency_batch: Annotated[
+        int | None, number("--latency-batch", "Images of that batch.", "1", most=2**16)
+    ] = None,
+    latency_threads: Annotated[
+        int | None, number("--latency-threads", "Threads on a CPU.", "1", most=1024)
     ] = None,
     cells: options.Cells = None,
     channels: options.Channels = None,
@@ -219,9 +234,11 @@ def search(
     wanted = wanted_trainings(found, shortened)
     if wanted:
         train_candidates(out, found, goal, wanted, results)
-    _summarise(out, found, results)
+    measure_latencies(out, found, goal)
+    far = far_from_training(found, goal)
+    summarise(out, found, results, far)
     if json:
-        print_json(_as_dict(found))
+        print_json(as_dict(found, far))
 
 
 def _start(
@@ -246,7 +263,9 @@ def _start(
     source = options.data_source(asked.get("data", "embedded"))
     choice = choose_ghn(out, asked, space, source, device)
     check, default = (
-        (check_objectives, space.objective) if choice.ghn else (check_proxies, DEFAULT_PROXY)
+        (check_objectives, default_objective(space, source))
+        if choice.ghn
+        else (check_proxies, DEFAULT_PROXY)
     )
     asked = asked | {"objective": check(asked.get("objective", default).split(","))}
     short_list = new_trainings(asked["objective"], shortened)
@@ -264,6 +283,7 @@ def _start(
         seed=asked.get("seed", 0),
         max_parameters=asked.get("max_params"),
         max_flops=asked.get("max_flops"),
+        max_latency=asked.get("max_latency"),
         storage=asked.get("storage"),
         join=asked.get("join"),
         sources=Sources(data=source, ghn=str(choice.ghn.resolve()) if choice.ghn else None),
@@ -313,36 +333,3 @@ def _report(shown: Meter, progress: SearchProgress, is_accuracy: bool) -> None:
     if progress.finishing:
         note = "finishing what is being scored; Ctrl-C again to drop it"
     shown.update(progress.done, progress.budget, note, progress.rate)
-
-
-def _summarise(out: Console, run: Run, results: Path) -> None:
-    """The best candidates, where everything is, and what to do next."""
-    from ghnas.reports.dashboard import annotate
-    from ghnas.reports.tables import describe_order, ranking_table
-
-    best = run.ranked(BEST)
-    with contextlib.suppress(UserError):  # a full disk takes nothing from what was found
-        annotate(run, best)
-    say(out, "")
-    out.print(ranking_table(run, best))
-    say(out, f"everything is in {run.path}")
-    say(out, f"in the browser:   ghnas dashboard{results_option(results)}")
-    say(out, f"                  optuna-dashboard {shlex.quote(run.storage_url)}")
-    say(out, f"as a page:        ghnas report{results_option(results)}")
-    if order := run.order:
-        say(out, f"trust:            {describe_order(order)}")
-    if len(run.manifest.objectives) == 1 and all(item.short_training is None for item in best):
-        again = f"ghnas search --resume --train {SHORT_LIST}{results_option(results)}"
-        say(out, f"trained a while:  {again}")
-    say(out, f"next:             ghnas finetune top-5{results_option(results)}")
-
-
-def _as_dict(run: Run) -> dict[str, Any]:
-    """The result for programs."""
-    return {
-        "run": run.name,
-        "path": str(run.path),
-        "storage": run.storage_url,
-        "manifest": run.manifest.model_dump(mode="json"),
-        "best": [item.as_dict(run.manifest.objectives) for item in run.ranked(BEST)],
-    }

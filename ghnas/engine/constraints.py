@@ -1,11 +1,13 @@
-"""Limits on parameters and FLOPs, and finding architectures that meet them."""
+"""Limits on parameters, FLOPs and latency, and finding architectures that meet them."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ghnas.architectures.architecture import Architecture
+from ghnas.engine.manifest import Manifest
+from ghnas.scoring.latency import LatencyTable
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
 
@@ -20,13 +22,17 @@ class Limits:
     Args:
         params: Number of parameters.
         flops: Multiply-adds x 2, for one image.
+        latency: Seconds for a batch, as predicted.
+        table: What predicts them.
     """
 
     params: int | None = None
     flops: int | None = None
+    latency: float | None = None
+    table: LatencyTable | None = None
 
     def __bool__(self) -> bool:
-        return self.params is not None or self.flops is not None
+        return any(item is not None for item in (self.params, self.flops, self.latency))
 
     def excess(self, architecture: Architecture) -> float:
         """The largest ratio of a quantity to its limit: at most 1 if all limits are met."""
@@ -35,11 +41,20 @@ class Limits:
             ratios.append(architecture.parameters / self.params)
         if self.flops is not None:
             ratios.append(architecture.flops / self.flops)
+        if self.latency is not None and self.table is not None:
+            ratios.append(self.table.predict(architecture.graph) / self.latency)
         return max(ratios)
 
     def met(self, architecture: Architecture) -> bool:
         """Whether the architecture keeps within the limits."""
         return self.excess(architecture) <= 1.0
+
+
+def limits_of(manifest: Manifest) -> Limits:
+    """The limits of a search."""
+    return Limits(
+        manifest.max_parameters, manifest.max_flops, manifest.max_latency, manifest.latency
+    )
 
 
 def descend(
@@ -79,7 +94,13 @@ def require_feasible(space: Space, limits: Limits, rng: random.Random) -> Archit
     Raises:
         UserError: If none is found, with the smallest that was.
     """
-    for each in (Limits(params=limits.params), Limits(flops=limits.flops), limits):
+    none = replace(limits, params=None, flops=None, latency=None)
+    alone = [
+        replace(none, params=limits.params),
+        replace(none, flops=limits.flops),
+        replace(none, latency=limits.latency),
+    ]
+    for each in (*alone, limits):
         ends = []
         for _ in range(STARTS):
             architecture = descend(space, each, space.sample(rng), rng)
@@ -92,16 +113,21 @@ def require_feasible(space: Space, limits: Limits, rng: random.Random) -> Archit
 
 
 def _unmeetable(space: Space, limits: Limits, smallest: Architecture) -> str:
-    params, flops = f"{smallest.parameters:,} parameters", f"{smallest.flops:,} FLOPs"
-    start = f"no architecture of space {space.name!r} has at most"
-    if limits.flops is None:
-        return (
-            f"{start} {limits.params:,} parameters: the smallest found has {params}; raise "
-            "--max-params"
-        )
-    if limits.params is None:
-        return f"{start} {limits.flops:,} FLOPs: the smallest found has {flops}; raise --max-flops"
+    wanted, found, options = [], [], []
+    if limits.params is not None:
+        wanted.append(f"{limits.params:,} parameters")
+        found.append(f"{smallest.parameters:,} parameters")
+        options.append("--max-params")
+    if limits.flops is not None:
+        wanted.append(f"{limits.flops:,} FLOPs")
+        found.append(f"{smallest.flops:,} FLOPs")
+        options.append("--max-flops")
+    if limits.latency is not None and limits.table is not None:
+        wanted.append(f"{1000 * limits.latency:.4g} ms of latency")
+        found.append(f"{1000 * limits.table.predict(smallest.graph):.4g} ms")
+        options.append("--max-latency")
     return (
-        f"{start} {limits.params:,} parameters and {limits.flops:,} FLOPs: the closest found has "
-        f"{params} and {flops}; raise --max-params or --max-flops"
+        f"no architecture of space {space.name!r} has at most {' and '.join(wanted)}: the "
+        f"{'smallest' if len(wanted) == 1 else 'closest'} found has {' and '.join(found)}; raise "
+        f"{' or '.join(options)}"
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.constraints import Limits, descend, require_feasible
+from ghnas.engine.constraints import Limits, descend, limits_of, require_feasible
 from ghnas.engine.manifest import Manifest
 from ghnas.engine.objectives import Objective, Outcome
 from ghnas.engine.progress import Meter, Report, deferred_interrupt
@@ -102,7 +102,7 @@ class Loop:
         self.sampler, self.book, self.claims = sampler, book, claims
         self.ahead = manifest.joined.ahead if manifest.joined else 1
         """Batches that are asked for before an earlier one is recorded."""
-        self.limits = Limits(manifest.max_parameters, manifest.max_flops)
+        self.limits = limits_of(manifest)
         self.trials = book.read()
         self.seen: set[str] = set()
         """Hashes of the architectures of all batches that were asked for."""
@@ -320,7 +320,7 @@ def ask_within(
     Args:
         sampler: What to ask.
         space: The search space.
-        limits: On parameters and FLOPs.
+        limits: On parameters, FLOPs and latency.
         known: Hashes of the architectures that the search has.
         count: How many candidates.
         rng: The sampler's source of randomness.

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from ghnas.engine.trials import Direction
+from ghnas.scoring.latency import LatencyTable, read_table
 from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import read_json
@@ -109,6 +110,7 @@ class _Described(BaseModel):
     batch_size: Count | None = None
     keep: Count | None = None
     proxy_seed: Seed | None = None
+    latency: LatencyTable | None = None
 
 
 class Manifest(BaseModel):
@@ -130,6 +132,7 @@ class Manifest(BaseModel):
         batch_size: Candidates that are asked for together.
         max_parameters: Most parameters of a candidate, None: no limit.
         max_flops: Most multiply-adds x 2, for one image.
+        max_latency: Most seconds for a batch, as the objective's table predicts them.
         sources: Where images and hypernetwork are found again.
         short_list: Which candidates have a short training afterwards.
         storage: URL of Optuna's database without its password, None for a journal in the run's
@@ -157,6 +160,7 @@ class Manifest(BaseModel):
     batch_size: Count
     max_parameters: Limit | None = None
     max_flops: Limit | None = None
+    max_latency: Annotated[float, Field(gt=0, le=1e9)] | None = None
     sources: Sources = Sources()
     short_list: ShortList | None = None
     storage: str | None = None
@@ -192,14 +196,21 @@ class Manifest(BaseModel):
         """Whether candidates are scored with the weights that a hypernetwork predicts."""
         return "ghn_sha256" in self.objective
 
+    @property
+    def latency(self) -> LatencyTable | None:
+        """What predicts latencies, if the search goes by them."""
+        described = self.objective.get("latency")
+        return read_table(described, "the manifest") if described else None
+
     def summary(self) -> dict[str, str | int]:
         """The main entries, as a study's user attributes."""
         names = ("space", "sampler", "seed", "budget", "batch_size", "max_parameters",
-                 "max_flops", "device")  # fmt: skip
+                 "max_flops", "max_latency", "device")  # fmt: skip
         entries = {name: getattr(self, name) for name in names}
         entries |= {"data": self.sources.data, "ghn": self.sources.ghn} | {
             key: value[:12] if isinstance(value, str) and len(value) == 64 else value
             for key, value in self.objective.items()
+            if not isinstance(value, dict)  # the table of latencies
         }
         entries |= {f"version_{key}": value for key, value in self.versions.items()}
         return {key: value for key, value in entries.items() if value is not None}

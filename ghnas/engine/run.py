@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
+from pydantic import TypeAdapter
 
 from ghnas.engine.manifest import Manifest, read_manifest
 from ghnas.engine.order import Order, read_order
@@ -25,8 +27,9 @@ from ghnas.engine.storage import (
 from ghnas.engine.trainings import TrainingRecord, first_outcomes, longest, read_trainings
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space, parse_space
+from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import locked, write_atomically
+from ghnas.utils.files import locked, read_json, write_atomically
 
 if TYPE_CHECKING:  # SQLAlchemy is loaded where a database is used
     from ghnas.engine.databases.claims import Claims
@@ -37,8 +40,12 @@ PROGRESS = "progress.json"
 LOCK = "search.lock"
 CLAIMS = "claims"
 """The study beside a joined search's whose trials are its pieces."""
+LATENCIES = "latencies.json"
+"""Of the candidates that were measured: seconds by the number of the trial."""
 SHORT_LIST = "short-list"
 """The stage whose outcomes order the best candidates."""
+
+_LATENCIES = TypeAdapter(dict[int, float])
 
 
 class Run:
@@ -219,7 +226,24 @@ class Run:
         storage = self.open_storage()
         outcomes, order = longest(self.trainings(storage)), self.order
         expected = order.expected if order else None
-        return rank_trials(self._load_study(storage), self.form, outcomes, expected)[:limit]
+        found = rank_trials(self._load_study(storage), self.form, outcomes, expected)[:limit]
+        measured = self.latencies
+        return [replace(item, latency=measured.get(item.number)) for item in found]
+
+    @property
+    def latencies(self) -> dict[int, float]:
+        """Seconds for a batch, as measured, by the number of the trial.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        path = self.path / LATENCIES
+        try:
+            return _LATENCIES.validate_python(read_json(path))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{path}: damaged ({explain(error)})") from error
 
     @property
     def order(self) -> Order | None:

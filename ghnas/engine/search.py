@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.constraints import Limits, require_feasible
+from ghnas.engine.constraints import limits_of, require_feasible
 from ghnas.engine.loop import Loop
 from ghnas.engine.manifest import Manifest, ShortList, Sources, installed_versions
 from ghnas.engine.objectives import Function, Objective, ZeroShot, as_objective
@@ -102,6 +102,7 @@ def search(
     directions: Sequence[Direction] | None = None,
     max_parameters: int | None = None,
     max_flops: int | None = None,
+    max_latency: float | None = None,
     batch_size: int | None = None,
     storage: str | None = None,
     join: str | None = None,
@@ -128,6 +129,7 @@ def search(
             be maximised.
         max_parameters: Most trainable parameters of a candidate.
         max_flops: Most FLOPs of a candidate: multiply-adds x 2, for one image.
+        max_latency: Most seconds that it takes for a batch, as the objective's `latency` predicts.
         batch_size: Candidates that are asked for together; default: what suits the sampler.
         storage: URL of a database of Optuna's; default: a journal in the folder. Its password is
             not kept.
@@ -161,6 +163,7 @@ def search(
         seed=seed,
         max_parameters=max_parameters,
         max_flops=max_flops,
+        max_latency=max_latency,
         batch_size=batch_size,
         storage=storage,
         join=join,
@@ -173,15 +176,17 @@ def search(
     if storage is not None and join is not None:
         from ghnas.engine.joining import join_run  # with SQLAlchemy, where it is needed
 
-        return search_run(join_run(folder, manifest, storage), goal, report, sampler)
-    if not (folder / MANIFEST).is_file():
-        return search_run(create_run(folder, manifest, storage), goal, report, sampler)
-    run = open_run(folder, storage)
+        run = join_run(folder, manifest, storage)
+    elif (folder / MANIFEST).is_file():
+        run = open_run(folder, storage)
+    else:
+        run = create_run(folder, manifest, storage)
     if difference := run.manifest.difference(manifest):
         raise UserError(
             f"{folder} holds a search that was started with {difference}: give the same again to "
             "go on, or choose another folder"
         )
+    run.space = space  # one that a function makes is in no file
     return search_run(run, goal, report, sampler)
 
 
@@ -242,6 +247,7 @@ def new_manifest(
     seed: int = 0,
     max_parameters: int | None = None,
     max_flops: int | None = None,
+    max_latency: float | None = None,
     batch_size: int | None = None,
     storage: str | None = None,
     join: str | None = None,
@@ -273,6 +279,14 @@ def new_manifest(
     for name, value in ({"budget": budget, "batch size": batch_size} | limits).items():
         if value is not None and value < 1:
             raise UserError(f"the {name} must be 1 or more, not {value}")
+    if max_latency is not None:
+        if getattr(objective, "latency", None) is None:
+            raise UserError(
+                "a limit on the latency needs a table of latencies: give the objective "
+                "latency=ghnas.latency_table(space)"
+            )
+        if not 0 < max_latency < float("inf"):
+            raise UserError(f"the max-latency must be a number of seconds, not {max_latency}")
     data: Any = getattr(objective, "data", None)
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -290,6 +304,7 @@ def new_manifest(
         batch_size=batch_size or objective.batch_size or fresh.batch_size,
         max_parameters=max_parameters,
         max_flops=max_flops,
+        max_latency=max_latency,
         sources=sources or Sources(),
         short_list=short_list,
         **_record(storage, join, fresh),
@@ -331,7 +346,7 @@ def start_run(
     """
     space = objective.space_for(space)
     manifest = new_manifest(space, objective, budget, **settings)
-    limits = Limits(manifest.max_parameters, manifest.max_flops)
+    limits = limits_of(manifest)
     if limits:  # or a run without candidates would stay behind
         require_feasible(space, limits, random.Random(manifest.seed))
     url = settings.get("storage")

@@ -22,11 +22,11 @@ Direction = Literal["maximize", "minimize"]
 Directions = tuple[Direction, ...]
 """For each objective."""
 
-QUALITIES = ("composite", "accuracy")
+QUALITIES = ("predicted", "composite", "loss", "accuracy")
 """Objectives that say how good an architecture is; the first one that a search has ranks it."""
 
-SIZES = ("params", "flops")
-"""Objectives that say how large it is."""
+SIZES = ("params", "flops", "latency")
+"""Objectives that say how large it is, or how slow."""
 
 SEAL = "seal"
 """The attribute of a trial that is a digest of it."""
@@ -60,6 +60,7 @@ class Trial:
             `ghnas.engine.stages.short_list`.
         trained_steps: SGD steps of that training.
         expected: What trainings of a run make expect of it; see `ghnas.engine.order`.
+        latency: Seconds for a batch, as measured, if it was.
     """
 
     number: int
@@ -79,6 +80,7 @@ class Trial:
     short_training: float | None = None
     trained_steps: int | None = None
     expected: float | None = None
+    latency: float | None = None
 
     @property
     def name(self) -> str:
@@ -103,6 +105,7 @@ class Trial:
             "expected": self.expected,
             "parameters": self.parameters,
             "flops": self.flops,
+            "measured_latency": self.latency,
             "hash": self.hash,
             "genotype": str(self.architecture),
             "candidate": dict(self.architecture.choices),
@@ -224,8 +227,8 @@ def _distribution(options: tuple[Value, ...]) -> CategoricalDistribution:
 
 
 def primary(objectives: Sequence[str]) -> int:
-    """The objective that ranks trials: composite score or accuracy, or else the first that is no
-    size, or else the first."""
+    """The objective that ranks trials: the first of `QUALITIES` among them, or else the first that
+    is no size, or else the first."""
     ranking = [name for name in QUALITIES if name in objectives]
     ranking += [name for name in objectives if name not in SIZES]
     return objectives.index(ranking[0]) if ranking else 0

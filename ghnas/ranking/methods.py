@@ -22,6 +22,7 @@ from ghnas.ghn.config import GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, reference_candidates
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Components, Score, evaluate
+from ghnas.scoring.predictor import Predictor, shipped_predictor
 from ghnas.scoring.proxies import PROXIES, VOTERS, reaches_output, score_graph
 from ghnas.scoring.proxies.table import LOWEST
 from ghnas.spaces import Space
@@ -36,6 +37,8 @@ COLUMNS = ("architecture", "method", "weights", "score", "seconds")
 
 GHN_METHODS = ("ghn-accuracy", "ghn-loss", "ghn-naswot")
 COMPOSITE = "composite"
+PREDICTED = "predicted"
+"""By the predictor that ships for the space and the images."""
 COMPONENT_METHODS = {"fit": "ghn-loss", "separability": "ghn-naswot", "size": "ghn-size"}
 """The base method of each of `ghnas.scoring.composite.Components`."""
 DERIVED = {"vote": VOTERS, COMPOSITE: tuple(COMPONENT_METHODS.values())}
@@ -125,6 +128,11 @@ class ScoreJob:
             **augmentation,
         )  # fmt: skip
 
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The one that ships."""
+        return shipped_predictor(self.space, self.data.name)
+
     def settings(self) -> dict[str, Any]:
         """What scores in one file must agree in."""
         normalisation = self.images.mean, self.images.std
@@ -140,6 +148,8 @@ class ScoreJob:
 
     def weights(self, method: str) -> str:
         """Which weights a method's scores are of."""
+        if method == PREDICTED:
+            return "none"
         return self.ghn_name if needs_ghn(method) else f"Kaiming, seed {self.seed}"
 
 
@@ -166,7 +176,7 @@ def listed_methods(text: str) -> list[str]:
     names: dict[str, None] = {}
     for name in filter(None, map(str.strip, text.split(","))):
         names |= dict.fromkeys(DEFAULT if name == "default" else (EARLIER_NAMES.get(name, name),))
-    known = [*GHN_METHODS, *PROXIES, *DERIVED, ENSEMBLE]
+    known = [*GHN_METHODS, *PROXIES, *DERIVED, ENSEMBLE, PREDICTED]
     if not names:
         raise UserError(f"no method is named: use {', '.join(known)}")
     for name in names:
@@ -212,6 +222,8 @@ def score_all(job: ScoreJob, report: Callable[[int, int], None]) -> dict[str, di
         UserError: If the file was made with other settings, or a process was ended from outside.
     """
     methods = tuple(base_methods(job.methods))
+    if PREDICTED in methods:
+        _ = job.predictor  # refused before anything is computed
     wanted = dict.fromkeys(job.architectures, methods)
     reference = []
     if COMPOSITE in job.methods:
@@ -268,6 +280,8 @@ def _score_chunk(
         if method in PROXIES:
             proxy_graphs = _graphs(job, job.proxy_space, names)
             scores[method] = [_with_proxy(job, method, graph) for graph in proxy_graphs]
+    if PREDICTED in methods:
+        scores[PREDICTED] = _with_predictor(job, names)
     own = [method for method in methods if steps_of(method) and not needs_ghn(method)]
     if own:
         initial = [kaiming(g, torch.Generator().manual_seed(job.seed)) for g in graphs]
@@ -295,6 +309,13 @@ def _with_proxy(job: ScoreJob, method: str, graph: Graph) -> Scored:
     began = time.process_time()
     score = score_graph(PROXIES[method], graph, *job.batch, job.seed)
     return Scored(score, time.process_time() - began)
+
+
+def _with_predictor(job: ScoreJob, names: Sequence[str]) -> list[Scored]:
+    began = time.process_time()
+    expected = job.predictor.predict([job.space.parse(name) for name in names]).mean
+    seconds = (time.process_time() - began) / len(names)
+    return [Scored(float(value), seconds) for value in expected]
 
 
 def _with_predicted(

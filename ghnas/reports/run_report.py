@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from optuna.trial import FrozenTrial
 
-from ghnas.engine.manifest import Manifest
+from ghnas.engine.manifest import Manifest, ShortList
 from ghnas.engine.run import SHORT_LIST, Run
 from ghnas.engine.trials import Trial, primary
 from ghnas.reports import figures
@@ -112,25 +112,45 @@ def facts(run: Run, ranked: Sequence[Trial]) -> list[tuple[str, str]]:
 
 def command(manifest: Manifest) -> str:
     """The command line that starts the same search."""
+    described = manifest.objective
     options: dict[str, object] = {
         "space": manifest.space,
+        "cells": manifest.skeleton.get("cells"),
+        "channels": manifest.skeleton.get("channels"),
         "data": manifest.sources.data,
-        "ghn": manifest.sources.ghn if manifest.uses_ghn else None,
+        "image-size": manifest.image_shape[-1],
+        "ghn": manifest.sources.ghn if manifest.uses_ghn else "none",
         "budget": manifest.budget,
         "sampler": manifest.sampler,
         "seed": manifest.seed,
         "objective": ",".join(manifest.objectives),
+        "score-images": described.get("images"),
+        "exact": manifest.objectives == ("accuracy",) and described.get("keep", 0) is None,
         "max-params": manifest.max_parameters,
         "max-flops": manifest.max_flops,
+        **_of_trainings(manifest.short_list),
     }
-    if manifest.short_list:
-        options["train"] = manifest.short_list.count
+    flags = [f"--{name}" for name, value in options.items() if value is True]
     words = [
         f"--{name} {shlex.quote(str(value))}"
         for name, value in options.items()
-        if value is not None
+        if value is not None and not isinstance(value, bool)
     ]
-    return " ".join(["ghnas search", *words])
+    return " ".join(["ghnas search", *words, *flags])
+
+
+def _of_trainings(asked: ShortList | None) -> dict[str, object]:
+    if asked is None:
+        return {}
+    lengths = "train-epochs" if asked.steps is None else "train-steps"
+    return {
+        "train": asked.count,
+        "time": None if asked.seconds is None else f"{asked.seconds:g}s",
+        lengths: ",".join(map(str, asked.steps or asked.epochs)),
+        "train-cells": asked.cells,
+        "train-from": asked.start,
+        "mutate": asked.mutate,
+    }
 
 
 def _best_table(run: Run, best: Sequence[Trial], tuned: Sequence[FrozenTrial]) -> Table:

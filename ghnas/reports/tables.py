@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ghnas.engine.trials import Trial
     from ghnas.ghn.config import GHNInfo
     from ghnas.ghn.library import KnownGHN
+    from ghnas.training.hypernetwork.distance import Distance
 
 FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
 
@@ -188,6 +189,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
     trained = any(item.short_training is not None for item in ranked)
     hoped = any(item.expected is not None for item in ranked)
     zero_shot = any(item.accuracy is not None for item in ranked)
+    measured = any(item.latency is not None for item in ranked)
     # accuracy, parameters and FLOPs have columns of their own
     values = [i for i, name in enumerate(names) if name not in ("accuracy", "params", "flops")]
     rows = [
@@ -197,7 +199,8 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
             *([_short_training(item)] if trained else []),
             *([f"{item.trained_steps or 0:,}"] if len(lengths) > 1 else []),
             *([_expected(item)] if hoped else []),
-            *(f"{item.values[i]:.4g}" for i in values),
+            *(_value(names[i], item.values[i]) for i in values),
+            *([_value("latency", item.latency)] if measured else []),
             *([format_percent(item.accuracy)] if zero_shot else []),
             format_count(item.parameters),
             format_count(item.flops),
@@ -212,6 +215,7 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
         *(["steps"] if len(lengths) > 1 else []),
         *(["predicted"] if hoped else []),
         *(names[i] for i in values),
+        *(["measured"] if measured else []),
         *(["zero-shot"] if zero_shot else []),
         "params",
         "FLOPs",
@@ -226,6 +230,8 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
         note += "predicted: 0 is the median of those trained, 1 better than 84 % of them; "
     if proxy := run.manifest.objective.get("proxy"):
         note += f"{proxy}: a training-free proxy, higher is better; "
+    if measured and (known := run.manifest.latency):
+        note += f"measured: latency ({known.setting}); "
     if zero_shot:
         note += "zero-shot: accuracy on validation images, no training; "
     return table(f"The best of {run.name}", columns, rows, f"{note}{FLOPS_NOTE}")
@@ -234,12 +240,32 @@ def ranking_table(run: Run, ranked: Sequence[Trial]) -> Table:
 def describe_values(trial: Trial, objectives: Sequence[str]) -> str:
     """A trial's values in words, such as `zero-shot 87.1 %`."""
     words = [
-        f"{name} {value:.4g}"
+        f"{name} {_value(name, value)}"
         for name, value in zip(objectives, trial.values, strict=False)
         if name not in ("accuracy", "params", "flops")
     ]
     known = trial.accuracy is not None or not words
+    if trial.latency is not None:
+        words.append(f"latency as measured {_value('latency', trial.latency)}")
     return ", ".join([*words, f"zero-shot {format_percent(trial.accuracy)}"] if known else words)
+
+
+def _value(name: str, value: float | None) -> str:
+    """An objective's value."""
+    if value is None:
+        return "-"
+    return f"{1000 * value:.3g} ms" if name == "latency" else f"{value:.4g}"
+
+
+def describe_distance(distance: Distance) -> str:
+    """How far an architecture is from those that its hypernetwork was trained on."""
+    than = f"farther than {100 * distance.farther_than:.0f} % of its training architectures"
+    if not distance.far:
+        return f"near what the hypernetwork was trained on: {than}"
+    return (
+        f"far from what the hypernetwork was trained on: {distance.ratio:.1f} times the usual "
+        f"distance, {than}; predicted weights may fit badly"
+    )
 
 
 def _short_training(item: Trial) -> str:

@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from ghnas.architectures.architecture import Architecture
+from ghnas.ghn.checkpoint import FOLDER
 from ghnas.spaces import Space
 from ghnas.spaces.features import feature_names, graph_features
 from ghnas.utils.errors import UserError
@@ -218,6 +219,32 @@ class Predictor:
             "scores": None if self.scores is None else np.asarray(self.scores).tolist(),
         }
         write_atomically(Path(path), json.dumps(content, indent=1))
+
+
+def predictor_file(space: str, data: str) -> Path | None:
+    """The predictor that ships for a space and images, by their names; None if none does. What it
+    was fitted on, and what it is worth: `results/shipped_predictor.md`."""
+    path = FOLDER / f"{space}-{data}.predictor.json"
+    return path if path.is_file() else None
+
+
+def shipped_predictor(space: Space, data: str) -> Predictor:
+    """The predictor that ships for a space and images.
+
+    Args:
+        space: With any skeleton.
+        data: The images' name.
+
+    Raises:
+        UserError: If none does.
+    """
+    path = predictor_file(space.name, data)
+    if path is None:
+        raise UserError(
+            f"no predictor ships for space {space.name!r} and data {data!r}: leave 'predicted' out "
+            "of the objectives, or have some candidates trained with --train"
+        )
+    return load_predictor(path, space)
 
 
 def load_predictor(path: str | PathLike[str], space: Space) -> Predictor:

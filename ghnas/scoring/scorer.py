@@ -8,10 +8,12 @@ import torch
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
+from ghnas.architectures.tracing.module_graph import ModuleGraph
 from ghnas.data import ImageData, evaluation_batches
 from ghnas.executors.base import Executor
 from ghnas.executors.fused import FusedExecutor
 from ghnas.executors.grouped import GroupedExecutor
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.model import GHN
 from ghnas.scoring.chunks import CHUNK, Chunks
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Measure, Score
@@ -76,8 +78,11 @@ def score(
         mean=ghn.info.mean or data.mean,
         std=ghn.info.std or data.std,
     )
-    count = min(workers or cores(), -(-len(own) // CHUNK))
-    scores = Scorer(ghn, batches, place, count or 1).score([item.graph for item in own])
+    graphs = [item.graph for item in own]
+    modules = any(isinstance(graph, ModuleGraph) for graph in graphs)
+    count = 1 if modules else min(workers or cores(), -(-len(own) // CHUNK))
+    executor = ModuleExecutor() if modules else None
+    scores = Scorer(ghn, batches, place, count or 1, executor=executor).score(graphs)
     return [found for found in scores if found is not None]
 
 

@@ -73,11 +73,13 @@ class Space(ABC):
     Attributes:
         name: Of the space; hypernetworks remember it.
         text: The YAML file's text.
+        one_process: Whether its networks cannot be sent to another process.
         image_shape: (C, H, W) of the images that architectures are built for.
         classes: Number of logits.
     """
 
     text = ""
+    one_process = False
     image_shape: Shape = (3, 32, 32)
     classes = 10
 

@@ -169,14 +169,14 @@ class SpaceFile(StrictModel):
         description: In one line.
         family: How the rest of the file is read.
         objective: What a search of the space ranks by, unless it is told otherwise: zero-shot
-            accuracy, or the composite score (`ghnas.scoring.composite`).
+            accuracy or loss, or the composite score (`ghnas.scoring.composite`).
         skeleton: The fixed macro part.
     """
 
     name: Name
     description: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)] = ""
     family: str
-    objective: Literal["accuracy", "composite"] = "accuracy"
+    objective: Literal["accuracy", "loss", "composite"] = "accuracy"
     skeleton: StrictModel
 
     @field_validator("objective", mode="before")

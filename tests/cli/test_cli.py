@@ -231,6 +231,25 @@ def test_show_draws_and_writes_the_best(ghnas: Ghnas, finished: Path, tmp_path: 
     assert "classifier.0" in out
 
 
+def test_show_says_how_far_from_the_training_a_candidate_is(
+    ghnas: Ghnas, finished: Path, tmp_path: Path
+) -> None:
+    common = ("--results", finished, "--output", tmp_path)
+    assert "of its training architectures" in ghnas("show", "top-1", *common)[1].replace("\n", " ")
+    (best,) = json.loads(ghnas("show", "top-1", *common, "--json")[1])
+    assert 0 <= best["distance"]["farther_than"] <= 1
+
+
+def test_a_search_says_how_many_of_the_best_are_far_from_the_training(
+    ghnas: Ghnas, tmp_path: Path
+) -> None:
+    common = ("--ghn", "darts-embedded", "--budget", 4, "--score-images", 16, "--results", tmp_path)
+    code, out, _ = ghnas("search", "--channels", 12, *common)
+    assert code == 0
+    assert "4 of these 4 are far from what the hypernetwork was" in out.replace("\n", " ")
+    assert json.loads(ghnas("search", *common, "--json")[1])["far_from_training"] <= 2
+
+
 def test_show_finds_the_trial_of_a_genotype(ghnas: Ghnas, finished: Path, tmp_path: Path) -> None:
     common = ("--results", finished, "--output", tmp_path, "--json")
     (best,) = json.loads(ghnas("show", "top-1", *common)[1])

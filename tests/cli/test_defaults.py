@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from searching import save_untrained
 
+from ghnas.cli.objectives import default_objective
 from ghnas.data import load_data
 from ghnas.spaces import load_space, parse_space, read_space_file
 from ghnas.utils.errors import UserError
@@ -47,6 +49,30 @@ def test_skeleton_images_and_objective(ghnas: Ghnas, small_ghn: Path, tmp_path: 
     assert manifest["skeleton"] == SMALL | {"cells": 2}
     assert manifest["objectives"] == ["accuracy"]
     assert all("composite" not in item for item in json.loads(out)["best"])
+
+
+@pytest.mark.parametrize(
+    ("space", "data", "expected"),
+    [
+        ("darts", "cifar10", "predicted"),
+        ("darts", "embedded", "accuracy"),
+        ("nasbench201", "cifar10", "composite"),
+    ],
+)
+def test_the_objective_follows_from_what_ships(space: str, data: str, expected: str) -> None:
+    assert default_objective(load_space(space), data) == expected
+
+
+def test_rank_by_a_predictor_that_does_not_ship(ghnas: Ghnas, tmp_path: Path) -> None:
+    with (tmp_path / "truth.csv").open("w", newline="") as file:
+        rows = [(load_space("darts").sample(seed), 0.5 + seed / 10) for seed in range(3)]
+        csv.writer(file).writerows([("architecture", "accuracy"), *rows])
+    code, _, err = ghnas(
+        *("rank", "--truth", tmp_path / "truth.csv", "--methods", "predicted"),
+        *("--output", tmp_path / "out"),
+    )
+    assert code == 2
+    assert "no predictor ships for space 'darts' and data 'digitscapes'" in err
 
 
 def test_a_file_of_ones_own_says_itself_what_it_is(

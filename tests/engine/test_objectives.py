@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from searching import entries, go_on, ranking
+from searching import entries, go_on, ranking, save_untrained
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
@@ -21,11 +21,14 @@ from ghnas.engine.objectives import FunctionObjective, ZeroShot, as_objective
 from ghnas.engine.run import Run, create_run, open_run
 from ghnas.engine.search import new_manifest, search
 from ghnas.engine.stages.inputs import objective_of
+from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Score
+from ghnas.scoring.predictor import shipped_predictor
 from ghnas.scoring.racing import Race
+from ghnas.scoring.scorer import score
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
@@ -344,3 +347,33 @@ def test_a_search_ranks_by_the_composite_score(
     rest = [trial.values[0] for trial in study.ranked() if not trial.front]
     assert rest == sorted(rest, reverse=True)
     assert len(set(rest)) > 1
+
+
+def test_a_search_ranks_by_what_the_predictor_that_ships_expects(
+    tmp_path: Path, data: ImageData
+) -> None:
+    named = replace(data, name="cifar10")
+    space = load_space("darts").with_skeleton(cells=1, channels=4)
+    untrained = load_ghn(save_untrained(tmp_path / "a.safetensors", space, named))
+    objective = ZeroShot(untrained, named, objectives=("predicted",), workers=1, device="cpu")
+    found = search(space, objective, budget=8).ranked()
+    cells = [trial.architecture for trial in found]
+    expected = shipped_predictor(load_space("darts"), "cifar10").predict(cells).mean
+    assert [trial.values[0] for trial in found] == pytest.approx(expected.tolist())
+    assert sorted(expected, reverse=True) == pytest.approx(expected.tolist())
+    assert all(trial.accuracy is not None for trial in found)
+
+
+def test_a_search_ranks_by_the_loss(ghn: GHN, data: ImageData) -> None:
+    objective = ZeroShot(ghn, data, objectives=("loss",), workers=1, device="cpu")
+    found = search(SPACE, objective, budget=8).ranked()
+    losses = [trial.values[0] for trial in found]
+    assert losses == sorted(losses)
+    scores = score(ghn, [trial.architecture for trial in found], data, workers=1, device="cpu")
+    assert losses == pytest.approx([item.loss for item in scores], rel=0.2)
+
+
+def test_where_no_predictor_ships_it_is_no_objective(ghn: GHN, data: ImageData) -> None:
+    objective = ZeroShot(ghn, data, objectives=("predicted",), workers=1, device="cpu")
+    with pytest.raises(UserError, match="no predictor ships for space"):
+        search(SPACE, objective, budget=2)

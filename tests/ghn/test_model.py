@@ -260,12 +260,12 @@ def test_other_networks_or_images_than_trained_for_are_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "skeleton", "least"), [("darts", {"channels": 12}, 0.55), ("mobile", {}, 0.2)]
+    ("name", "skeleton", "least"), [("darts", {"channels": 12}, 0.7), ("mobile", {}, 0.65)]
 )
 def test_the_general_hypernetwork_predicts_for_other_spaces(
     name: str, skeleton: dict[str, int], least: float
 ) -> None:
-    """100 of each reach 70.0 and 30.4 % on average (results/general.md); chance is 10 %."""
+    """100 of each reach 82.6 and 78.7 % on average (results/general.md); chance is 10 %."""
     ghn, data = load_ghn("general-embedded"), load_data()
     space = load_space(name).with_skeleton(**skeleton)
     check_ghn(ghn, space, data)
@@ -276,7 +276,7 @@ def test_the_general_hypernetwork_predicts_for_other_spaces(
 
 def test_hypernetworks_that_ship_have_names() -> None:
     names = sorted(list_ghns())
-    assert names == ["darts-cifar10", "darts-embedded", "general-embedded", "nasbench201-cifar10"]
+    assert {"darts-embedded", "general-embedded", "nasbench101-cifar10"} <= set(names)
     for name in names:
         about = load_ghn(name).info
         assert f"{about.space}-{about.data.replace('digitscapes', 'embedded')}" == name

@@ -87,6 +87,17 @@ def test_both_formats_keep_a_hypernetwork(preset: str, tmp_path: Path, ghnas: Gh
             assert torch.equal(value, expected[key])
 
 
+def test_half_the_size_keeps_a_hypernetwork_nearly(tmp_path: Path, ghnas: Ghnas) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save_ghn(whole, small_ghn("ghn2"))
+    assert ghnas("convert", whole, half, "--half")[0] == 0
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    again = load_ghn(half).state_dict()
+    for key, value in load_ghn(whole).state_dict().items():
+        assert again[key].dtype == value.dtype
+        torch.testing.assert_close(again[key], value, rtol=2**-11, atol=1e-7)
+
+
 def test_a_published_checkpoint_names_only_what_it_uses(tmp_path: Path) -> None:
     ghn = small_ghn("ghn1")
     config = {"num_classes": 10, "max_shape": (16, 16, 5, 5), "hid": 8, "hypernet": "gatedgnn"}

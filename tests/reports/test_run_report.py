@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghnas.engine.manifest import ShortList
 from ghnas.engine.runs import find_run
 from ghnas.reports.run_report import choice_shares, command, pareto_front, report
 from ghnas.utils.errors import UserError
+
+Ghnas = Callable[..., tuple[int, str, str]]
 
 
 class Links(HTMLParser):
@@ -55,14 +59,22 @@ def test_names_are_text_not_markup(finished: Path, tmp_path: Path) -> None:
     assert "<script" not in report(run)
 
 
-def test_the_command_starts_the_same_search(finished: Path) -> None:
+def test_the_command_starts_the_same_search(ghnas: Ghnas, finished: Path) -> None:
+    """A search that goes on takes the options that it was started with, and no others."""
     run = find_run(finished)
     words = shlex.split(command(run.manifest))
-    assert words[:2] == ["ghnas", "search"]
-    given_options = dict(zip(words[2::2], words[3::2], strict=True))
-    assert given_options["--space"] == "darts"
-    assert given_options["--seed"] == "0"
-    assert Path(given_options["--ghn"]).is_file()
+    assert words[:3] == ["ghnas", "search", "--space"]
+    again = ("--resume", "--results", finished)
+    code, _, err = ghnas(*words[1:], *again)
+    assert code == 0, err
+    assert ghnas(*words[1:], "--channels", 9, *again)[0] == 2
+
+
+def test_the_command_asks_for_the_same_trainings(finished: Path) -> None:
+    asked = ShortList(count=8, epochs=(1, 3), cells=4, start="kaiming", mutate=True)
+    manifest = find_run(finished).manifest.model_copy(update={"short_list": asked})
+    wanted = "--train 8 --train-epochs 1,3 --train-cells 4 --train-from kaiming --mutate"
+    assert command(manifest).endswith(wanted)
 
 
 def test_a_run_without_candidates(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

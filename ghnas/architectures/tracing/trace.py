@@ -157,10 +157,25 @@ def _follow(module: nn.Module, image_shape: Shape) -> fx.GraphModule:
             raise UserError(
                 f"{type(module).__name__} cannot be traced: torch.fx says {_brief(first)}; "
                 f"torch.export, with images of {'x'.join(map(str, image_shape))}, says "
-                f"{_brief(second)}"
+                f"{_brief(second)}{_culprits(module)}"
             ) from second
         finally:
             logging.disable(logging.NOTSET)
+
+
+def _culprits(module: nn.Module) -> str:
+    """The smallest parts that torch.fx cannot follow, by name."""
+    failing: list[str] = []
+    for name, part in reversed(list(module.named_modules())):  # what is inside comes first
+        if not name or any(other.startswith(f"{name}.") for other in failing):
+            continue
+        try:
+            if not _Tracer().is_leaf_module(part, name):
+                _Tracer().trace(part, concrete_args=_defaults(part))
+        except Exception:  # as above
+            failing.append(name)
+    named = [f"{name} ({type(module.get_submodule(name)).__name__})" for name in failing[::-1][:3]]
+    return f"; it fails in {', '.join(named)}" if named else ""
 
 
 def _brief(error: Exception) -> str:

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from ghnas.architectures.architecture import Architecture
 from ghnas.data import ImageData, evaluation_batches
 from ghnas.engine.objectives.base import Objective
 from ghnas.engine.trials import SIZES, Direction, Directions
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch
+from ghnas.scoring.latency import LatencyTable
 from ghnas.spaces import Space
 from ghnas.utils.devices import pick_device
 from ghnas.utils.errors import UserError
@@ -29,6 +31,7 @@ class ImageObjective(Objective):
         names: Of the values.
         known: Directions by name.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        latency: What predicts how long a network takes; see `ghnas.latency_table`.
         workers: Processes on a CPU; default: one for each core.
     """
 
@@ -46,19 +49,34 @@ class ImageObjective(Objective):
         known: Mapping[str, Direction],
         device: str | torch.device = "auto",
         workers: int | None = None,
+        latency: LatencyTable | None = None,
     ) -> None:
+        if "latency" in names and latency is None:
+            raise UserError(
+                "objective 'latency' needs a table of latencies: give the objective "
+                "latency=ghnas.latency_table(space)"
+            )
         self.data = data
         self.names = names
         self.directions: Directions = tuple(known[name] for name in names)
         self.device = pick_device(device) if isinstance(device, str) else device
         self.workers = workers
+        self.latency = latency
 
     def space_for(self, space: Space) -> Space:
         """The space for the data set's images."""
         return space.for_images(self.data.image_shape, self.data.num_classes)
 
     def describe(self) -> dict[str, Any]:
-        return {"data": self.data.name, "data_fingerprint": self.data.fingerprint}
+        known = {"data": self.data.name, "data_fingerprint": self.data.fingerprint}
+        return known | ({"latency": self.latency.as_dict()} if self.latency else {})
+
+    def _sizes(self, architecture: Architecture) -> dict[str, float]:
+        """The values that need no images."""
+        found = {"params": float(architecture.parameters), "flops": float(architecture.flops)}
+        if "latency" in self.names and self.latency is not None:
+            found["latency"] = self.latency.predict(architecture.graph)
+        return found
 
     def batches(self, images: int = SCORE_IMAGES) -> list[Batch]:
         """Validation images, mixed by class and normalised; at most so many."""

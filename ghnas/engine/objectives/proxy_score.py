@@ -16,6 +16,7 @@ from ghnas.engine.objectives.base import Outcome, Report
 from ghnas.engine.objectives.images import SIZE_OBJECTIVES, ImageObjective, check_names
 from ghnas.engine.trials import QUALITIES, Direction, Trial
 from ghnas.scoring.evaluation import Batch
+from ghnas.scoring.latency import LatencyTable
 from ghnas.scoring.proxies import PROXIES, score_graph
 from ghnas.spaces import Space
 from ghnas.utils.devices import cores
@@ -43,11 +44,12 @@ class ProxyScore(ImageObjective):
     Args:
         data: See `ghnas.load_data`.
         objectives: `naswot`, `synflow`, `jacov`, `snip`, `grasp`, `grad-norm`, `fisher` or `zen`,
-            also with `params` and `flops`.
+            also with `params`, `flops` and `latency`.
         images: Training images of the batch.
         seed: Of the initialisation and of the choice of images.
         device: Where a short list is trained: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes; default: one for each core. Scores do not depend on it.
+        latency: For the objective `latency`, or a limit on it; see `ghnas.latency_table`.
 
     Raises:
         UserError: If an objective is unknown, or none of them is a proxy.
@@ -69,8 +71,9 @@ class ProxyScore(ImageObjective):
         seed: int = 0,
         device: str | torch.device = "auto",
         workers: int | None = None,
+        latency: LatencyTable | None = None,
     ) -> None:
-        super().__init__(data, check_proxies(objectives), PROXY_SCORES, device, workers)
+        super().__init__(data, check_proxies(objectives), PROXY_SCORES, device, workers, latency)
         self.proxies = [name for name in self.names if name not in SIZE_OBJECTIVES]
         self.images, self.seed = min(images, len(data.train)), seed
         self._pool: Workers[list[float]] | None = None
@@ -129,7 +132,7 @@ class ProxyScore(ImageObjective):
         values = dict(zip(self.proxies, scores, strict=True))
         if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
             return Outcome(error=f"{wrong[0]} of the untrained network is not a finite number")
-        values |= {"params": float(architecture.parameters), "flops": float(architecture.flops)}
+        values |= self._sizes(architecture)
         return Outcome(tuple(values[name] for name in self.names))
 
 

@@ -18,10 +18,14 @@ from ghnas.engine.objectives.images import (
     check_names,
 )
 from ghnas.engine.trials import Direction, Trial
+from ghnas.executors.base import Executor
+from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.composite import Reference, measure, recorded, reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Score
+from ghnas.scoring.latency import LatencyTable
+from ghnas.scoring.predictor import Predictor, shipped_predictor
 from ghnas.scoring.proxies import PROXIES
 from ghnas.scoring.racing import KEEP, WARM_UP, Race, Stage, bar_of, fit_stages
 from ghnas.scoring.scorer import Scorer
@@ -31,10 +35,16 @@ from ghnas.utils.errors import UserError
 
 ZERO_SHOT: dict[str, Direction] = {
     "accuracy": "maximize",
+    "loss": "minimize",
     "composite": "maximize",
+    "predicted": "maximize",
     **SIZE_OBJECTIVES,
 }
-"""What a zero-shot search can optimise; `composite` as in `ghnas.scoring.composite`."""
+"""What a zero-shot search can optimise; `composite` as in `ghnas.scoring.composite`, `predicted` by
+`ghnas.scoring.predictor.shipped_predictor`."""
+
+LARGEST_LOSS = 1e6
+"""What stands for a loss that is not finite, in nats; a study takes no others."""
 
 
 class ZeroShot(ImageObjective):
@@ -46,14 +56,15 @@ class ZeroShot(ImageObjective):
     Args:
         ghn: A hypernetwork, see `ghnas.load_ghn`.
         data: Its validation images are read, see `ghnas.load_data`.
-        objectives: `accuracy`, `composite`, `params` and `flops`; the first two say how good an
-            architecture is, and one of them must be among them.
+        objectives: `accuracy`, `loss`, `composite`, `predicted`, `params`, `flops` and `latency`;
+            the first four say how good an architecture is, and one of them must be among them.
         images: Validation images that a candidate is scored on.
         batch_size: Of these, images that batch-norm sees at a time.
         keep: Candidates that can no longer be among the best so many stop before the last image;
             None: all candidates see all images. Accuracy alone can be raced for.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes on a CPU; default: one for each core.
+        latency: For the objective `latency`, or a limit on it; see `ghnas.latency_table`.
 
     Raises:
         UserError: If the hypernetwork and the images do not fit, or an objective is unknown.
@@ -80,14 +91,19 @@ class ZeroShot(ImageObjective):
         keep: int | None = KEEP,
         device: str | torch.device = "auto",
         workers: int | None = None,
+        latency: LatencyTable | None = None,
     ) -> None:
         normalised = data.normalised_with(ghn.info.mean, ghn.info.std)  # as the GHN knows images
-        super().__init__(normalised, check_objectives(objectives), ZERO_SHOT, device, workers)
+        super().__init__(
+            normalised, check_objectives(objectives), ZERO_SHOT, device, workers, latency
+        )
         self.ghn = ghn
         self.images = min(images, len(data.validation))
         self.images_at_a_time = batch_size
         self.keep = keep if self.names == ("accuracy",) else None
+        self._executor: Executor | None = None
         self._scorer: Scorer | None = None
+        self._predictor: Predictor | None = None
         self._reference: Reference | None = None
         self._reference_space: tuple[str, str] | None = None
         self._stages: tuple[Stage, ...] = ()
@@ -104,9 +120,14 @@ class ZeroShot(ImageObjective):
         """The space for the data set's images.
 
         Raises:
-            UserError: If the hypernetwork is for another space.
+            UserError: If the hypernetwork is for another space, or no predictor ships for it.
         """
         check_ghn(self.ghn, space, self.data)
+        if "predicted" in self.names:
+            self._predictor = shipped_predictor(space, self.data.name)
+        if space.one_process:
+            self.workers, self._executor = 1, ModuleExecutor()
+            self.in_background = False  # torch.fx cannot trace beside a network that runs
         return super().space_for(space)
 
     def describe(self) -> dict[str, Any]:
@@ -127,7 +148,9 @@ class ZeroShot(ImageObjective):
         """Made on first use; it looks at components only where the composite score is wanted."""
         if self._scorer is None:
             wanted = measure if "composite" in self.names else None
-            self._scorer = Scorer(self.ghn, self.batches(), self.device, self.workers, wanted)
+            self._scorer = Scorer(
+                self.ghn, self.batches(), self.device, self.workers, wanted, self._executor
+            )
         return self._scorer
 
     def prepare(self, space: Space, report: Report) -> None:
@@ -135,6 +158,8 @@ class ZeroShot(ImageObjective):
         is an objective. Nothing of an earlier search is left."""
         scorer = self.scorer  # processes are started before there are threads
         self._stages = ()
+        if "predicted" in self.names and self._predictor is None:
+            self._predictor = shipped_predictor(space, self.data.name)
         wanted = space.text, json.dumps(dict(space.skeleton))
         if "composite" in self.names and self._reference_space != wanted:
             self._reference = reference_for(space, scorer, space.image_shape, report)
@@ -152,9 +177,10 @@ class ZeroShot(ImageObjective):
         race = self._race(earlier, share)
         # all graphs, also of those that are recorded: what is predicted together has a say
         scores = self.scorer.score([item.graph for item in candidates], wanted, race)
+        expected = self._expected(candidates)
         return [
-            self._outcome(architecture, score) if score is not None else None
-            for architecture, score in zip(candidates, scores, strict=True)
+            self._outcome(architecture, score, prediction) if score is not None else None
+            for architecture, score, prediction in zip(candidates, scores, expected, strict=True)
         ]
 
     def cancel(self) -> None:
@@ -167,13 +193,24 @@ class ZeroShot(ImageObjective):
             self._scorer.close()
             self._scorer = None
 
-    def _outcome(self, architecture: Architecture, score: Score) -> Outcome:
+    def _expected(self, candidates: Sequence[Architecture]) -> list[float | None]:
+        """What the predictor expects of candidates, where that is an objective."""
+        if self._predictor is None:
+            return [None] * len(candidates)
+        return [float(value) for value in self._predictor.predict(candidates).mean]
+
+    def _outcome(
+        self, architecture: Architecture, score: Score, prediction: float | None
+    ) -> Outcome:
         accuracy = score.accuracy if score.accuracy == score.accuracy else 0.0
-        values: dict[str, float] = {"accuracy": accuracy}
+        loss = min(score.loss, LARGEST_LOSS) if score.loss == score.loss else LARGEST_LOSS
+        values: dict[str, float] = {"accuracy": accuracy, "loss": loss}
         if self._reference is not None and score.components is not None:
             values["composite"] = recorded(self._reference, score.components)
-        values |= {"params": architecture.parameters, "flops": architecture.flops}
-        early = tuple((round(a, 6), round(min(b, 1e6), 6)) for a, b in score.early)
+        if prediction is not None:
+            values["predicted"] = prediction
+        values |= self._sizes(architecture)
+        early = tuple((round(a, 6), round(min(b, LARGEST_LOSS), 6)) for a, b in score.early)
         return Outcome(
             values=tuple(float(values[name]) for name in self.names),
             accuracy=accuracy,
@@ -212,4 +249,4 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
             f"objective {proxies[0]!r} is a training-free proxy: add --ghn none "
             "(in Python, use ghnas.ProxyScore)"
         )
-    return check_names(names, ZERO_SHOT, "accuracy or composite", "accuracy")
+    return check_names(names, ZERO_SHOT, "accuracy, loss, composite or predicted", "accuracy")

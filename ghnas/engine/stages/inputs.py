@@ -26,6 +26,25 @@ def keep_ghn(run: Run, path: Path) -> None:
         write_atomically(run.path / KEPT_GHN, path.read_bytes())
 
 
+def load_run_ghn(run: Run, data: str) -> GHN | None:
+    """The hypernetwork of a run, None if it uses none.
+
+    Args:
+        run: Of `ghnas search`.
+        data: The name of its data set.
+
+    Raises:
+        UserError: If it is missing.
+    """
+    if not run.manifest.uses_ghn or run.manifest.sources.ghn is None:
+        return None
+    kept = run.path / KEPT_GHN
+    path = kept if kept.is_file() else Path(run.manifest.sources.ghn)
+    if not path.exists():  # the package may have moved since
+        path = find_ghn(run.space.name, data)
+    return load_ghn(path)
+
+
 def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN | None, ImageData]:
     """The hypernetwork of a run, None if it uses none, and its data set.
 
@@ -43,13 +62,7 @@ def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN | None,
             "started by `ghnas search`; use ghnas.search and ghnas.finetune in Python"
         )
     data = load_data(sources.data, image_size=run.manifest.image_shape[-1], progress=progress)
-    ghn = None
-    if uses_ghn and sources.ghn is not None:
-        kept = run.path / KEPT_GHN
-        path = kept if kept.is_file() else Path(sources.ghn)
-        if not path.exists():  # the package may have moved since
-            path = find_ghn(run.space.name, data.name)
-        ghn = load_ghn(path)
+    ghn = load_run_ghn(run, data.name)
     run.check_inputs(ghn_sha256=ghn.info.sha256 if ghn else "", data_fingerprint=data.fingerprint)
     return ghn, data
 
@@ -76,6 +89,7 @@ def objective_of(
             seed=settings["proxy_seed"],
             device=device,
             workers=workers,
+            latency=run.manifest.latency,
         )
     return ZeroShot(
         ghn,
@@ -86,4 +100,5 @@ def objective_of(
         keep=settings["keep"],
         device=device,
         workers=workers,
+        latency=run.manifest.latency,
     )

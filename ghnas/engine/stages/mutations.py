@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.constraints import Limits
+from ghnas.engine.constraints import limits_of
 from ghnas.engine.loop import HASH_LENGTH
 from ghnas.engine.objectives import Objective
 from ghnas.engine.run import Run
@@ -27,7 +27,7 @@ class Mutations:
 
     def __init__(self, run: Run, objective: Objective) -> None:
         self.run, self.objective = run, objective
-        self._limits = Limits(run.manifest.max_parameters, run.manifest.max_flops)
+        self._limits = limits_of(run.manifest)
         trials = run.read()
         self._scored, self._recorded = trials[: run.manifest.budget], trials[run.manifest.budget :]
         self._joined: list[Trial] = []
