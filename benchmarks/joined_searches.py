@@ -24,8 +24,8 @@ import optuna
 import pgserver
 from common import write_table
 
+import ghnas.engine.databases.claims as claims
 from ghnas.architectures.architecture import Architecture
-from ghnas.engine.databases import claims
 from ghnas.engine.databases.connection import open_database
 from ghnas.engine.run import Run, open_run
 from ghnas.engine.search import Study, search
