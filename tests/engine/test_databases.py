@@ -1,0 +1,91 @@
+"""Databases: rows as Optuna writes them, and passwords that are kept and printed nowhere."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from searching import finished, make_manifest
+from sqlalchemy.exc import OperationalError
+
+from ghnas import UserError
+from ghnas.engine.databases.connection import database_errors, open_database, without_password
+from ghnas.engine.databases.rows import add_from
+from ghnas.engine.joining import join_run
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/search.db"
+
+
+# ---------------------------------------------------------------- rows
+
+
+def test_rows_are_those_that_optuna_writes(tmp_path: Path, postgresql: str) -> None:
+    run = finished(tmp_path, objectives=("accuracy", "params"))
+    trials = [run.form.frozen(trial) for trial in run.read()]
+    trials[1].values = (float("inf"), float("-inf"))
+    storage = open_database(postgresql)
+    directions = ["maximize", "minimize"]
+    theirs = optuna.create_study(storage=storage, study_name="theirs", directions=directions)
+    theirs.add_trials(trials)
+    ours = optuna.create_study(storage=storage, study_name="rows", directions=directions)
+    add_from(storage, ours._study_id, 0, trials[:12])
+    add_from(storage, ours._study_id, 8, trials[8:])  # a part is there already
+    add_from(storage, ours._study_id, 0, trials)
+
+    def plain(study: optuna.Study) -> list[dict[str, Any]]:
+        rows = [vars(trial) for trial in study.trials]
+        return [{key: row[key] for key in row if key != "_trial_id"} for row in rows]
+
+    assert plain(ours) == plain(theirs)
+    with pytest.raises(UserError, match="has lost trials"):
+        add_from(storage, ours._study_id, 30, trials[:1])
+    optuna.delete_study(study_name="rows", storage=storage)
+    with pytest.raises(UserError, match="was deleted"):
+        add_from(storage, ours._study_id, 20, trials[:1])
+
+
+# ---------------------------------------------------------------- passwords
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("sqlite:///a b.db", "sqlite:///a b.db"),
+        ("postgresql+psycopg://ann@db:5432/nas", "postgresql+psycopg://ann@db:5432/nas"),
+        ("postgresql+psycopg://ann:S3cret@db/nas", "postgresql+psycopg://ann@db/nas"),
+        ("postgresql+psycopg://db/nas?password=S3cret&x=1", "postgresql+psycopg://db/nas?x=1"),
+        ("mysql://ann:S3cret@db:port/nas", "mysql://..."),
+        ("ann:S3cret@db", "..."),
+    ],
+)
+def test_urls_without_their_password(url: str, kept: str) -> None:
+    assert without_password(url) == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql+psycopg://ann:S3cret@127.0.0.1:9/nas", "mysql://ann:S3cret@x/nas",
+     "foo://ann:S3cret@x/y", "ann:S3cret@x", "postgresql://ann:S3cret:@[x/y"],
+)  # fmt: skip
+def test_a_database_that_cannot_be_reached(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="cannot be opened") as caught:
+        join_run(tmp_path / "run", make_manifest(storage=url, join="ours"), url)
+    assert "S3cret" not in "".join(traceback.format_exception(caught.value))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_password_is_kept_nowhere(tmp_path: Path, sqlite: str) -> None:
+    path = tmp_path / "run"
+    secret = f"{sqlite}?password=S3cret"
+    run = make_manifest(storage=secret, join="ours")
+    assert run.storage == sqlite
+    with pytest.raises(UserError) as caught, database_errors("postgresql://ann:S3cret@x/y"):
+        raise OperationalError("S3cret", None, Exception("no user ann with S3cret"))
+    assert "S3cret" not in str(caught.value)
+    assert not path.exists()
