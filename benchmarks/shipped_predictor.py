@@ -63,10 +63,10 @@ def main() -> None:
             "50 epochs: 50 other random cells, at 8 cells and 16 channels. "
             f"What ships is fitted on what the teacher of both tables expects of {RANDOM} random "
             f"cells (seeds 0 to {RANDOM - 1}), {size // 1024} KiB; no training was made for it. "
-            "Kind of model and the pooling of both tables were settled after some variants had been "
-            "compared on the 600 epochs by cross-validation (ridge 0.54, trees and Gaussian process "
-            "0.61 to 0.64, one table or both), so the first two rows may flatter a little; other "
-            "cells have not been ordered with it.",
+            "Kind of model and the pooling of both tables were settled after some variants had "
+            "been compared on the 600 epochs by cross-validation (ridge 0.54, trees and Gaussian "
+            "process 0.61 to 0.64, one table or both), so the first two rows may flatter a "
+            "little; other cells have not been ordered with it.",
         ],
     )
 
