@@ -54,7 +54,7 @@ def summarise(out: Console, run: Run, results: Path, far: int | None) -> None:
     limit = run.manifest.max_latency
     if slow := [item.name for item in best if limit and item.latency and item.latency > limit]:
         say(out, f"above --max-latency, as measured: {', '.join(slow)}")
-    if far:
+    if far and far > len(best) / 4:  # of the training architectures themselves it is 5 %
         say(
             out,
             f"far:              {far} of these {len(best)} are far from what the hypernetwork was "
