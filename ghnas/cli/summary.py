@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,21 @@ from ghnas.utils.errors import UserError
 if TYPE_CHECKING:
     from ghnas.engine.objectives import ImageObjective
     from ghnas.engine.run import Run
+    from ghnas.engine.trials import Trial
+    from ghnas.ghn.model import GHN
+    from ghnas.spaces import Space
 
 BEST = 10
 
 
-def far_from_training(run: Run, objective: ImageObjective) -> int | None:
+def far_from_training(best: Sequence[Trial], ghn: GHN | None, space: Space) -> int | None:
     """How many of the best are far from what the hypernetwork was trained on, if that is known."""
     from ghnas.training.hypernetwork.distance import training_distances
 
-    best = [item.architecture for item in run.ranked(BEST)]
+    architectures = [item.architecture for item in best]
     with contextlib.suppress(UserError):  # it was trained for another space that does not ship
-        if objective.ghn and best:
-            return sum(item.far for item in training_distances(objective.ghn, best, run.space))
+        if ghn and architectures:
+            return sum(item.far for item in training_distances(ghn, architectures, space))
     return None
 
 
@@ -41,12 +45,13 @@ def measure_latencies(out: Console, run: Run, objective: ImageObjective) -> None
             measure_best(run, objective.latency, BEST, shown.update)
 
 
-def summarise(out: Console, run: Run, results: Path, far: int | None) -> None:
+def summarise(
+    out: Console, run: Run, best: Sequence[Trial], results: Path, far: int | None
+) -> None:
     """The best candidates, where everything is, and what to do next."""
     from ghnas.reports.dashboard import annotate
     from ghnas.reports.tables import describe_order, ranking_table
 
-    best = run.ranked(BEST)
     with contextlib.suppress(UserError):  # a full disk takes nothing from what was found
         annotate(run, best)
     say(out, "")
@@ -72,13 +77,13 @@ def summarise(out: Console, run: Run, results: Path, far: int | None) -> None:
     say(out, f"next:             ghnas finetune top-5{results_option(results)}")
 
 
-def as_dict(run: Run, far: int | None) -> dict[str, Any]:
+def as_dict(run: Run, best: Sequence[Trial], far: int | None) -> dict[str, Any]:
     """The result for programs."""
     return {
         "run": run.name,
         "path": str(run.path),
         "storage": run.storage_url,
         "manifest": run.manifest.model_dump(mode="json"),
-        "best": [item.as_dict(run.manifest.objectives) for item in run.ranked(BEST)],
+        "best": [item.as_dict(run.manifest.objectives) for item in best],
         "far_from_training": far,
     }
