@@ -60,12 +60,12 @@ def continue_run(
     Raises:
         UserError: If there is none, or an option says something else.
     """
-    from ghnas.engine.run import open_run
+    from ghnas.engine.run import Run
     from ghnas.engine.runs import find_run
 
     run = find_run(results, name)
     _check_same(f"run {run.name}", run.manifest, asked)
-    return _load(out, open_run(run.path, asked.get("storage")), device)
+    return _load(out, Run(run.path, run.manifest, asked.get("storage")), device)
 
 
 def _load(out: Console, run: Run, device: torch.device) -> tuple[Run, ImageObjective]:
@@ -79,30 +79,10 @@ def _load(out: Console, run: Run, device: torch.device) -> tuple[Run, ImageObjec
 
 def _check_same(what: str, manifest: Manifest, asked: Given) -> None:
     """Options given beside --resume or --join must be those of the run or study."""
-    latency = manifest.latency.setting if manifest.latency else None
-    started = {
-        "space": manifest.space,
-        "budget": manifest.budget,
-        "sampler": manifest.sampler,
-        "data": manifest.sources.data,
-        "ghn": Path(manifest.sources.ghn) if manifest.sources.ghn else NO_GHN,
-        "seed": manifest.seed,
-        "objective": ",".join(manifest.objectives),
-        "max_params": manifest.max_parameters,
-        "max_flops": manifest.max_flops,
-        "max_latency": manifest.max_latency,
-        "latency_batch": latency and latency.batch,
-        "latency_threads": latency and latency.threads,
-        "cells": manifest.skeleton.get("cells"),
-        "channels": manifest.skeleton.get("channels"),
-        "storage": manifest.storage,
-        "join": manifest.study_name if manifest.joined else None,
-        "score_images": manifest.objective.get("images"),
-        "image_size": manifest.image_shape[-1],
-        "exact": manifest.objective.get("keep") is None,
-    }
+    from ghnas.reports.commands import search_options
+
     meant = _readers(manifest)
-    for key, value in started.items():
+    for key, value in search_options(manifest).items():
         wanted = meant.get(key, lambda same: same)(asked[key]) if key in asked else value
         if wanted != value:
             option = "--" + key.replace("_", "-")

@@ -166,6 +166,18 @@ def numbers(name: str, help: str, default: str, *, earlier: str | None = None) -
     )
 
 
+def duration(name: str, reader: Callable[[Any], float], help: str, default: str = "none") -> Any:
+    """An option that takes a time.
+
+    Args:
+        name: With its dashes.
+        reader: Of what is given, as `seconds` and `latency` make them.
+        help: What it does.
+        default: What stands in the help for the default.
+    """
+    return typer.Option(name, metavar="TIME", parser=reader, help=help, show_default=default)
+
+
 def share(name: str, help: str) -> Any:
     """An option that takes a number of at least 0 and below 1."""
     return typer.Option(name, metavar="X", parser=share_of_one(name), help=help)
@@ -194,13 +206,12 @@ Cells = Annotated[
 Channels = Annotated[int | None, number("--channels", "Channels of the first cell.", most=4096)]
 Adapt = Annotated[
     float | None,
-    typer.Option(
+    duration(
         "--adapt",
-        metavar="TIME",
-        parser=seconds("--adapt", least=0),
-        help="Where none was trained for space and images: train the nearest one on for so long, "
+        seconds("--adapt", least=0),
+        "Where none was trained for space and images: train the nearest one on for so long, "
         "such as 90s, 5m or 1h, once; 0: score by a training-free proxy instead.",
-        show_default="5m",
+        "5m",
     ),
 ]
 ImageSize = Annotated[

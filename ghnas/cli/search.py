@@ -95,13 +95,11 @@ def search(
     ] = None,
     max_latency: Annotated[
         float | None,
-        typer.Option(
+        options.duration(
             "--max-latency",
-            metavar="TIME",
-            parser=options.latency("--max-latency"),
-            help="Longest time that a batch may take, such as 5ms: predicted from networks of the "
+            options.latency("--max-latency"),
+            "Longest time that a batch may take, such as 5ms: predicted from networks of the "
             "space that are measured first; the best are measured.",
-            show_default="none",
         ),
     ] = None,
     latency_batch: Annotated[
@@ -151,12 +149,10 @@ def search(
     ] = None,
     train_time: Annotated[
         float | None,
-        typer.Option(
+        options.duration(
             "--time",
-            metavar="TIME",
-            parser=options.seconds("--time"),
-            help="In place of --train: as many as can be trained in a time, such as 30m.",
-            show_default="none",
+            options.seconds("--time"),
+            "In place of --train: as many as can be trained in a time, such as 30m.",
         ),
     ] = None,
     train_epochs: Annotated[

@@ -100,13 +100,14 @@ def train_candidates(
     from ghnas.engine.stages.short_list import train_short_list
     from ghnas.engine.stages.training_jobs import steps_of_epoch, training_job
     from ghnas.engine.stages.training_plan import plan_of
+    from ghnas.reports.commands import as_words, training_options
 
     plan = plan_of(wanted, steps_of_epoch(objective.data))
     job = training_job(run, objective, plan.steps[0], wanted.cells, wanted.start)
     if job.device.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     _announce(out, run, job, plan)
-    again = " ".join([run.name, *_options(wanted)])
+    again = f"{run.name} {as_words(training_options(wanted))}"
     kept = f": what was trained is kept in {run.path}\n{go_on(again, results)}"
     with meter(out, "trained", kept) as shown:
         scorer = objective if wanted.mutate else None
@@ -141,20 +142,6 @@ def _report(shown: Meter, progress: TrainingProgress) -> None:
     # trainings are not equally long: the rate that ends when the remaining steps do
     rate = left / progress.eta if progress.eta else None
     shown.update(progress.done, progress.total, progress.doing, rate)
-
-
-def _options(wanted: ShortList) -> list[str]:
-    """The options that ask for the same trainings again."""
-    lengths = wanted.steps or wanted.epochs
-    given = {
-        "--train": wanted.count,
-        "--time": f"{wanted.seconds:.0f}s" if wanted.seconds else None,
-        "--train-steps" if wanted.steps else "--train-epochs": ",".join(map(str, lengths)),
-        "--train-cells": wanted.cells,
-        "--train-from": wanted.start,
-    }
-    found = [f"{name} {value}" for name, value in given.items() if value is not None]
-    return [*found, "--mutate"] if wanted.mutate else found
 
 
 def go_on(run: str, results: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from optuna.trial import FrozenTrial
 
-from ghnas.engine.manifest import Manifest, ShortList
 from ghnas.engine.run import SHORT_LIST, Run
 from ghnas.engine.trials import Trial, primary
 from ghnas.reports import figures
+from ghnas.reports.commands import search_command
 from ghnas.reports.drawing import as_svg, draw
 from ghnas.reports.tables import (
     describe_order,
@@ -83,7 +82,7 @@ def report(run: Run) -> str:
         trust=describe_order(order) if order else "",
         drawings=[_drawing(run, item) for item in best[:DRAWN]],
         sections=[*_sections(run, ranked), *_trainings(run, tuned)],
-        command=command(run.manifest),
+        command=search_command(run.manifest),
         manifest=run.manifest.model_dump_json(indent=2),
     )
 
@@ -108,49 +107,6 @@ def facts(run: Run, ranked: Sequence[Trial]) -> list[tuple[str, str]]:
         ("scoring took", format_seconds(sum(item.seconds for item in ranked))),
         ("started", manifest.created[:16].replace("T", " ")),
     ]  # fmt: skip
-
-
-def command(manifest: Manifest) -> str:
-    """The command line that starts the same search."""
-    described = manifest.objective
-    options: dict[str, object] = {
-        "space": manifest.space,
-        "cells": manifest.skeleton.get("cells"),
-        "channels": manifest.skeleton.get("channels"),
-        "data": manifest.sources.data,
-        "image-size": manifest.image_shape[-1],
-        "ghn": manifest.sources.ghn if manifest.uses_ghn else "none",
-        "budget": manifest.budget,
-        "sampler": manifest.sampler,
-        "seed": manifest.seed,
-        "objective": ",".join(manifest.objectives),
-        "score-images": described.get("images"),
-        "exact": manifest.objectives == ("accuracy",) and described.get("keep", 0) is None,
-        "max-params": manifest.max_parameters,
-        "max-flops": manifest.max_flops,
-        **_of_trainings(manifest.short_list),
-    }
-    flags = [f"--{name}" for name, value in options.items() if value is True]
-    words = [
-        f"--{name} {shlex.quote(str(value))}"
-        for name, value in options.items()
-        if value is not None and not isinstance(value, bool)
-    ]
-    return " ".join(["ghnas search", *words, *flags])
-
-
-def _of_trainings(asked: ShortList | None) -> dict[str, object]:
-    if asked is None:
-        return {}
-    lengths = "train-epochs" if asked.steps is None else "train-steps"
-    return {
-        "train": asked.count,
-        "time": None if asked.seconds is None else f"{asked.seconds:g}s",
-        lengths: ",".join(map(str, asked.steps or asked.epochs)),
-        "train-cells": asked.cells,
-        "train-from": asked.start,
-        "mutate": asked.mutate,
-    }
 
 
 def _best_table(run: Run, best: Sequence[Trial], tuned: Sequence[FrozenTrial]) -> Table:

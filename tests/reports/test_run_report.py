@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ghnas.engine.manifest import ShortList
 from ghnas.engine.runs import find_run
-from ghnas.reports.run_report import choice_shares, command, pareto_front, report
+from ghnas.reports.commands import search_command
+from ghnas.reports.run_report import choice_shares, pareto_front, report
 from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
@@ -62,7 +63,7 @@ def test_names_are_text_not_markup(finished: Path, tmp_path: Path) -> None:
 def test_the_command_starts_the_same_search(ghnas: Ghnas, finished: Path) -> None:
     """A search that goes on takes the options that it was started with, and no others."""
     run = find_run(finished)
-    words = shlex.split(command(run.manifest))
+    words = shlex.split(search_command(run.manifest))
     assert words[:3] == ["ghnas", "search", "--space"]
     again = ("--resume", "--results", finished)
     code, _, err = ghnas(*words[1:], *again)
@@ -74,7 +75,16 @@ def test_the_command_asks_for_the_same_trainings(finished: Path) -> None:
     asked = ShortList(count=8, epochs=(1, 3), cells=4, start="kaiming", mutate=True)
     manifest = find_run(finished).manifest.model_copy(update={"short_list": asked})
     wanted = "--train 8 --train-epochs 1,3 --train-cells 4 --train-from kaiming --mutate"
-    assert command(manifest).endswith(wanted)
+    assert search_command(manifest).endswith(wanted)
+
+
+def test_the_command_has_limits_and_the_database(finished: Path) -> None:
+    given_in = {"max_latency": 0.0025, "storage": "sqlite:///nas.db", "seed": 0}
+    text = search_command(find_run(finished).manifest.model_copy(update=given_in))
+    assert "--max-latency 2.5ms" in text
+    assert "--storage sqlite:///nas.db" in text
+    assert "--seed 0" in text
+    assert "--join" not in text
 
 
 def test_a_run_without_candidates(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

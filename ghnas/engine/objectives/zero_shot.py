@@ -123,8 +123,7 @@ class ZeroShot(ImageObjective):
             UserError: If the hypernetwork is for another space, or no predictor ships for it.
         """
         check_ghn(self.ghn, space, self.data)
-        if "predicted" in self.names:
-            self._predictor = shipped_predictor(space, self.data.name)
+        self._find_predictor(space)
         if space.one_process:
             self.workers, self._executor = 1, ModuleExecutor()
             self.in_background = False  # torch.fx cannot trace beside a network that runs
@@ -158,8 +157,7 @@ class ZeroShot(ImageObjective):
         is an objective. Nothing of an earlier search is left."""
         scorer = self.scorer  # processes are started before there are threads
         self._stages = ()
-        if "predicted" in self.names and self._predictor is None:
-            self._predictor = shipped_predictor(space, self.data.name)
+        self._find_predictor(space)
         wanted = space.text, json.dumps(dict(space.skeleton))
         if "composite" in self.names and self._reference_space != wanted:
             self._reference = reference_for(space, scorer, space.image_shape, report)
@@ -192,6 +190,10 @@ class ZeroShot(ImageObjective):
         if self._scorer is not None:
             self._scorer.close()
             self._scorer = None
+
+    def _find_predictor(self, space: Space) -> None:
+        if "predicted" in self.names:
+            self._predictor = shipped_predictor(space, self.data.name)
 
     def _expected(self, candidates: Sequence[Architecture]) -> list[float | None]:
         """What the predictor expects of candidates, where that is an objective."""
