@@ -99,7 +99,8 @@ def rank(
     from ghnas.ghn.checkpoint import check_ghn, load_ghn, train_command
     from ghnas.ghn.config import GHNInfo
     from ghnas.ranking.comparison import as_dict, compare
-    from ghnas.ranking.methods import ScoreJob, listed_methods, needs_ghn, score_all, steps_of
+    from ghnas.ranking.methods import ScoreJob, listed_methods, needs_ghn, steps_of
+    from ghnas.ranking.scores import score_all
     from ghnas.reports.rankings import comparison_table, describe_comparison, write_comparison
     from ghnas.spaces import load_space
     from ghnas.training.truth_table import read_truth, subset

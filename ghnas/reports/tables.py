@@ -330,7 +330,14 @@ def ghns_table(found: Sequence[KnownGHN]) -> Table:
     ]
     return table(
         "Hypernetworks",
-        (Column("name", wrap=True), Column("for", wrap=True), "steps", "zero-shot", "size", "where"),
+        (
+            Column("name", wrap=True),
+            Column("for", wrap=True),
+            "steps",
+            "zero-shot",
+            "size",
+            "where",
+        ),
         rows,
         "zero-shot: accuracy on held-out architectures and validation images; steps: of the last "
         "training",

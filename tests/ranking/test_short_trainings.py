@@ -15,7 +15,7 @@ from searching import save_untrained
 from ghnas.architectures.network import kaiming
 from ghnas.data import evaluation_batches, load_data, random_batches
 from ghnas.ghn.checkpoint import load_ghn, save_ghn
-from ghnas.ranking import methods
+from ghnas.ranking import scores
 from ghnas.spaces import load_space
 from ghnas.training.short import ShortTraining, train_briefly
 
@@ -61,7 +61,7 @@ def test_short_trainings_of_as_many_steps_are_one(
         lengths.append(len(batches))
         return train_briefly(graph, parameters, batches, checks)
 
-    monkeypatch.setattr(methods, "train_briefly", counted)
+    monkeypatch.setattr(scores, "train_briefly", counted)
     common = (*RANK, "--truth", five, "--ghn", other_ghn, "--score-images", 128)
     pairs = (("steps-3", "tse-3"), ("ghn-steps-3", "ghn-tse-3"))
     for number, names in enumerate((*pairs, ("tse-3",), ("steps-3", "tse-2"))):
