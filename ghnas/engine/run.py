@@ -112,8 +112,18 @@ class Run:
         return self._load_study(self.open_storage())
 
     def _load_study(self, storage: BaseStorage) -> optuna.Study:
-        try:
+        with self.expected():
             return optuna.load_study(study_name=self.manifest.study_name, storage=storage)
+
+    @contextlib.contextmanager
+    def expected(self) -> Iterator[None]:
+        """Say what is wrong where Optuna finds no such study.
+
+        Raises:
+            UserError: If it does not.
+        """
+        try:
+            yield
         except KeyError as error:
             raise UserError(
                 f"{self.storage_url}: holds no study {self.manifest.study_name!r}; "

@@ -218,7 +218,8 @@ def search_run(
         fresh = create_sampler(sampler or manifest.sampler, run.space, objective.directions)
         claims = run.claims(2 if objective.in_background else 1)
         Loop(manifest, run.space, objective, fresh, run, report or _silent, claims).run()
-    return Study(manifest.study_name, run.open_storage(), run.form, run)
+    with run.expected():
+        return Study(manifest.study_name, run.open_storage(), run.form, run)
 
 
 def _search_in_memory(

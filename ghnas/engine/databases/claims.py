@@ -89,6 +89,8 @@ class Claims:
         self._turn = threading.Semaphore(turns)
         self._held: set[int] = set()
         """Optuna's numbers of the trials whose pieces this process scores."""
+        self._changing = threading.Lock()
+        """Held while the database and what is held here say different things."""
         self._stopped = threading.Event()
         self._looking = threading.Lock()
         self._pieces: dict[int, _Piece] = {}
@@ -136,7 +138,8 @@ class Claims:
 
     def stop(self) -> None:
         """Let `evaluate` in other threads end soon, and free what this process holds."""
-        self._stopped.set()
+        with self._changing:
+            self._stopped.set()
         for trial in tuple(self._held):
             self._release(trial)
 
@@ -169,7 +172,7 @@ class Claims:
     ) -> None:
         """Score a piece, if no other process takes it first."""
         with self._turn:
-            if not self._stopped.is_set() and self._claim(piece.trial):
+            if self._claim(piece.trial):
                 try:
                     outcomes = score(places)
                     chosen = [asdict(found) for i in places if (found := outcomes[i]) is not None]
@@ -182,16 +185,20 @@ class Claims:
             self._pieces |= self._read([piece.number])
 
     def _claim(self, trial: int) -> bool:
-        # the heartbeat first: without one a piece would stay with a process that dies in between
-        self._storage.record_heartbeat(trial)
-        try:
-            claimed = self._storage.set_trial_state_values(trial, TrialState.RUNNING)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return False
-        if claimed:
-            self._held.add(trial)
-            self._storage.set_trial_user_attr(trial, "process", f"{gethostname()}:{os.getpid()}")
-        return claimed
+        with self._changing:
+            if self._stopped.is_set():
+                return False
+            # the heartbeat first: without one a piece would stay with a process that dies between
+            self._storage.record_heartbeat(trial)
+            try:
+                claimed = self._storage.set_trial_state_values(trial, TrialState.RUNNING)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                return False
+            if claimed:
+                self._held.add(trial)
+                process = f"{gethostname()}:{os.getpid()}"
+                self._storage.set_trial_user_attr(trial, "process", process)
+            return claimed
 
     def _finish(self, trial: int, outcomes: list[dict[str, Any]], hashes: Sequence[str]) -> None:
         # taken for dead, this process may find that another was faster: that one counts
@@ -201,12 +208,12 @@ class Claims:
             self._storage.set_trial_state_values(trial, TrialState.COMPLETE, [len(outcomes)])
 
     def _release(self, trial: int) -> None:
-        try:
+        with self._changing:
+            if trial not in self._held:  # `stop` has freed it, and others may hold it by now
+                return
             self._held.remove(trial)
-        except KeyError:  # `stop` has freed it, and another process may hold it by now
-            return
-        with suppress(Exception):  # others free it when the heartbeats end
-            self._storage.set_trial_state_values(trial, TrialState.WAITING)
+            with suppress(Exception):  # others free it when the heartbeats end
+                self._storage.set_trial_state_values(trial, TrialState.WAITING)
 
     def _beat(self) -> None:
         while not self._stopped.wait(HEARTBEAT):
