@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
-from ghnas.data import ImageData, Split, random_batches
+from ghnas.data import ImageData, LabelledImages, random_batches
 from ghnas.executors.fused import compile_gradients
 from ghnas.executors.grouped import GroupedNetworks
 from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_for, trainable
@@ -97,7 +97,7 @@ class Material:
     """
 
     data: ImageData
-    test: Split | None
+    test: LabelledImages | None
     checks: Sequence[Batch]
     settings: FinetuneSettings
     device: torch.device
@@ -330,7 +330,7 @@ class _Training:
         if score.accuracy >= wanted:
             self.steps_saved = step
 
-    def _accuracy(self, split: Split) -> float:
+    def _accuracy(self, split: LabelledImages) -> float:
         return measure_accuracy(self.trainable, split, self.material.data, self.material.device)
 
     def _restore(self) -> None:
