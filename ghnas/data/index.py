@@ -7,12 +7,12 @@ import io
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -234,7 +234,7 @@ def read_index(path: Path, root: Path) -> Index | None:
                 kept=path,
                 **{name: content[name] for name in _ARRAYS},
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
         return None
 
 

@@ -118,8 +118,8 @@ def tar_shards(folder: Path) -> list[Path]:
 
 
 def words(path: Path) -> set[str]:
-    """What a file's name is made of: `imagenet-train-0001.tar` -> imagenet, train, tar."""
-    return set(re.findall("[a-z]+", path.name.lower()))
+    """What a path is made of: `imagenet/train-0001.tar` -> imagenet, train, tar."""
+    return set(re.findall("[a-z]+", str(path).lower()))
 
 
 def index_shards(
@@ -145,7 +145,12 @@ def index_shards(
         counts.append(len(found))
         if progress:
             progress(number, len(files))
-    names, offsets, sizes, labels = zip(*samples, strict=True) if samples else ((), (), (), ())
+    if not samples:
+        raise DataError(
+            f"The shards {shards[0]} to {shards[-1]} in {folder} hold no images: give tar files "
+            "with members such as 0001.jpg and 0001.cls."
+        )
+    names, offsets, sizes, labels = zip(*samples, strict=True)
     return Index(
         folder,
         names_array(names),
