@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ghnas.data.conversion import Crops
 from ghnas.data.dataset import ImageData, LabelledImages, mixed_order
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -69,12 +70,14 @@ def random_batches(
     mirror: bool = False,
     shift: int = 0,
     start_step: int = 0,
+    crops: Crops | None = None,
 ) -> Iterator[Batch]:
     """Endless training batches: images float32 (B, C, H, W) in channels_last, labels int64 (B,).
 
     Every epoch is shuffled anew and its incomplete last batch left out; a split smaller than
     batch_size gives batches of all its images. mirror: turn half of the images left-right.
     shift: move each image by up to so many pixels each way, repeating its edge.
+    crops: random crops instead, see `ghnas.data.conversion.Crops`.
     A batch depends on seed and step alone, not on the device or on the batches before it:
     start_step goes on where an interrupted training stopped.
     Raises ValueError for an empty split, or a batch_size, shift or start_step out of range.
@@ -103,7 +106,12 @@ def random_batches(
                 images = _moved(images, mirror, shift, _generator(seed, 1, step))
             yield normalise(images), labels.to(device)
 
-    return batches()
+    def cropped(crops: Crops) -> Iterator[Batch]:
+        steps = zip(count(start_step), chosen(), strict=False)
+        for images, labels in split.read_cropped(steps, crops):
+            yield normalise(images.to(device)), labels.to(device)
+
+    return cropped(crops) if crops else batches()
 
 
 def evaluation_batches(

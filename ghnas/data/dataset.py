@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ghnas.data.conversion import MapDataset, read_dataset
+from ghnas.data.conversion import Crops, MapDataset, read_dataset
 from ghnas.utils.errors import DataError
 
 Integers = npt.NDArray[np.int64]
@@ -51,6 +51,12 @@ class LabelledImages(ABC):
         Raises:
             DataError: If an image cannot be read, naming it.
         """
+
+    @abstractmethod
+    def read_cropped(
+        self, batches: Iterable[tuple[int, torch.Tensor]], crops: Crops
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """As `read`, with random crops of the images; of each batch its step and the indices."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
@@ -107,6 +113,13 @@ class Split(LabelledImages):
 
     def read(self, batches: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return ((self.images[indices], self.labels[indices]) for indices in batches)
+
+    def read_cropped(
+        self, batches: Iterable[tuple[int, torch.Tensor]], crops: Crops
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        size = self.image_shape[-1]
+        for step, indices in batches:
+            yield torch.stack(crops.of(self.images[indices], size, step)), self.labels[indices]
 
     def to(self, device: torch.device | str) -> Split:
         return Split(self.images.to(device), self.labels.to(device))

@@ -125,13 +125,27 @@ def decode_one(coded: Coded, index: int, size: int) -> npt.NDArray[np.uint8]:
     """
     with _opened(coded.content(index), coded.name(index)) as opened:
         opened.draft("RGB", (size, size))  # lets the JPEG decoder skip what is averaged away
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        colour = upright.convert("RGB")
+        colour = _upright(opened)
         if colour.size != (size, size):
             colour = colour.resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(colour)
+
+
+def decode_whole(coded: Coded, index: int) -> Image.Image:
+    """Decode one image in its own size, upright and in RGB.
+
+    Raises:
+        DataError: If it cannot be read, naming it.
+    """
+    with _opened(coded.content(index), coded.name(index)) as opened:
+        return _upright(opened)
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(opened)
+    if upright.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return upright.convert("RGB")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ghnas.data.conversion import Crops
 from ghnas.data.dataset import (
     Integers,
     LabelledImages,
@@ -19,7 +20,7 @@ from ghnas.data.dataset import (
     Statistics,
     statistics_of_batches,
 )
-from ghnas.data.decoding import Coded, decode_one
+from ghnas.data.decoding import Coded, decode_one, decode_whole
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import DataError, UserError
 from ghnas.utils.processes import ENDED
@@ -56,24 +57,14 @@ class StoredSplit(LabelledImages):
         return StoredSplit(self.coded.select(indices.cpu().numpy()), self.size)
 
     def read(self, batches: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        loader: DataLoader[Found | DataError] = DataLoader(
-            _Decoding(self.coded, self.size),
-            batch_size=None,
-            sampler=(indices.cpu().numpy() for indices in batches),
-            num_workers=_workers(),
-            collate_fn=_unchanged,
-            generator=torch.Generator(),  # or it would draw from the one that all share
-        )
-        try:
-            for found in loader:
-                if isinstance(found, DataError):
-                    raise found
-                pixels, labels = found
-                yield torch.from_numpy(pixels), torch.from_numpy(labels)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(ENDED) from error
+        return _loaded(_Resized(self.coded, self.size), (i.cpu().numpy() for i in batches))
+
+    def read_cropped(
+        self, batches: Iterable[tuple[int, torch.Tensor]], crops: Crops
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """As the base's; the crops are of the files' own pixels."""
+        steps = ((step, indices.cpu().numpy()) for step, indices in batches)
+        return _loaded(_Cropped(self.coded, self.size, crops), steps)
 
     def to(self, device: torch.device | str) -> StoredSplit:
         return self
@@ -96,18 +87,64 @@ class StoredSplit(LabelledImages):
 
 
 class _Decoding(Dataset[Found | DataError]):
-    """Batches of decoded images by their indices; an error is a result, as torch would make a page
-    of it."""
+    """Batches of decoded images; an error is a result, as torch would make a page of it."""
 
     def __init__(self, coded: Coded, size: int) -> None:
         self.coded, self.size = coded, size
 
-    def __getitem__(self, indices: Integers) -> Found | DataError:
+    def __getitem__(self, batch: Any) -> Found | DataError:
         try:
-            pixels = np.stack([decode_one(self.coded, i, self.size) for i in indices])
+            return self.decoded(batch)
         except DataError as error:
             return error
-        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self.coded.labels[indices]
+
+    def decoded(self, batch: Any) -> Found:
+        """Images, uint8 (B, C, H, W), and labels, int64 (B,)."""
+        raise NotImplementedError
+
+
+class _Resized(_Decoding):
+    def decoded(self, batch: Integers) -> Found:
+        pixels = np.stack([decode_one(self.coded, i, self.size) for i in batch])
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self.coded.labels[batch]
+
+
+class _Cropped(_Decoding):
+    def __init__(self, coded: Coded, size: int, crops: Crops) -> None:
+        import torchvision.transforms.v2  # noqa: F401  # here, or every process imports it
+
+        super().__init__(coded, size)
+        self.crops = crops
+
+    def decoded(self, batch: tuple[int, Integers]) -> Found:
+        step, indices = batch
+        images = (decode_whole(self.coded, i) for i in indices)
+        pixels = torch.stack(self.crops.of(images, self.size, step)).numpy()
+        return pixels, self.coded.labels[indices]
+
+
+def _loaded(
+    decoding: _Decoding, batches: Iterable[Any]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Images and labels of batches, decoded ahead by processes of torch's DataLoader."""
+    loader: DataLoader[Found | DataError] = DataLoader(
+        decoding,
+        batch_size=None,
+        sampler=batches,
+        num_workers=_workers(),
+        collate_fn=_unchanged,
+        generator=torch.Generator(),  # or it would draw from the one that all share
+    )
+    try:
+        for found in loader:
+            if isinstance(found, DataError):
+                raise found
+            pixels, labels = found
+            yield torch.from_numpy(pixels), torch.from_numpy(labels)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(ENDED) from error
 
 
 def _unchanged(item: Any) -> Any:

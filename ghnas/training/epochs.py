@@ -265,7 +265,7 @@ class _Training:
         self.batches = random_batches(
             data.train, settings.batch_size, seed=settings.seed, device=device,
             mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
-            start_step=len(self.history) * self.per_epoch,
+            start_step=len(self.history) * self.per_epoch, crops=settings.crops(data.mirror),
         )  # fmt: skip
 
     @property

@@ -25,7 +25,7 @@ from ghnas.training.epochs import (
     finished,
     train_network,
 )
-from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe
+from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe, check_augment
 from ghnas.training.saved import describe, load
 from ghnas.utils.devices import pick_device
 from ghnas.utils.errors import UserError
@@ -81,6 +81,7 @@ def finetune(
     seed: int = 0,
     recipe: Recipe | None = None,
     shots: int | None = None,
+    augment: str = "shift",
     device: str = "auto",
     path: str | PathLike[str] | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
@@ -103,6 +104,7 @@ def finetune(
         seed: Of the images' order, their shifts, and Kaiming initialisation.
         recipe: What is added to plain SGD, such as cutout and path dropout; None: nothing.
         shots: Training images of each class; None: all.
+        augment: `shift`, `crop` or `randaugment`: see `FinetuneSettings`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         path: A folder, made if need be. The state is kept in it after every epoch, and the same
             call goes on from there; `ghnas.load` reads the result. None: nothing is written.
@@ -156,6 +158,7 @@ def finetune(
         seed,
         recipe=recipe or PLAIN,
         shots=shots,
+        augment=check_augment(augment),
     )
     if shots is not None:
         data = data.few_shot(shots)

@@ -19,6 +19,7 @@ from PIL import Image
 
 import ghnas
 from ghnas.data import ImageData, evaluation_batches, load_data, random_batches
+from ghnas.data.conversion import Crops
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig
 from ghnas.spaces import load_space
@@ -160,6 +161,38 @@ def test_batches_depend_on_seed_and_step(folder: Path, stored: Any, start: int) 
     before = torch.get_rng_state()
     assert equal(batches(stored(folder), start), wanted[start:])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("operations", [0, 2])
+def test_crops_depend_on_seed_and_step(folder: Path, stored: Any, operations: int) -> None:
+    def batches(data: ImageData, seed: int, start: int = 0) -> list[Any]:
+        made = random_batches(
+            data.train, 8, seed=seed, device=CPU, mean=(0.0,) * 3, std=(1.0,) * 3,
+            start_step=start, crops=Crops(seed, data.mirror, operations),
+        )  # fmt: skip
+        return list(islice(made, 6 - start))
+
+    for data in (stored(folder), load_data(str(folder), image_size=12)):
+        found = batches(data, seed=3)
+        assert equal(batches(data, seed=3, start=4), found[4:])
+        assert not equal(batches(data, seed=4), found)
+        assert {tuple(images.shape) for images, _ in found} == {(8, 3, 12, 12)}
+        assert all(images.min() >= 0 and images.max() <= 1 for images, _ in found)
+
+
+def test_crops_are_of_the_files_own_pixels(tmp_path: Path, stored: Any) -> None:
+    """Stripes of two pixels are grey in a small image, and seen in a small part of a large one."""
+    stripes = np.kron(np.arange(64) // 2 % 2, np.ones((64, 1))).astype(np.uint8) * 255
+    for label in range(2):
+        (tmp_path / "set" / str(label)).mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(stripes).save(tmp_path / "set" / str(label) / f"{number}.png")
+    whole, crops = stored(tmp_path / "set", image_size=16).train, Crops(0, mirror=True)
+    some = [(step, torch.arange(8)) for step in range(4)]
+    resized = torch.cat([images for images, _ in whole.read(part for _, part in some)])
+    cropped = torch.cat([images for images, _ in whole.read_cropped(some, crops)])
+    contrast = [images.float().std((1, 2, 3)) for images in (resized, cropped)]
+    assert contrast[0].max() < 10 < contrast[1].max() / 4
 
 
 def test_training_and_search_are_as_in_memory(folder: Path, stored: Any, tmp_path: Path) -> None:

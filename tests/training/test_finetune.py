@@ -171,3 +171,14 @@ def test_networks_as_a_population_are_those_that_train_one_by_one(
         assert saved is not None
         assert not (saved / "state.pt").exists()
         assert (saved / "model.safetensors").exists()
+
+
+def test_augmentation(data: ImageData) -> None:
+    weights = [
+        next(iter(state(finetuned(data, epochs=1, augment=name).network).values()))
+        for name in ("shift", "crop", "randaugment", "crop")
+    ]
+    assert torch.equal(weights[1], weights[3])
+    assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(UserError, match="use shift, crop, randaugment"):
+        finetuned(data, augment="mixup")
