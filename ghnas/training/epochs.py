@@ -26,13 +26,21 @@ from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.training.populations import POPULATION, follow
 from ghnas.training.recipe import PLAIN, FinetuneSettings, RecipeNetwork
 from ghnas.training.saved import save
-from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
+from ghnas.training.sgd import (
+    SGDSettings,
+    SGDTraining,
+    measure_accuracies,
+    measure_accuracy,
+    measure_top5,
+)
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.processes import Workers
 from ghnas.utils.tensor_files import read_pytorch, write_pytorch
 
+FEW_CLASSES = 10
+"""Up to so many classes the five likeliest tell nothing."""
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
 
@@ -75,6 +83,8 @@ class Trained:
         steps_saved: For a baseline: SGD steps until it was as good as the predicted weights;
             None if it never was.
         history: Of each epoch.
+        test_top5: Share of the test images whose class is among the five likeliest; None where
+            there are ten classes or fewer, or no test images.
     """
 
     validation: float
@@ -82,6 +92,7 @@ class Trained:
     seconds: float
     steps_saved: int | None
     history: History
+    test_top5: float | None = None
 
 
 @dataclass(frozen=True)
@@ -349,15 +360,25 @@ class _Training:
         except Exception as error:  # optimisers and schedules check little of what they are given
             raise UserError(f"{self.state} is damaged: delete it to start anew") from error
 
+    def _tested(self) -> tuple[float | None, float | None]:
+        """Accuracy on the test images, and that of the five likeliest of many classes."""
+        test, data = self.material.test, self.material.data
+        if test is None:
+            return None, None
+        if data.num_classes <= FEW_CLASSES:
+            return self._accuracy(test), None
+        return measure_top5(self.trainable, test, data, self.material.device)
+
     def finish(self) -> Trained:
         """Measure on the test images and write everything."""
-        test = self.material.test
+        test, top5 = self._tested()
         result = Trained(
             self.history[-1]["validation"],
-            None if test is None else self._accuracy(test),
+            test,
             sum(item["seconds"] for item in self.history),
             self.steps_saved,
             self.history,
+            top5,
         )
         folder, architecture = self.task.folder, self.task.architecture
         if folder is None or self.state is None:

@@ -45,6 +45,8 @@ class TrainedNetwork:
         mean, std: A number for each channel.
         validation: Accuracy in [0, 1] on all validation images.
         test: The same on all test images; None if the data has none.
+        test_top5: Of more than ten classes: the share of test images whose class is among the five
+            likeliest; else None.
         zero_shot: Accuracy in [0, 1] with predicted weights before training, on 512 validation
             images; None without a hypernetwork.
         history: Of each epoch its number `epoch`, mean training `loss` in nats, `validation`
@@ -68,6 +70,7 @@ class TrainedNetwork:
     zero_shot: float | None
     history: History
     path: Path | None
+    test_top5: float | None = None
 
 
 def finetune(
@@ -181,7 +184,7 @@ def finetune(
         )
     return TrainedNetwork(
         network, data.mean, data.std, result.validation, result.test, zero_shot, result.history,
-        folder,
+        folder, result.test_top5,
     )  # fmt: skip
 
 

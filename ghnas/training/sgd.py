@@ -215,3 +215,21 @@ def measure_accuracies(
     right = [(logits(images).argmax(2) == labels).sum(1) for images, labels in batches]
     found: list[float] = (torch.stack(right).sum(0).double() / len(split)).tolist()
     return found
+
+
+def measure_top5(
+    network: TrainableNetwork,
+    split: LabelledImages,
+    data: ImageData,
+    device: torch.device | str = "cpu",
+) -> tuple[float, float]:
+    """As `measure_accuracy`, and the share of images whose class is among the five likeliest."""
+    right = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in each_once(
+        split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
+    ):
+        logits = network.logits(images)
+        five = logits.topk(5).indices == labels[:, None]
+        right += torch.stack([(logits.argmax(1) == labels).sum(), five.sum()])
+    first, fifth = (right.double() / len(split)).tolist()
+    return first, fifth
