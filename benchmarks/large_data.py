@@ -42,9 +42,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs=2, default=(1000, 50_000))
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--budget", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--budget", type=int, default=16)
+    parser.add_argument("--write", type=Path, help="only write the many images here, with val")
     options = parser.parse_args()
+    if options.write:
+        write_images(options.write / "train", options.images[1], options.classes)
+        write_images(options.write / "val", 2 * options.classes, options.classes)
+        return
     found: list[dict[str, Measured]] = []
     for images in options.images:
         with tempfile.TemporaryDirectory(prefix="images") as folder:

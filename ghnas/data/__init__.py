@@ -1,4 +1,5 @@
-"""Data sets: the built-in one, torchvision's CIFAR-10, folders of images, parquet files."""
+"""Data sets: the built-in one, torchvision's CIFAR-10, folders of images, parquet files, tar
+shards, in memory or on the disk."""
 
 from ghnas.data.batches import (
     Batches,

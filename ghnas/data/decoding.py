@@ -70,16 +70,20 @@ class CodedBytes:
         return len(self.labels)
 
     def content(self, index: int) -> bytes:
+        """See `Coded`."""
         return self.images[index]
 
     def name(self, index: int) -> str:
+        """See `Coded`."""
         return self.names[index]
 
     def select(self, indices: Integers) -> CodedBytes:
+        """See `Coded`."""
         images, names = [self.images[i] for i in indices], [self.names[i] for i in indices]
         return CodedBytes(images, names, self.labels[indices])
 
     def identity(self) -> Iterator[bytes]:
+        """See `Coded`: the bytes themselves."""
         yield from self.images
         yield self.labels.astype("<i8").tobytes()
 
