@@ -22,8 +22,7 @@ from ghnas.data.dataset import (
 )
 from ghnas.data.decoding import Coded, decode_one, decode_whole
 from ghnas.utils.devices import cores
-from ghnas.utils.errors import DataError, UserError
-from ghnas.utils.processes import ENDED
+from ghnas.utils.errors import DataError
 
 STATISTICS_IMAGES = 1024
 """Of which mean and standard deviation are taken, mixed by class and the same every time."""
@@ -135,16 +134,11 @@ def _loaded(
         collate_fn=_unchanged,
         generator=torch.Generator(),  # or it would draw from the one that all share
     )
-    try:
-        for found in loader:
-            if isinstance(found, DataError):
-                raise found
-            pixels, labels = found
-            yield torch.from_numpy(pixels), torch.from_numpy(labels)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(ENDED) from error
+    for found in loader:
+        if isinstance(found, DataError):
+            raise found
+        pixels, labels = found
+        yield torch.from_numpy(pixels), torch.from_numpy(labels)
 
 
 def _unchanged(item: Any) -> Any:
