@@ -78,7 +78,7 @@ def _search(*options: str) -> Command:
     def outcome(work: Path) -> list[Any]:
         run = find_run(work)
         trials = [(item.number, item.hash, item.values, item.duplicate_of) for item in run.read()]
-        trainings = sorted((t.trial, t.steps, t.repeat, t.value) for t in run.trainings())
+        trainings = sorted((t.trial, t.steps, t.repeat, t.outcome) for t in run.trainings())
         return [trials, trainings]
 
     return Command(first, again, outcome)

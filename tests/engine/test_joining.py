@@ -306,8 +306,9 @@ def test_a_study_that_nobody_can_join(
     space, objective = ghnas.load_space("darts"), FakeObjective()
     with pytest.raises(UserError, match="say which one with --storage"):
         ghnas.search(space, objective, 5, join="ours", path=tmp_path / "x")
-    with pytest.raises(UserError, match="give a path"):
-        ghnas.search(space, objective, 5, join="ours", storage=sqlite)
+    for join in ("ours", None):
+        with pytest.raises(UserError, match="give a path"):
+            ghnas.search(space, objective, 5, join=join, storage=sqlite)
 
 
 @pytest.mark.parametrize("steps", range(4))
