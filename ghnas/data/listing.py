@@ -11,11 +11,12 @@ import re
 import stat
 import tarfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ghnas.data.dataset import Progress
 from ghnas.data.index import Index, names_array, watch
 from ghnas.utils.errors import DataError, UserNote, first_line
 
@@ -40,8 +41,13 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def index_folder(folder: Path, classes: Sequence[str]) -> Index:
+def index_folder(folder: Path, classes: Sequence[str], progress: Progress | None) -> Index:
     """All images below the class folders of a folder, in sorted order.
+
+    Args:
+        folder: With a folder for each class.
+        classes: Their names, in the order of the labels.
+        progress: Called with the images found so far and how many there may be.
 
     Raises:
         DataError: If a class folder that holds images is none of the classes.
@@ -52,7 +58,8 @@ def index_folder(folder: Path, classes: Sequence[str]) -> Index:
     sizes: list[int] = []
     labels: list[int] = []
     left_out: list[str] = []
-    for class_folder in visible_folders(folder):
+    found = visible_folders(folder)
+    for done, class_folder in enumerate(found, start=1):
         inside = [os.path.relpath(place, folder) for place, _, _ in os.walk(class_folder)]
         watched |= watch(folder, inside)
         before = len(names)
@@ -68,6 +75,7 @@ def index_folder(folder: Path, classes: Sequence[str]) -> Index:
                 f"add the class there, or remove this folder."
             )
         labels += [label_of.get(class_folder.name, -1)] * (len(names) - before)
+        _tell(progress, len(names), done, len(found))
     if left_out:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         warnings.warn(
@@ -83,6 +91,12 @@ def index_folder(folder: Path, classes: Sequence[str]) -> Index:
         watched,
         classes=tuple(classes),
     )
+
+
+def _tell(progress: Progress | None, images: int, done: int, total: int) -> None:
+    """Tell the images of so many folders or shards, and how many there may be in all."""
+    if progress and done < total:
+        progress(images, images * total // done)
 
 
 def _parts(name: str) -> list[str]:
@@ -122,15 +136,13 @@ def words(path: Path) -> set[str]:
     return set(re.findall("[a-z]+", str(path).lower()))
 
 
-def index_shards(
-    folder: Path, files: Sequence[Path], progress: Callable[[int, int], None] | None
-) -> Index:
+def index_shards(folder: Path, files: Sequence[Path], progress: Progress | None) -> Index:
     """All images of tar files.
 
     Args:
         folder: Below which they lie.
         files: The shards.
-        progress: Called with the shards read so far and their number.
+        progress: Called with the images found so far and how many there may be.
 
     Raises:
         DataError: If one is no tar file or is cut short, or an image has no label.
@@ -143,8 +155,7 @@ def index_shards(
         found = _samples(path, str(path.relative_to(folder)))
         samples += found
         counts.append(len(found))
-        if progress:
-            progress(number, len(files))
+        _tell(progress, len(samples), number, len(files))
     if not samples:
         raise DataError(
             f"The shards {shards[0]} to {shards[-1]} in {folder} hold no images: give tar files "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ghnas.data.dataset import Integers
+from ghnas.data.dataset import Integers, Progress
 from ghnas.data.decoding import CodedBytes
 from ghnas.data.index import Index, names_array, watch
 from ghnas.utils.errors import DataError, first_line
@@ -58,7 +58,7 @@ def unpack_parquet(
     folder: Path,
     files: Sequence[Path],
     place: Path,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Index:
     """The coded images of parquet files copied into one file, where each is found at once: in
     parquet files, which are compressed, hundreds are decompressed to get at one.
@@ -67,7 +67,7 @@ def unpack_parquet(
         folder: Below which the files lie.
         files: In their order.
         place: Where to copy them.
-        progress: Called with the files read so far and their number.
+        progress: Called with the images copied so far and how many there may be.
 
     Raises:
         DataError: If a file cannot be read, pyarrow is not installed, or there is no room.
@@ -87,8 +87,8 @@ def unpack_parquet(
                     sizes.extend(map(len, some))
                     labels.append(their_labels)
                     row += len(some)
-                if progress:
-                    progress(number, len(files))
+                if progress and number < len(files):
+                    progress(len(sizes), len(sizes) * len(files) // number)
 
     try:
         replace_atomically(place, copy)

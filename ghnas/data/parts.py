@@ -102,8 +102,8 @@ def _image_folder(folder: Path, options: Options) -> Parts:
         )
 
     def listed(part: Path) -> Indexed:
-        kept, make = place_of(options.cache, part, "folder"), partial(index_folder, part, classes)
-        most = options.most_in_memory
+        kept, most = place_of(options.cache, part, "folder"), options.most_in_memory
+        make = partial(index_folder, part, classes, options.progress)
         return Indexed.all_of(kept_or_made(kept, part, make, most, classes=classes))
 
     train = listed(train_folder)

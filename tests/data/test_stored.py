@@ -366,7 +366,17 @@ def test_a_broken_image_is_named(
     whole = victim.read_bytes()
     victim.write_bytes(whole[:200] + bytes(len(whole) - 200))
     assert f"image {victim} cannot be read" in refusal(lambda: read_all(data))
-    data.validation.take(3)  # does not read it
+
+
+def test_images_that_are_not_taken_are_not_read(folder: Path, stored: Any) -> None:
+    data = stored(folder)
+    taken = data.validation.take(6)
+    kept = {taken.coded.name(index) for index in range(6)}
+    for path in (folder / "val").rglob("*.jpg"):
+        if str(path) not in kept:
+            path.unlink()
+    assert sum(len(labels) for _, labels in checks(data, taken)) == 6
+    assert "has vanished" in refusal(lambda: checks(data, data.validation))
 
 
 def test_what_changed_meanwhile_is_named_and_listed_anew(folder: Path, stored: Any) -> None:
