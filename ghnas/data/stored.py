@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
@@ -104,8 +105,9 @@ class _Decoding(Dataset[Found | DataError]):
 
 class _Resized(_Decoding):
     def decoded(self, batch: Integers) -> Found:
-        pixels = np.stack([decode_one(self.coded, i, self.size) for i in batch])
-        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self.coded.labels[batch]
+        some = self.coded.select(batch)
+        pixels = np.stack([decode_one(some, i, self.size) for i in range(len(some))])
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), some.labels
 
 
 class _Cropped(_Decoding):
@@ -117,9 +119,9 @@ class _Cropped(_Decoding):
 
     def decoded(self, batch: tuple[int, Integers]) -> Found:
         step, indices = batch
-        images = (decode_whole(self.coded, i) for i in indices)
-        pixels = torch.stack(self.crops.of(images, self.size, step)).numpy()
-        return pixels, self.coded.labels[indices]
+        some = self.coded.select(indices)
+        images = (decode_whole(some, i) for i in range(len(some)))
+        return torch.stack(self.crops.of(images, self.size, step)).numpy(), some.labels
 
 
 def _loaded(
@@ -149,4 +151,5 @@ def _unchanged(item: Any) -> Any:
 
 def _workers() -> int:
     """Processes that decode; none in a worker process, whose siblings have the other cores."""
-    return 0 if parent_process() else min(_MOST_WORKERS, cores() - 1)
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
+    return 0 if parent_process() else max(min(_MOST_WORKERS, share - 1), 0)
