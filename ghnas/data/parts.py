@@ -74,14 +74,17 @@ class Parts:
 
 
 def parts_of(folder: Path, options: Options) -> Parts:
-    """The images of a folder: in parquet files, else in tar shards, else in class folders.
+    """The images of a folder: in parquet files, else in class folders, else in tar shards.
+
+    Archives beside class folders, from which ImageNet's are unpacked, are no shards.
 
     Raises:
         DataError: If there are none, or they cannot be listed.
     """
     if tables := parquet_files(folder):
         return _parquet(folder, tables, options)
-    if shards := tar_shards(folder):
+    train = _subfolder(folder, _PARTS["train"]) or folder
+    if not visible_folders(train) and (shards := tar_shards(folder)):
         return _shards(folder, shards, options)
     return _image_folder(folder, options)
 

@@ -324,6 +324,13 @@ def test_tar_shards_in_folders(tmp_path: Path, stored: Any) -> None:
     assert (len(data.train) + len(data.validation), len(data.load_test())) == (30, 6)
 
 
+def test_archives_beside_class_folders_are_no_shards(folder: Path, stored: Any) -> None:
+    before = stored(folder).fingerprint
+    for path in (folder / "images.tar", folder / "train" / "ant.tar"):
+        write_tar(path, {"0.jpg": jpeg(0)})
+    assert stored(folder).fingerprint == before
+
+
 def test_parquet_files_are_copied_where_they_do_not_fit(tmp_path: Path, stored: Any) -> None:
     place = tmp_path / "set"
     place.mkdir()
