@@ -1,5 +1,8 @@
 """Networks that are trained by the epoch and kept in folders: the state after every epoch, then
 weights and history. What is written, `ghnas.load` reads.
+
+Workers read and write no files, for they may be on other machines: they are given a state, and give
+back what is to be kept.
 """
 
 from __future__ import annotations
@@ -7,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,17 +28,18 @@ from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_f
 from ghnas.scoring.evaluation import Batch, evaluate
 from ghnas.training.populations import POPULATION, follow
 from ghnas.training.recipe import PLAIN, FinetuneSettings, RecipeNetwork
-from ghnas.training.saved import save
+from ghnas.training.saved import as_bytes
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import read_json, write_atomically
-from ghnas.utils.processes import Workers
-from ghnas.utils.tensor_files import read_pytorch, write_pytorch
+from ghnas.utils.processes import LocalPool, Pool
+from ghnas.utils.tensor_files import pytorch_as_bytes, read_pytorch
 
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
-
+STATE = "state.pt"
+"""The file of a training that is not finished."""
 
 History = list[dict[str, float]]
 """Epoch, mean loss, validation accuracy and seconds of each epoch."""
@@ -139,19 +143,26 @@ def train_network(
     Raises:
         UserError: If the kept state is damaged.
     """
-    training = _Training(task, material)
+    training = _Training(task, material, state=_read_state(task))
     while not training.complete:
         training.epoch()
+        _keep(task, training.files)
         report(training.history)
     result = training.finish()
+    _keep(task, training.files)
     return training.best.cpu().eval(), result
 
 
 def train_networks(
-    tasks: Sequence[NetworkTask], material: Material
+    tasks: Sequence[NetworkTask], material: Material, pool: Pool | None = None
 ) -> Generator[tuple[int, History, Trained | None]]:
-    """Train networks, or go on with them: on a CPU side by side, each process with one thread;
+    """Train networks, or go on with them: on a CPU side by side, each worker with one thread;
     on a GPU as one population.
+
+    Args:
+        tasks: The networks.
+        material: With what, and how.
+        pool: Whose workers train on a CPU; default: a process of this machine for each core.
 
     States are kept after every epoch, so that little is lost when the generator is closed.
 
@@ -167,13 +178,15 @@ def train_networks(
         yield from (train_populations if plain else _train_in_turn)(tasks, material)
         return
     compile_gradients()  # once, before the processes start
-    count = min(len(tasks), cores())
-    with Workers(count, partial, _train_epoch, tasks, material, gradients=True) as workers:
-        for index in range(len(tasks)):
-            workers.submit(index)
-        for index, history, result in workers.as_completed():
+    with (pool or LocalPool(cores())).start(
+        partial, _train_epoch, tasks, material, tasks=len(tasks), gradients=True
+    ) as workers:
+        for index, task in enumerate(tasks):
+            workers.submit(index, _read_state(task))
+        for index, history, result, files in workers.as_completed():
+            _keep(tasks[index], files)
             if result is None:
-                workers.submit(index)
+                workers.submit(index, files.get(STATE))
             yield index, history, result
 
 
@@ -182,28 +195,51 @@ def _train_in_turn(
 ) -> Iterator[tuple[int, History, Trained | None]]:
     """As `train_networks`, one network after the other in this process."""
     for index, task in enumerate(tasks):
-        training = _Training(task, material)
+        training = _Training(task, material, state=_read_state(task))
         while not training.complete:
             training.epoch()
+            _keep(task, training.files)
             if not training.complete:
                 yield index, training.history, None
-        yield index, training.history, training.finish()
+        yield index, training.history, _finish(training)
 
 
 def _train_epoch(
-    tasks: Sequence[NetworkTask], material: Material, index: int
-) -> tuple[int, History, Trained | None]:
-    training = _Training(tasks[index], material)
+    tasks: Sequence[NetworkTask], material: Material, index: int, state: bytes | None
+) -> tuple[int, History, Trained | None, dict[str, bytes]]:
+    training = _Training(tasks[index], material, state=state)
     if not training.complete:
         training.epoch()
-    return index, training.history, training.finish() if training.complete else None
+    result = training.finish() if training.complete else None
+    return index, training.history, result, training.files
+
+
+def _finish(training: _Training) -> Trained:
+    result = training.finish()
+    _keep(training.task, training.files)
+    return result
+
+
+def _read_state(task: NetworkTask) -> bytes | None:
+    path = task.folder and task.folder / STATE
+    return path.read_bytes() if path and path.exists() else None
+
+
+def _keep(task: NetworkTask, files: Mapping[str, bytes]) -> None:
+    """Write what a training gives; its history is the last, for it says that all is there."""
+    if task.folder is None:
+        return
+    for name, content in files.items():
+        write_atomically(task.folder / name, content)
+    if STATE not in files:
+        (task.folder / STATE).unlink(missing_ok=True)
 
 
 def train_populations(
     tasks: Sequence[NetworkTask], material: Material
 ) -> Iterator[tuple[int, History, Trained | None]]:
     """As `train_networks`; networks that have as many epochs behind them train together."""
-    trainings = [_Training(task, material, PlainNetwork) for task in tasks]
+    trainings = [_Training(task, material, PlainNetwork, _read_state(task)) for task in tasks]
     groups: dict[int, list[int]] = defaultdict(list)
     for index, training in enumerate(trainings):
         groups[len(training.history)].append(index)
@@ -216,7 +252,7 @@ def train_populations(
                 _epoch_together(population, members)
                 if not members[0].complete:
                     yield from ((i, trainings[i].history, None) for i in some)
-            yield from ((i, trainings[i].history, trainings[i].finish()) for i in some)
+            yield from ((i, trainings[i].history, _finish(trainings[i])) for i in some)
 
 
 def _epoch_together(population: GroupedNetworks, members: Sequence[_Training]) -> None:
@@ -232,6 +268,7 @@ def _epoch_together(population: GroupedNetworks, members: Sequence[_Training]) -
     seconds = (time.monotonic() - began) / len(members)
     for item, total, accuracy in zip(members, sums, accuracies, strict=True):
         item.end_epoch(total, accuracy, seconds)
+        _keep(item.task, item.files)
 
 
 @dataclass
@@ -239,6 +276,9 @@ class _Training:
     task: NetworkTask
     material: Material
     kind: Callable[[Network], TrainableNetwork] = trainable
+    state: bytes | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What is to be kept, by name."""
     history: History = field(default_factory=list)
     steps_saved: int | None = None
 
@@ -260,7 +300,6 @@ class _Training:
             steps,
             SGDSettings(settings.learning_rate, settings.weight_decay),
         )
-        self.state = self.task.folder and self.task.folder / "state.pt"
         self._restore()
         self.batches = random_batches(
             data.train, settings.batch_size, seed=settings.seed, device=device,
@@ -278,7 +317,7 @@ class _Training:
         return len(self.history) == self.material.settings.epochs
 
     def epoch(self) -> None:
-        """Train for one epoch and keep the state."""
+        """Train for one epoch."""
         began, loss = time.monotonic(), 0.0
         parts = self.material.settings.recipe.accumulate
         for step in self.epoch_steps:
@@ -296,7 +335,7 @@ class _Training:
         return range(done * self.per_epoch, (done + 1) * self.per_epoch)
 
     def end_epoch(self, loss: float, accuracy: float, seconds: float) -> None:
-        """Note an epoch, with the sum of its losses, and keep the state."""
+        """Note an epoch, with the sum of its losses."""
         self.history.append(
             {
                 "epoch": len(self.history) + 1,
@@ -305,7 +344,7 @@ class _Training:
                 "seconds": seconds,
             }
         )
-        if self.state is None:
+        if self.task.folder is None:
             return
         content = {
             "identity": identity(self.task, self.material),
@@ -316,7 +355,7 @@ class _Training:
         }
         if self.recipe is not None:
             content["recipe"] = self.recipe.state_dict()
-        write_pytorch(self.state, content)
+        self.files = {STATE: pytorch_as_bytes(content)}
 
     def check(self, step: int) -> None:
         """Note the first step at which a baseline is as good as the predicted weights."""
@@ -334,9 +373,10 @@ class _Training:
         return measure_accuracy(self.trainable, split, self.material.data, self.material.device)
 
     def _restore(self) -> None:
-        if self.state is None or not self.state.exists():
+        if self.task.folder is None or self.state is None:
             return
-        content = read_pytorch(self.state, self.material.device)
+        path = self.task.folder / STATE
+        content = read_pytorch(path, self.material.device, self.state)
         try:
             # a state of another version has no momentum: it starts anew
             ours = "momentum" in content.get("training", {})
@@ -347,10 +387,10 @@ class _Training:
                 if self.recipe is not None:
                     self.recipe.load_state_dict(content["recipe"])
         except Exception as error:  # optimisers and schedules check little of what they are given
-            raise UserError(f"{self.state} is damaged: delete it to start anew") from error
+            raise UserError(f"{path} is damaged: delete it to start anew") from error
 
     def finish(self) -> Trained:
-        """Measure on the test images and write everything."""
+        """Measure on the test images; `files` are then those of the trained network."""
         test = self.material.test
         result = Trained(
             self.history[-1]["validation"],
@@ -359,16 +399,17 @@ class _Training:
             self.steps_saved,
             self.history,
         )
-        folder, architecture = self.task.folder, self.task.architecture
-        if folder is None or self.state is None:
+        architecture = self.task.architecture
+        if self.task.folder is None:
             return result
-        save(folder / "model.safetensors", self.best, architecture)
         content = {
             "identity": identity(self.task, self.material),
             "zero_shot": self.task.zero_shot,
             "result": asdict(result),
         }
-        write_atomically(folder / "architecture.json", json.dumps(architecture, indent=1))
-        write_atomically(folder / "history.json", json.dumps(content, indent=1))
-        self.state.unlink(missing_ok=True)
+        self.files = {
+            "model.safetensors": as_bytes(self.best, architecture),
+            "architecture.json": json.dumps(architecture, indent=1).encode(),
+            "history.json": json.dumps(content, indent=1).encode(),
+        }
         return result

@@ -32,6 +32,7 @@ from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space
 from ghnas.spaces.files import EARLIER_NAMES
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import LocalPool, Pool
 
 ZERO_SHOT: dict[str, Direction] = {
     "accuracy": "maximize",
@@ -65,6 +66,7 @@ class ZeroShot(ImageObjective):
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes on a CPU; default: one for each core.
         latency: For the objective `latency`, or a limit on it; see `ghnas.latency_table`.
+        pool: Workers in place of this machine's, such as `ghnas.RayPool`.
 
     Raises:
         UserError: If the hypernetwork and the images do not fit, or an objective is unknown.
@@ -92,10 +94,11 @@ class ZeroShot(ImageObjective):
         device: str | torch.device = "auto",
         workers: int | None = None,
         latency: LatencyTable | None = None,
+        pool: Pool | None = None,
     ) -> None:
         normalised = data.normalised_with(ghn.info.mean, ghn.info.std)  # as the GHN knows images
         super().__init__(
-            normalised, check_objectives(objectives), ZERO_SHOT, device, workers, latency
+            normalised, check_objectives(objectives), ZERO_SHOT, device, workers, latency, pool
         )
         self.ghn = ghn
         self.images = min(images, len(data.validation))
@@ -125,7 +128,7 @@ class ZeroShot(ImageObjective):
         check_ghn(self.ghn, space, self.data)
         self._find_predictor(space)
         if space.one_process:
-            self.workers, self._executor = 1, ModuleExecutor()
+            self.pool, self._executor = LocalPool(1), ModuleExecutor()
             self.in_background = False  # torch.fx cannot trace beside a network that runs
         return super().space_for(space)
 
@@ -148,7 +151,13 @@ class ZeroShot(ImageObjective):
         if self._scorer is None:
             wanted = measure if "composite" in self.names else None
             self._scorer = Scorer(
-                self.ghn, self.batches(), self.device, self.workers, wanted, self._executor
+                self.ghn,
+                self.batches(),
+                self.device,
+                self.pool.size,
+                wanted,
+                self._executor,
+                self.pool,
             )
         return self._scorer
 
