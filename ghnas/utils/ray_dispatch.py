@@ -269,7 +269,7 @@ class Dispatcher:
                 return  # given up meanwhile
             took = time.monotonic() - member.since
             task.work.longest = max(task.work.longest, took)
-            self._pace = took if self._pace == float("inf") else (7 * self._pace + took) / 8
+            self._pace = took if self._pace == float("inf") else (self._pace + took) / 2
             member.queue.remove(task)
             if not task.begun:  # results of neighbours may come in any order
                 task.begun = True
