@@ -172,6 +172,8 @@ def connect(address: str) -> None:
     if ray.is_initialized():
         return
     quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # of a client, too
+    ray._private.worker._worker_logs_enabled = False  # of nodes that died: on stdout, in any case
     if address != "auto":
         _require_answer(address)
         _bounded(partial(ray.init, address, **quiet), address)
