@@ -5,15 +5,18 @@ Source: Moritz et al., "Ray: A Distributed Framework for Emerging AI Application
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
 import socket
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,17 +29,18 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 ADDRESS = re.compile(r"(ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
-REACH, CONNECT = 5.0, 30.0
+REACH, CONNECT = 5.0, 40.0
 """Seconds in which a cluster's port must answer, and in which Ray must be connected."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "3",
-    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "3",
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "30",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 """What Ray reads of the environment when it is imported: no statistics sent, no notes of changes to
-come, and no minutes of attempts to connect."""
+come, workers that are no less urgent than other processes, time for a busy cluster to answer, and
+no cluster that is started by itself where the connection was closed."""
 
 
 class RayPool:
@@ -87,6 +91,7 @@ class RayPool:
         connect(address)
         self._dispatcher = Dispatcher(Terms(workers, cpus, gpus, time_limit, patience))
         self.close = weakref.finalize(self, self._dispatcher.close)
+        atexit.register(self.close)  # before Ray's own, which ends the connection
 
     def __enter__(self) -> Self:
         return self
@@ -163,6 +168,9 @@ def connect(address: str) -> None:
         )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    tokens = Path.home() / ".ray" / "auth_token"
+    if address.startswith("ray://") and (tokens.is_file() or "RAY_AUTH_TOKEN" in os.environ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does for other addresses
     try:
         import ray
     except ImportError as error:
@@ -190,7 +198,9 @@ def _bounded(connect: Callable[[], object], address: str) -> None:
 
     def attempt() -> None:
         try:
-            connect()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                connect()
         except Exception as error:
             failures.append(error)
 
@@ -198,7 +208,10 @@ def _bounded(connect: Callable[[], object], address: str) -> None:
     thread.start()
     thread.join(CONNECT)
     if thread.is_alive():
-        raise UserError(f"no Ray cluster answers at {address} within {CONNECT:g} s: is it one?")
+        raise UserError(
+            f"no Ray cluster answers at {address} within {CONNECT:g} s: is it one, and its "
+            "token in RAY_AUTH_TOKEN?"
+        )
     if failures:
         raise UserError(
             f"the cluster {address} cannot be used ({first_line(failures[0])})"

@@ -163,7 +163,8 @@ class Dispatcher:
         self._looked = self._counted = self._alive = self._busy = now
         self._rest = 0.0
         """Until when no actor is started, for the last one died at once."""
-        threading.Thread(target=self._run, name="ghnas-dispatch", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="ghnas-dispatch", daemon=True)
+        self._thread.start()
 
     @property
     def count(self) -> int:
@@ -213,12 +214,16 @@ class Dispatcher:
     def close(self) -> None:
         """Dismiss all actors."""
         self._break("the pool is closed")
+        if threading.current_thread() is not self._thread:
+            self._thread.join(5.0)  # it must not meet a connection that is being closed
 
     def _run(self) -> None:
         while not self._broken:
             try:
                 self._step()
             except Exception as error:
+                if self._broken:
+                    return
                 self._break(
                     f"the connection to the cluster is lost ({first_line(error)}): what was "
                     "finished is kept, run the same command (a search with --resume) to go on"
