@@ -82,6 +82,11 @@ class Objective(Protocol):
             gave up.
         """
 
+    def ahead(self, batch_size: int) -> int:
+        """Batches of that size that may wait for earlier ones: more than one if values do not
+        depend on earlier trials, and there are workers for them."""
+        return 1
+
     def cancel(self) -> None:
         """Let evaluations in other threads end soon, with what is done; no other may follow before
         `close`. Default: they are finished."""
@@ -141,6 +146,9 @@ class FunctionObjective(Objective):
         for i, outcome in zip(wanted, found, strict=False):  # fewer after `cancel`
             outcomes[i] = outcome
         return outcomes
+
+    def ahead(self, batch_size: int) -> int:
+        return -(-2 * PIECE * self.pool.size // batch_size) if self.pool else 1
 
     def cancel(self) -> None:
         if self._workers is not None:

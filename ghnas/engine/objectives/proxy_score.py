@@ -107,6 +107,9 @@ class ProxyScore(ImageObjective):
             outcomes[i] = self._outcome(candidates[i], found)
         return outcomes
 
+    def ahead(self, batch_size: int) -> int:
+        return -(-2 * self.pool.size // batch_size)
+
     def cancel(self) -> None:
         if self._workers is not None:
             self._workers.cancel()

@@ -22,6 +22,7 @@ from ghnas.executors.base import Executor
 from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
+from ghnas.scoring.chunks import CHUNK
 from ghnas.scoring.composite import Reference, measure, recorded, reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Score
 from ghnas.scoring.latency import LatencyTable
@@ -189,6 +190,9 @@ class ZeroShot(ImageObjective):
             self._outcome(architecture, score, prediction) if score is not None else None
             for architecture, score, prediction in zip(candidates, scores, expected, strict=True)
         ]
+
+    def ahead(self, batch_size: int) -> int:
+        return 1 if self.keep is not None else -(-2 * CHUNK * self.pool.size // batch_size)
 
     def cancel(self) -> None:
         if self._scorer is not None:
