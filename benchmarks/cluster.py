@@ -1,10 +1,10 @@
 """Ray: what it costs against processes of this machine, how fast the head hands out candidates, and
 whether a search whose nodes are killed at random is the same.
 
-Overhead: searches of the same candidates with two processes and with two workers of a Ray cluster on
-this machine, in turn. Dispatch: a search whose scorer only hashes, and candidates that are handed out
-and come back without being asked for or recorded. Kills: a search on a head without workers and two
-nodes of one worker; one of them is killed at a random moment and another one started, so often.
+Overhead: searches of the same candidates with two processes and with two workers of a Ray cluster
+on this machine, in turn. Dispatch: candidates that are only handed out, hashed and taken back, and
+a whole search whose scorer only hashes. Kills: a search on a head without workers and two nodes of
+one worker; one of them is killed at a random moment and another one started, so often.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", type=int, default=640, help="of a search for the overhead")
     parser.add_argument("--rounds", type=int, default=5, help="of both in turn")
-    parser.add_argument("--dispatched", type=int, default=8192)
+    parser.add_argument("--dispatched", type=int, default=4096)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--killed-budget", type=int, default=3000)
     options = parser.parse_args()
@@ -178,7 +178,7 @@ def _kills(options: argparse.Namespace) -> list[Row]:
     with RayPool(cluster.address) as pool:
         killer = threading.Thread(target=kill)
         killer.start()
-        found = _content(search(space, Scorer(0.03), budget, batch_size=64, pool=pool))
+        found = _content(search(space, Scorer(0.06), budget, batch_size=64, pool=pool))
         in_search = killed
         done.set()
         killer.join()

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError, first_line
-from ghnas.utils.processes import Workers
+from ghnas.utils.processes import Pool, Workers
 
 if TYPE_CHECKING:
     from ghnas.utils.ray_dispatch import Dispatcher, Work
@@ -43,7 +43,7 @@ come, workers that are no less urgent than other processes, time for a busy clus
 no cluster that is started by itself where the connection was closed."""
 
 
-class RayPool:
+class RayPool(Pool):
     """Workers of a Ray cluster in place of this machine's processes; needs `ghnas[cluster]`.
 
     Results are the same, to the last digit, on machines whose processors are alike. A worker or
@@ -67,9 +67,15 @@ class RayPool:
         UserError: If Ray is not installed, or the cluster cannot be reached.
 
     Example:
-        with ghnas.RayPool("ray://head:10001") as pool:
-            objective = ghnas.ZeroShot(ghn, data, pool=pool)
-            study = ghnas.search(space, objective, budget=100_000)
+        >>> import ghnas
+        >>> with ghnas.RayPool("ray://head:10001") as pool:  # doctest: +SKIP
+        ...     objective = ghnas.ZeroShot(ghn, data, pool=pool)
+        ...     study = ghnas.search(space, objective, budget=100_000)
+        >>> try:
+        ...     ghnas.RayPool("head")
+        ... except ghnas.UserError as error:
+        ...     print(str(error).partition(",")[0])
+        a cluster is auto
     """
 
     def __init__(

@@ -208,7 +208,7 @@ class Pool(Protocol):
 
 
 @dataclass(frozen=True)
-class LocalPool:
+class LocalPool(Pool):
     """Processes of this machine.
 
     Args:
