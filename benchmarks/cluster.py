@@ -13,9 +13,9 @@ import argparse
 import os
 import random
 import statistics
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,30 +164,22 @@ def _kills(options: argparse.Namespace) -> list[Row]:
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    killed, done = 0, threading.Event()
-
-    def kill() -> None:
-        nonlocal killed
-        while killed < options.kills and not done.wait(rng.uniform(2.0, 12.0)):
+    nodes, killed = [cluster.add_node(num_cpus=1) for _ in range(2)], 0
+    with RayPool(cluster.address) as pool, ThreadPoolExecutor(1) as beside:
+        found = beside.submit(search, space, Scorer(0.06), budget, batch_size=64, pool=pool)
+        while killed < options.kills and not found.done():
+            time.sleep(rng.uniform(2.0, 10.0))
             cluster.remove_node(nodes.pop(rng.randrange(2)), allow_graceful=False)
+            killed += not found.done()
             nodes.append(cluster.add_node(num_cpus=1))
-            killed += 1
             print(f"{killed} nodes killed", flush=True)
-
-    with RayPool(cluster.address) as pool:
-        killer = threading.Thread(target=kill)
-        killer.start()
-        found = _content(search(space, Scorer(0.06), budget, batch_size=64, pool=pool))
-        in_search = killed
-        done.set()
-        killer.join()
+        trials = _content(found.result())
     ray.shutdown()
     cluster.shutdown()
-    numbers = Counter(trial[0] for trial in found)
-    pairs = zip(found, expected, strict=False)
+    numbers = Counter(trial[0] for trial in trials)
+    pairs = zip(trials, expected, strict=False)
     return [
-        (f"nodes killed at random in a search of {budget:,}", str(in_search)),
+        (f"nodes killed at random in a search of {budget:,}", str(killed)),
         ("lost trials", str(len(set(range(budget)) - set(numbers)))),
         ("doubled trials", str(sum(numbers.values()) - len(numbers))),
         ("different trials", str(sum(ours != theirs for ours, theirs in pairs))),
