@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--meta-batch", type=int, default=4)
     parser.add_argument("--architectures", type=int, default=60, help="of each split")
     parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--name", default="comparison", help="of the table in results/")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=Path("comparison"), help="for checkpoints")
     options = parser.parse_args()
@@ -47,7 +49,8 @@ def main() -> None:
     data = load_data(options.data, image_size=options.image_size)
     space = load_space("deepnets1m").with_skeleton(channels=options.channels)
     rows = []
-    for name, (changes, meta_batch) in ROWS.items():
+    for name in options.rows:
+        changes, meta_batch = ROWS[name]
         config = GHNConfig(num_classes=data.num_classes, **changes)  # type: ignore[arg-type]
         settings = TrainSettings(
             steps=options.steps,
@@ -63,7 +66,7 @@ def main() -> None:
         rows.append((name, *_scores(path, space, data, options.architectures, options.images)))
         print(*rows[-1], flush=True)
     write_table(
-        "comparison",
+        options.name,
         f"Zero-shot accuracy on {data.name}, {options.image_size}x{options.image_size}",
         ("hypernetwork", *SPLITS),
         rows,

@@ -1,5 +1,5 @@
-"""Damages whatever the program reads, and ends its processes at random: is anything lost, does
-anything hang, is there a traceback?
+"""Damages whatever the program reads, ends its processes at random, and lets disk and memory run
+out: is anything lost, does anything hang, is there a traceback?
 
     python benchmarks/faults.py --minutes 3
 
@@ -29,14 +29,23 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from fault_commands import COMMANDS
+from fault_disks import can_mount, disk_full, memory_full
 from fault_inputs import KINDS, Inputs, Kind, make_inputs
-from fault_kills import COMMANDS, interrupted
+from fault_kills import interrupted
 
 LONGEST = 20
 """Seconds that an input may take."""
 LARGEST = 8 * 2**30
 """Bytes of address space that reading may add to what the program has."""
 MOST_CHARACTERS, MOST_LINES = 300, 4
+
+
+def _interrupted(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
+    return False, interrupted(name, inputs, rng)
+
+
+FAULTS = {"kill": _interrupted, "disk": disk_full, "memory": memory_full}
 
 
 class HangError(BaseException):
@@ -58,7 +67,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=today, help="default: today's date")
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--kinds", default=",".join([*KINDS, *COMMANDS]))
-    parser.add_argument("--kills", type=float, default=0.3, help="share of the time for kills")
+    parser.add_argument("--kills", type=float, default=0.3, help="share of the time for commands")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="what befalls commands")
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="where failures go")
     parser.add_argument("--again", type=Path, help="a failure that was kept")
     parser.add_argument("--write", action="store_true", help="write results/faults.md")
@@ -94,13 +104,17 @@ def campaign(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Tally]:
     if kinds:
         _mutations(kinds, inputs, arguments, time.monotonic() + seconds - kills, tallies)
     rng, end = random.Random(f"kills:{arguments.seed}"), time.monotonic() + kills
+    faults = [name for name in arguments.faults.split(",") if name != "disk" or can_mount()]
     while commands and time.monotonic() < end:
-        name = rng.choice(commands)
-        tally = tallies.setdefault(f"kill {name}", Tally())
+        name, fault = rng.choice(commands), rng.choice(faults)
+        tally = tallies.setdefault(f"{fault}: {name}", Tally())
         tally.tried += 1
-        if problem := interrupted(name, inputs, rng):
+        refused, problem = FAULTS[fault](name, inputs, rng)
+        tally.refused += refused
+        if problem:
             tally.wrong += 1
-            _keep(arguments.keep, f"kill-{name}-{arguments.seed}-{tally.tried}", b"", problem)
+            label = f"{fault}-{name.replace(' ', '-')}-{arguments.seed}-{tally.tried}"
+            _keep(arguments.keep, label, b"", problem)
     return tallies
 
 
@@ -205,13 +219,14 @@ def _write(tallies: dict[str, Tally], arguments: argparse.Namespace, seconds: fl
     rows = [
         (name, f"{tally.tried:,}", "-" if name.startswith("kill") else f"{tally.refused:,}",
          tally.wrong)
-        for name, tally in tallies.items()
+        for name, tally in sorted(tallies.items())
     ]  # fmt: skip
     notes = [
         f"Seed {arguments.seed}, {seconds / 60:.0f} minutes. Wrong is a traceback, an exit code",
         f"other than 0 and 2, more than one sentence or {MOST_CHARACTERS} characters, more than",
-        f"{LONGEST} s or {LARGEST >> 30} GiB, control characters, anything executed; after a kill",
-        "also a result that differs from the one without, and what is left of it.",
+        f"{LONGEST} s or {LARGEST >> 30} GiB, control characters, anything executed; after what",
+        "befalls a command (it is killed; its disk, a small tmpfs, or its memory is full) also a",
+        "result that differs from the one without, and what is left of it.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)
 

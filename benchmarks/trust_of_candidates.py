@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--chosen-on", type=int, default=30, help="the same for the choice")
     parser.add_argument("--images", type=int, default=256, help="validation images")
     options = parser.parse_args()
-    batches, rows, notes = _batches(options.images), [], []
+    batches, rows, notes = _batches(embedded(), options.images), [], []
     for name in options.ghns:
         ghn = load_ghn(name)
         source: Source = Mixture() if ghn.info.space == "general" else load_space(ghn.info.space)

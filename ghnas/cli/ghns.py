@@ -231,9 +231,15 @@ def ghns(
     if json:
         print_json([_as_dict(item) for item in found])
         return
-    from ghnas.reports.tables import ghns_table
+    from ghnas.reports.tables import ghns_tables
 
-    out.print(ghns_table(found))
+    for shown in ghns_tables(found):
+        out.print(shown)
+    say(
+        out,
+        "zero-shot: accuracy on held-out architectures and validation images; steps: of the "
+        "last training; 10 classes where no other number stands",
+    )
 
 
 def _as_dict(item: KnownGHN) -> dict[str, Any]:

@@ -172,10 +172,10 @@ def search(
         storage=storage,
         join=join,
     )
-    if path is None and join is None:
+    if path is None and join is None and storage is None:
         return _search_in_memory(space, goal, manifest, sampler, report)
     if path is None:
-        raise UserError("a search that joins a study needs a folder of its own: give a path")
+        raise UserError("a search in a database needs a folder of its own too: give a path")
     folder = Path(path)
     if storage is not None and join is not None:
         from ghnas.engine.joining import join_run  # with SQLAlchemy, where it is needed

@@ -56,7 +56,7 @@ def list_ghns() -> dict[str, Path]:
     Example:
         >>> import ghnas
         >>> sorted(ghnas.list_ghns())[:3]
-        ['darts-cifar10', 'darts-embedded', 'general-embedded']
+        ['darts-cifar10', 'darts-embedded', 'general-cifar10']
     """
     files = sorted(FOLDER.glob("*.safetensors"))
     return {path.stem.replace("digitscapes", "embedded"): path for path in files}

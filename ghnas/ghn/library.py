@@ -190,7 +190,9 @@ def bases(space: str, data: ImageData, known: Iterable[KnownGHN]) -> list[KnownG
 
     Those of the same images come first, the general one before the others; then general ones of
     other images; then those of the same space; then all others. Among equals one with as many
-    classes, then one for images of the same size, then a shipped one, then the first by name.
+    classes, then one for images of the same size, then the one whose images have the nearest mean
+    and standard deviation (photographs resemble one another), then a shipped one, then the first
+    by name.
 
     Args:
         space: The name of the space to adapt to.
@@ -208,11 +210,18 @@ def bases(space: str, data: ImageData, known: Iterable[KnownGHN]) -> list[KnownG
             not same_space,
             len(info.classes) != data.num_classes,
             tuple(info.image_shape) != tuple(data.image_shape),
+            _unlike(info, data),
             item.where != "shipped",
             item.name,
         )
 
     return sorted((item for item in known if not item.near_chance), key=distance)
+
+
+def _unlike(info: GHNInfo, data: ImageData) -> float:
+    """How far mean and standard deviation of the images are apart, at most over the channels."""
+    pairs = zip([*info.mean, *info.std], [*data.mean, *data.std], strict=False)
+    return max((abs(own - other) for own, other in pairs), default=1.0)
 
 
 # ------------------------------------------------------------------ the cache

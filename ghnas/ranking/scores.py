@@ -227,7 +227,7 @@ def _composite_scores(
     def components(name: str) -> Components:
         return Components(**{key: scores[m][name].score for key, m in COMPONENT_METHODS.items()})
 
-    scales = Reference.of([components(name) for name in reference])
+    scales = Reference.of([components(name) for name in reference], job.space.composite)
     return {
         name: Scored(
             scales.score(components(name)),

@@ -315,40 +315,39 @@ def runs_table(runs: Sequence[RunSummary]) -> Table:
     return table("Runs", columns, rows)
 
 
-def ghns_table(found: Sequence[KnownGHN]) -> Table:
-    """Hypernetworks, a row each."""
-    rows = [
-        (
-            item.name,
-            _made_for(item.info),
-            f"{item.steps:,}",
-            format_percent(item.accuracy),
-            f"{item.path.stat().st_size / 1e6:.1f} MB",
-            item.where,
-        )
-        for item in found
-    ]
-    return table(
-        "Hypernetworks",
-        (
-            Column("name", wrap=True),
-            Column("for", wrap=True),
-            "steps",
-            "zero-shot",
-            "size",
-            "where",
-        ),
-        rows,
-        "zero-shot: accuracy on held-out architectures and validation images; steps: of the last "
-        "training",
-    )
+_PLACES = {
+    "shipped": "Hypernetworks that ship",
+    "cache": "Adapted ones, in the cache",
+    "here": "In this folder",
+}
+
+
+def ghns_tables(found: Sequence[KnownGHN]) -> list[Table]:
+    """Hypernetworks, a table for each place and a row for each."""
+    tables = []
+    for place, title in _PLACES.items():
+        rows = [
+            (
+                item.name,
+                _made_for(item.info),
+                f"{item.steps:,}",
+                format_percent(item.accuracy),
+                f"{item.path.stat().st_size / 1e6:.1f} MB",
+            )
+            for item in found
+            if item.where == place
+        ]
+        columns = Column("name", wrap=True), Column("for", wrap=True), "steps", "zero-shot", "size"
+        if rows:
+            tables.append(table(title, columns, rows))
+    return tables
 
 
 def _made_for(info: GHNInfo) -> str:
-    words = [info.space and f"space {info.space}", info.data and f"data {info.data}"]
-    if info.classes:
-        words.append(f"{len(info.classes)} classes")
-    return ", ".join(filter(None, words)) or "any space"
+    from ghnas.ghn.library import describe  # with torch, which the list of runs does without
+
+    classes = f", {len(info.classes)} classes" if len(info.classes) not in (0, 10) else ""
+    return describe(info) + classes
 
 
 def format_best(best: float | None, is_accuracy: bool) -> str:

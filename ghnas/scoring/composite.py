@@ -4,7 +4,8 @@ The loss with predicted weights tells how well an architecture fits the images, 
 hypernetwork finds easy to predict; the separability of the rectified features tells whether
 images stay apart on the way through the network; size tells what a long training can use. Each is
 measured in the spread that it has among random architectures of the space, and the three are
-added. `results/ranking-nasbench201` shows what that is worth.
+added, or those of them that the space's file names. `results/ranking-nasbench201` shows what that
+is worth.
 """
 
 from __future__ import annotations
@@ -25,11 +26,10 @@ from ghnas.scoring.proxies import LOWEST, reaches_output
 from ghnas.scoring.proxies.separation import code_separability
 from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space
+from ghnas.spaces.files import COMPONENTS
 
 FLOOR = -1000.0
 """What stands for minus infinity in a study, which takes no infinite values."""
-
-COMPONENTS = ("fit", "separability", "size")
 
 
 def measure(
@@ -77,23 +77,24 @@ class Reference:
     """The scales of all components: what a space's random architectures are like.
 
     Args:
-        scales: By the component's name. One that does not vary counts for nothing.
+        scales: By the name of each component that counts. One that does not vary adds nothing.
     """
 
     scales: Mapping[str, Scale]
 
     @staticmethod
-    def of(found: Sequence[Components]) -> Reference:
+    def of(found: Sequence[Components], names: Sequence[str] = COMPONENTS) -> Reference:
         """The scales among architectures; those that are `LOWEST` do not count.
 
         Args:
             found: Of random architectures of the space, a hundred or more.
+            names: The components that count.
 
         Raises:
             ValueError: If the image reaches the output of none.
         """
         scales = {}
-        for name in COMPONENTS:
+        for name in names:
             values = np.array([getattr(item, name) for item in found])
             values = values[np.isfinite(values)]
             if not len(values):
@@ -102,25 +103,23 @@ class Reference:
             scales[name] = Scale(float(middle), float(high - low))
         return Reference(scales)
 
-    def score(self, components: Components, names: Sequence[str] = COMPONENTS) -> float:
+    def score(self, components: Components) -> float:
         """How good an architecture looks: the sum of its components in units of their spread.
 
         Unlike a vote of ranks it does not depend on what else is scored.
 
         Args:
             components: Of the architecture.
-            names: Those to add.
 
         Returns:
             About 0 for a middling architecture of the space; higher is better; minus infinity
             where a component is.
         """
         values = asdict(components)
-        if not all(math.isfinite(values[name]) for name in names):
+        if not all(math.isfinite(values[name]) for name in self.scales):
             return LOWEST
         total = 0.0
-        for name in names:
-            scale = self.scales[name]
+        for name, scale in self.scales.items():
             if scale.spread > 0:
                 total += (values[name] - scale.middle) / scale.spread
         return total
@@ -165,7 +164,7 @@ def reference_for(
         scores = scorer.score(graphs[start : start + AT_A_TIME])
         found += [score.components for score in scores if score and score.components]
     report(len(graphs), len(graphs))
-    return Reference.of(found)
+    return Reference.of(found, space.composite)
 
 
 def recorded(reference: Reference, components: Components) -> float:

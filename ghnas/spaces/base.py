@@ -88,6 +88,7 @@ class Space(ABC):
         self.name = file.name
         self.description = file.description
         self.objective = file.objective
+        self.composite = file.composite
 
     @cached_property
     @abstractmethod

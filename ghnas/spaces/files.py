@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +22,10 @@ LARGEST_KERNEL = 63
 
 WEIGHTLESS = frozenset({"zeros", "skip", "identity", "max_pool", "avg_pool"})
 """Blocks that learn nothing (a skip only where it halves the size)."""
+
+Component = Literal["fit", "separability", "size"]
+"""What the composite score can add; see `ghnas.scoring.composite`."""
+COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 EARLIER_NAMES = {"consensus": "composite"}
 """What an objective and a method of ranking were called before; these go on working."""
@@ -170,6 +174,7 @@ class SpaceFile(StrictModel):
         family: How the rest of the file is read.
         objective: What a search of the space ranks by, unless it is told otherwise: zero-shot
             accuracy or loss, or the composite score (`ghnas.scoring.composite`).
+        composite: What the composite score adds: `fit` (minus the loss), `separability`, `size`.
         skeleton: The fixed macro part.
     """
 
@@ -177,6 +182,7 @@ class SpaceFile(StrictModel):
     description: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)] = ""
     family: str
     objective: Literal["accuracy", "loss", "composite"] = "accuracy"
+    composite: Annotated[tuple[Component, ...], Field(min_length=1, max_length=3)] = COMPONENTS
     skeleton: StrictModel
 
     @field_validator("objective", mode="before")

@@ -11,6 +11,7 @@ from ghnas.architectures.architecture import Architecture, Choices
 from ghnas.architectures.graph import Graph, Shape
 from ghnas.architectures.tracing.module_graph import module_graph
 from ghnas.spaces.base import Choice, Space
+from ghnas.spaces.files import COMPONENTS
 from ghnas.utils.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class ModuleSpace(Space):
 
     one_process = True
     objective = "accuracy"
+    composite = COMPONENTS
     description = "modules that a function makes"
 
     def __init__(self, make: Callable[[Any], nn.Module], name: str = "modules") -> None:

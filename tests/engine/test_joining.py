@@ -132,15 +132,21 @@ def test_four_processes_one_of_them_killed(
     logs = [tmp_path / f"log{i}" for i in range(4)]
 
     victim = random.Random(0).randrange(4)
+    for log in logs:
+        log.touch()
+
+    def has_begun() -> bool:
+        return logs[victim].stat().st_size >= 17 * 4  # four candidates of its first piece
 
     def search(i: int) -> None:
-        logs[i].touch()
+        while i != victim and not has_begun():  # or they might be done before
+            time.sleep(0.005)
         objective = FakeObjective(logs[i], seconds=0.05 if i == victim else 0.004)
         go_on(joined(runs[i], postgresql, sampler, **changes), objective)
 
     children = [start(lambda i=i: search(i)) for i in range(4)]
     late = time.monotonic() + 600
-    while not logs[victim].exists() or logs[victim].stat().st_size < 17 * 4:
+    while not has_begun():
         assert time.monotonic() < late
         time.sleep(0.005)
     os.kill(children[victim], signal.SIGKILL)
@@ -300,8 +306,9 @@ def test_a_study_that_nobody_can_join(
     space, objective = ghnas.load_space("darts"), FakeObjective()
     with pytest.raises(UserError, match="say which one with --storage"):
         ghnas.search(space, objective, 5, join="ours", path=tmp_path / "x")
-    with pytest.raises(UserError, match="give a path"):
-        ghnas.search(space, objective, 5, join="ours", storage=sqlite)
+    for join in ("ours", None):
+        with pytest.raises(UserError, match="give a path"):
+            ghnas.search(space, objective, 5, join=join, storage=sqlite)
 
 
 @pytest.mark.parametrize("steps", range(4))

@@ -76,6 +76,13 @@ def test_the_nearest_hypernetwork_comes_first() -> None:
     assert general_for(images(size=16), wanted) is None
 
 
+def test_of_general_ones_that_of_the_most_similar_images_comes_first() -> None:
+    known = [item for item in shipped() if item.is_general]
+    for mean, std, first in ((0.48, 0.26, "cifar10"), (0.3, 0.32, "embedded")):  # photos, digits
+        data = replace(images(classes="abcdefghij"), mean=(mean,) * 3, std=(std,) * 3)
+        assert bases("mine", data, known)[0].name == f"general-{first}"
+
+
 def test_what_ships_is_exact_for_its_own_task() -> None:
     darts, there = load_space("darts"), shipped()
     found = exact(darts, "digitscapes", there)

@@ -280,7 +280,7 @@ def test_hypernetworks_that_ship_have_names() -> None:
     for name in names:
         about = load_ghn(name).info
         assert f"{about.space}-{about.data.replace('digitscapes', 'embedded')}" == name
-    with pytest.raises(UserError, match="darts-embedded, general-embedded"):
+    with pytest.raises(UserError, match="darts-embedded, general-cifar10"):
         load_ghn("darts-imagenet")
 
 
