@@ -25,6 +25,7 @@ from ghnas.utils import ray_dispatch
 from ghnas.utils.cluster import RayPool, connect
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import AHEAD, LocalPool
+from ghnas.utils.tensor_files import read_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 Ghnas = Callable[..., tuple[int, str, str]]
@@ -164,7 +165,8 @@ def test_every_stage_is_that_of_this_machine(
             "--results", results,
         )  # fmt: skip
         tuned = run("finetune", "trial-0", "--epochs", 2, "--results", results)[0]
-        weights = (Path(tuned["path"]) / "model.safetensors").read_bytes()
+        tensors, _ = read_tensors(Path(tuned["path"]) / "model.safetensors")
+        weights = {key: value.tolist() for key, value in tensors.items()}
         run("truth", *task, "--count", 3, "--seeds", 1, "--steps", 3, "--output", truth)
         known = [line.split(",")[:4] for line in truth.read_text().splitlines()]
         output = tmp_path / f"rank-{name}"
