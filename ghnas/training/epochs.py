@@ -10,121 +10,39 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
-from ghnas.data import ImageData, Split, random_batches
+from ghnas.data import Split, random_batches
 from ghnas.executors.fused import compile_gradients
 from ghnas.executors.grouped import GroupedNetworks
 from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_for, trainable
-from ghnas.scoring.evaluation import Batch, evaluate
+from ghnas.scoring.evaluation import evaluate
+from ghnas.training.network_tasks import (
+    STATE,
+    History,
+    Material,
+    NetworkTask,
+    Trained,
+    identity,
+    keep,
+    read_state,
+)
 from ghnas.training.populations import POPULATION, follow
-from ghnas.training.recipe import PLAIN, FinetuneSettings, RecipeNetwork
+from ghnas.training.recipe import PLAIN, RecipeNetwork
 from ghnas.training.saved import as_bytes
 from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.processes import LocalPool, Pool
 from ghnas.utils.tensor_files import pytorch_as_bytes, read_pytorch
 
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
-STATE = "state.pt"
-"""The file of a training that is not finished."""
-
-History = list[dict[str, float]]
-"""Epoch, mean loss, validation accuracy and seconds of each epoch."""
-
-
-@dataclass(frozen=True)
-class NetworkTask:
-    """One network to train.
-
-    Args:
-        name: Of the candidate.
-        start: `ghn` or `kaiming`.
-        graph: The architecture.
-        parameters: Weights to start from.
-        folder: Where state, weights and history are kept; None: nowhere.
-        zero_shot: Accuracy with predicted weights on the scoring images; None: unknown.
-        architecture: What `ghnas.load` needs to build the network again.
-    """
-
-    name: str
-    start: str
-    graph: Graph
-    parameters: dict[str, Tensor]
-    folder: Path | None
-    zero_shot: float | None
-    architecture: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained network: accuracies in [0, 1], seconds of training.
-
-    Args:
-        validation: On all validation images.
-        test: On all test images; None if there are none.
-        seconds: Of training and validation.
-        steps_saved: For a baseline: SGD steps until it was as good as the predicted weights;
-            None if it never was.
-        history: Of each epoch.
-    """
-
-    validation: float
-    test: float | None
-    seconds: float
-    steps_saved: int | None
-    history: History
-
-
-@dataclass(frozen=True)
-class Material:
-    """What every training reads.
-
-    Args:
-        data: Training and validation images, and the mean and std that normalise all images.
-        test: Test images, for the final figure; None: there are none.
-        checks: The batches that candidates were scored on.
-        settings: How to train.
-        device: Where.
-    """
-
-    data: ImageData
-    test: Split | None
-    checks: Sequence[Batch]
-    settings: FinetuneSettings
-    device: torch.device
-
-
-def identity(task: NetworkTask, material: Material) -> dict[str, Any]:
-    """What must agree for a training to go on, or to count as finished."""
-    settings = material.settings.as_dict()
-    del settings["baseline"]
-    return {"settings": settings, "start": task.start, "data": material.data.fingerprint}
-
-
-def finished(task: NetworkTask, material: Material) -> Trained | None:
-    """The result of a training that ended earlier."""
-    if task.folder is None:
-        return None
-    try:
-        content = read_json(task.folder / "history.json")
-        if content["identity"] != identity(task, material):
-            return None
-        return Trained(**content["result"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def train_network(
@@ -143,13 +61,13 @@ def train_network(
     Raises:
         UserError: If the kept state is damaged.
     """
-    training = _Training(task, material, state=_read_state(task))
+    training = _Training(task, material, state=read_state(task))
     while not training.complete:
         training.epoch()
-        _keep(task, training.files)
+        keep(task, training.files)
         report(training.history)
     result = training.finish()
-    _keep(task, training.files)
+    keep(task, training.files)
     return training.best.cpu().eval(), result
 
 
@@ -182,9 +100,9 @@ def train_networks(
         partial, _train_epoch, tasks, material, tasks=len(tasks), gradients=True
     ) as workers:
         for index, task in enumerate(tasks):
-            workers.submit(index, _read_state(task))
+            workers.submit(index, read_state(task))
         for index, history, result, files in workers.as_completed():
-            _keep(tasks[index], files)
+            keep(tasks[index], files)
             if result is None:
                 workers.submit(index, files.get(STATE))
             yield index, history, result
@@ -195,10 +113,10 @@ def _train_in_turn(
 ) -> Iterator[tuple[int, History, Trained | None]]:
     """As `train_networks`, one network after the other in this process."""
     for index, task in enumerate(tasks):
-        training = _Training(task, material, state=_read_state(task))
+        training = _Training(task, material, state=read_state(task))
         while not training.complete:
             training.epoch()
-            _keep(task, training.files)
+            keep(task, training.files)
             if not training.complete:
                 yield index, training.history, None
         yield index, training.history, _finish(training)
@@ -216,30 +134,15 @@ def _train_epoch(
 
 def _finish(training: _Training) -> Trained:
     result = training.finish()
-    _keep(training.task, training.files)
+    keep(training.task, training.files)
     return result
-
-
-def _read_state(task: NetworkTask) -> bytes | None:
-    path = task.folder and task.folder / STATE
-    return path.read_bytes() if path and path.exists() else None
-
-
-def _keep(task: NetworkTask, files: Mapping[str, bytes]) -> None:
-    """Write what a training gives; its history is the last, for it says that all is there."""
-    if task.folder is None:
-        return
-    for name, content in files.items():
-        write_atomically(task.folder / name, content)
-    if STATE not in files:
-        (task.folder / STATE).unlink(missing_ok=True)
 
 
 def train_populations(
     tasks: Sequence[NetworkTask], material: Material
 ) -> Iterator[tuple[int, History, Trained | None]]:
     """As `train_networks`; networks that have as many epochs behind them train together."""
-    trainings = [_Training(task, material, PlainNetwork, _read_state(task)) for task in tasks]
+    trainings = [_Training(task, material, PlainNetwork, read_state(task)) for task in tasks]
     groups: dict[int, list[int]] = defaultdict(list)
     for index, training in enumerate(trainings):
         groups[len(training.history)].append(index)
@@ -268,7 +171,7 @@ def _epoch_together(population: GroupedNetworks, members: Sequence[_Training]) -
     seconds = (time.monotonic() - began) / len(members)
     for item, total, accuracy in zip(members, sums, accuracies, strict=True):
         item.end_epoch(total, accuracy, seconds)
-        _keep(item.task, item.files)
+        keep(item.task, item.files)
 
 
 @dataclass

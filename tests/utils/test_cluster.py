@@ -143,6 +143,7 @@ def test_a_search_goes_on_with_other_workers(pool: RayPool, tmp_path: Path) -> N
     assert entries(open_run(tmp_path / "parts")) == entries(open_run(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_every_stage_is_that_of_this_machine(
     ghnas: Ghnas, cluster: Any, pool: RayPool, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def process(number: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
+@pytest.mark.slow
 def test_a_worker_and_a_node_that_die_cost_nothing_but_time(cluster: Any, pool: RayPool) -> None:
     node = cluster.add_node(num_cpus=1)
     with pool.start(partial, process) as workers:

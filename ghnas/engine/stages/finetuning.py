@@ -21,15 +21,8 @@ from ghnas.engine.stages.training_jobs import Start
 from ghnas.engine.trials import Trial
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import evaluate_one
-from ghnas.training.epochs import (
-    History,
-    Material,
-    NetworkTask,
-    Trained,
-    finished,
-    identity,
-    train_networks,
-)
+from ghnas.training.epochs import train_networks
+from ghnas.training.network_tasks import History, Material, NetworkTask, Trained, finished, identity
 from ghnas.training.recipe import FinetuneSettings
 from ghnas.training.saved import describe
 from ghnas.utils.errors import UserError
