@@ -73,6 +73,7 @@ def finetune(
     ] = 1,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    cluster: options.Cluster = None,
     results: options.Results = options.DEFAULT_RESULTS,
     json: options.Json = False,
 ) -> None:
@@ -87,9 +88,8 @@ def finetune(
     network back. Test images are read here alone.
     """
     from ghnas.engine.runs import find_run, select
-    from ghnas.utils.devices import pick_device
 
-    place = pick_device(device)
+    place = options.device_of(device, cluster)
     found = find_run(results, run)
     chosen = select(found, which)
 
@@ -117,6 +117,7 @@ def finetune(
         shots=shots,
     )
     out = console(json)
+    pool = options.pool_of(cluster)
     names = ", ".join(item.name for item in chosen)
     why = ""
     if not found.manifest.uses_ghn:
@@ -142,7 +143,7 @@ def finetune(
             if out.is_terminal:  # a bar below the lines
                 shown.update(epoch.done, epoch.total)
 
-        finished = run_finetuning(found, chosen, settings, place, report, form)
+        finished = run_finetuning(found, chosen, settings, place, report, form, pool)
     if json:
         print_json([_as_dict(found, item) for item in finished])
     else:
