@@ -20,6 +20,7 @@ from ghnas.data import evaluation_batches, load_data, random_batches
 from ghnas.engine.stages.training_jobs import BATCH, TrainingJob, train_all
 from ghnas.engine.trainings import quality
 from ghnas.spaces import load_space
+from ghnas.utils.processes import LocalPool
 from ghnas.utils.statistics import Values, evaluate
 from ghnas.utils.tables import RowFile
 
@@ -63,7 +64,12 @@ def _refined(
         data.validation.take(512), BATCH, device=CPU, mean=data.mean, std=data.std
     )
     job = TrainingJob(
-        space, list(islice(batches, options.steps)), checks, CPU, options.workers, options.seed
+        space,
+        list(islice(batches, options.steps)),
+        checks,
+        CPU,
+        LocalPool(options.workers),
+        options.seed,
     )
     settings = {
         "skeleton": dict(space.skeleton), "steps": options.steps, "seed": options.seed,

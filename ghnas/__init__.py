@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ghnas.training.hypernetwork.adaptation import adapt
     from ghnas.training.hypernetwork.distance import training_distances
     from ghnas.training.saved import load
+    from ghnas.utils.cluster import RayPool
 
 __all__ = [
     "Architecture",
@@ -39,6 +40,7 @@ __all__ = [
     "ImageData",
     "ModuleSpace",
     "ProxyScore",
+    "RayPool",
     "Study",
     "TrainedNetwork",
     "UserError",
@@ -65,6 +67,7 @@ _WHERE = {
     "ImageData": "ghnas.data",
     "ModuleSpace": "ghnas.spaces.modules",
     "ProxyScore": "ghnas.engine.objectives",
+    "RayPool": "ghnas.utils.cluster",
     "Study": "ghnas.engine.search",
     "TrainedNetwork": "ghnas.training.finetuning",
     "ZeroShot": "ghnas.engine.objectives",

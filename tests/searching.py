@@ -115,6 +115,9 @@ class FakeObjective:
             outcomes[i] = Outcome(tuple(values[name] for name in self.names), accuracy)
         return outcomes
 
+    def ahead(self, batch_size: int) -> int:
+        return 1
+
     def cancel(self) -> None:
         pass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -25,7 +26,7 @@ MODULES = {  # where a package is imported under another name
 
 def requirements(lines: list[str]) -> set[str]:
     """The modules of requirements such as `torch>=2.11`."""
-    names = {line.partition(">")[0].strip().lower() for line in lines}
+    names = {re.split(r"[>\[]", line)[0].strip().lower() for line in lines}
     return {MODULES.get(name, name) for name in names}
 
 
@@ -58,7 +59,7 @@ def test_every_import_is_a_dependency() -> None:
     project = PROJECT["project"]
     declared = requirements(project["dependencies"])
     extras = project["optional-dependencies"]
-    optional = requirements(extras["parquet"] + extras["onnx"])
+    optional = requirements(extras["parquet"] + extras["onnx"] + extras["cluster"])
     used: set[str] = set()
     for path in (ROOT / "ghnas").rglob("*.py"):
         used |= imported(path)

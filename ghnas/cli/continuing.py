@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ghnas.engine.manifest import Manifest
     from ghnas.engine.objectives import ImageObjective
     from ghnas.engine.run import Run
+    from ghnas.utils.processes import Pool
 
 
 def joined_study(asked: Given) -> Manifest | None:
@@ -36,7 +37,12 @@ def joined_study(asked: Given) -> Manifest | None:
 
 
 def join_study(
-    out: Console, results: Path, study: Manifest, asked: Given, device: torch.device
+    out: Console,
+    results: Path,
+    study: Manifest,
+    asked: Given,
+    device: torch.device,
+    pool: Pool,
 ) -> tuple[Run, ImageObjective]:
     """A run of this process on a study that is there, with images and hypernetwork of this machine.
 
@@ -49,11 +55,16 @@ def join_study(
     sources = study.sources.model_copy(update={key: str(read[key](asked[key])) for key in here})
     own = study.model_copy(update={"sources": sources})
     _check_same(f"study {asked['join']}", own, asked)
-    return _load(out, join_run(joined_folder(results, study), own, asked["storage"]), device)
+    return _load(out, join_run(joined_folder(results, study), own, asked["storage"]), device, pool)
 
 
 def continue_run(
-    out: Console, results: Path, name: str | None, asked: Given, device: torch.device
+    out: Console,
+    results: Path,
+    name: str | None,
+    asked: Given,
+    device: torch.device,
+    pool: Pool,
 ) -> tuple[Run, ImageObjective]:
     """An earlier run with its objective, both as it was started.
 
@@ -65,16 +76,16 @@ def continue_run(
 
     run = find_run(results, name)
     _check_same(f"run {run.name}", run.manifest, asked)
-    return _load(out, Run(run.path, run.manifest, asked.get("storage")), device)
+    return _load(out, Run(run.path, run.manifest, asked.get("storage")), device, pool)
 
 
-def _load(out: Console, run: Run, device: torch.device) -> tuple[Run, ImageObjective]:
+def _load(out: Console, run: Run, device: torch.device, pool: Pool) -> tuple[Run, ImageObjective]:
     """A run with its objective, whose images and hypernetwork are found again."""
     from ghnas.engine.stages.inputs import load_inputs, objective_of
 
     with meter(out, "images") as shown:
         ghn, data = load_inputs(run, shown.update)
-    return run, objective_of(run, ghn, data, device)
+    return run, objective_of(run, ghn, data, device, pool=pool)
 
 
 def _check_same(what: str, manifest: Manifest, asked: Given) -> None:

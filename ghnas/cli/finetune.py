@@ -81,6 +81,7 @@ def finetune(
     ] = "shift",
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    cluster: options.Cluster = None,
     results: options.Results = options.DEFAULT_RESULTS,
     json: options.Json = False,
 ) -> None:
@@ -95,9 +96,8 @@ def finetune(
     network back. Test images are read here alone.
     """
     from ghnas.engine.runs import find_run, select
-    from ghnas.utils.devices import pick_device
 
-    place = pick_device(device)
+    place = options.device_of(device, cluster)
     found = find_run(results, run)
     chosen = select(found, which)
 
@@ -126,6 +126,7 @@ def finetune(
         augment=check_augment(augment),
     )
     out = console(json)
+    pool = options.pool_of(cluster)
     names = ", ".join(item.name for item in chosen)
     why = ""
     if not found.manifest.uses_ghn:
@@ -151,7 +152,7 @@ def finetune(
             if out.is_terminal:  # a bar below the lines
                 shown.update(epoch.done, epoch.total)
 
-        finished = run_finetuning(found, chosen, settings, place, report, form)
+        finished = run_finetuning(found, chosen, settings, place, report, form, pool)
     if json:
         print_json([_as_dict(found, item) for item in finished])
     else:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ghnas.engine.objectives import ProxyScore, ZeroShot
     from ghnas.scoring.latency import LatencyTable
     from ghnas.spaces import Space
+    from ghnas.utils.processes import Pool
 
 SCORE_IMAGES, KEEP, SHORT_LIST = 512, 100, 32
 SHORT_TRAININGS = 0
@@ -55,7 +56,7 @@ def latency_table(
 
 
 def zero_shot(
-    out: Console, asked: Given, choice: Choice, source: str, device: torch.device
+    out: Console, asked: Given, choice: Choice, source: str, device: torch.device, pool: Pool
 ) -> tuple[Space, ZeroShot]:
     """Scores with predicted weights, and the space with the skeleton that they are for."""
     from ghnas.engine.objectives import ZeroShot
@@ -83,6 +84,7 @@ def zero_shot(
         keep=None if "exact" in asked else KEEP,
         device=device,
         latency=latency_table(out, asked, space, data, device),
+        pool=pool,
     )
     if "predicted" in objective.names:
         say(
@@ -94,7 +96,7 @@ def zero_shot(
 
 
 def proxy_score(
-    out: Console, asked: Given, choice: Choice, source: str, device: torch.device
+    out: Console, asked: Given, choice: Choice, source: str, device: torch.device, pool: Pool
 ) -> ProxyScore:
     """Scores that need no hypernetwork; says what is missed, and how to get it."""
     from ghnas.engine.objectives import ProxyScore
@@ -107,6 +109,7 @@ def proxy_score(
         objectives=asked["objective"],
         device=device,
         latency=latency_table(out, asked, choice.space, data, device),
+        pool=pool,
         **images,
     )
     better, (height, width) = "", data.image_shape[1:]

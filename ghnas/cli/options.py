@@ -15,8 +15,11 @@ from ghnas.cli.terminal import meter
 from ghnas.utils.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from ghnas.data import ImageData
     from ghnas.spaces import Space
+    from ghnas.utils.processes import Pool
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _PART = r"(?:([0-9]{1,6}(?:\.[0-9]{1,6})?)%s)?"
@@ -227,6 +230,15 @@ GHN = Annotated[
     ),
 ]
 BatchSize = Annotated[int, number("--batch-size", "Images in a step.", least=2, most=2**20)]
+Cluster = Annotated[
+    str | None,
+    text(
+        "--cluster",
+        "auto|ADDRESS",
+        "Use the workers of a Ray cluster: the one of this machine, or ray://HOST:10001.",
+        "this machine's processes",
+    ),
+]
 Workers = Annotated[int | None, number("--workers", "Processes.", "one for each core", most=1024)]
 Column = Annotated[
     str | None,
@@ -242,6 +254,41 @@ SearchSeed = Annotated[
     int | None, number("--seed", "Equal seeds give equal runs.", "0", least=0, most=MOST_SEED)
 ]
 Seed = Annotated[int, number("--seed", "Equal seeds give equal results.", least=0, most=MOST_SEED)]
+
+
+def pool_of(cluster: str | None, workers: int | None = None) -> Pool:
+    """Where a command computes.
+
+    Args:
+        cluster: Of --cluster.
+        workers: Of --workers; None: one for each core, or as many as the cluster holds.
+
+    Raises:
+        UserError: If the cluster cannot be used.
+    """
+    from ghnas.utils.devices import cores
+    from ghnas.utils.processes import LocalPool
+
+    if cluster is None:
+        return LocalPool(workers or cores())
+    from ghnas.utils.cluster import RayPool
+
+    return RayPool(cluster, workers=workers)
+
+
+def device_of(device: str, cluster: str | None) -> torch.device:
+    """Where to compute; the workers of a cluster do so on CPUs.
+
+    Raises:
+        UserError: If there is no such device, or it is a GPU and there is a cluster.
+    """
+    from ghnas.utils.devices import pick_device
+
+    if cluster is None:
+        return pick_device(device)
+    if device not in ("auto", "cpu"):
+        raise UserError("the workers of a cluster compute on CPUs: leave --device out")
+    return pick_device("cpu")
 
 
 def given(**settings: Any) -> dict[str, Any]:

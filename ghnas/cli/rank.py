@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 
@@ -19,6 +19,9 @@ from ghnas.cli.options import number, text
 from ghnas.cli.terminal import as_json, console, meter, print_json, say, say_compiling
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import write_atomically
+
+if TYPE_CHECKING:
+    from ghnas.utils.processes import Pool
 
 EXAMPLE = (
     "Example: ghnas rank --truth truth-darts-my-images.csv --space darts --data ./my-images "
@@ -85,6 +88,7 @@ def rank(
         int, number("--proxy-images", "Training images for the proxies.", least=2)
     ] = PROXY_IMAGES,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
     output: Annotated[
         Path | None, text("--output", "DIR", "The folder to write.", "rank-SPACE-DATA")
     ] = None,
@@ -104,10 +108,10 @@ def rank(
     from ghnas.reports.rankings import comparison_table, describe_comparison, write_comparison
     from ghnas.spaces import load_space
     from ghnas.training.truth_table import read_truth, subset
-    from ghnas.utils.devices import cores
     from ghnas.utils.tables import read_settings
 
     names = listed_methods(methods)
+    pool = options.pool_of(cluster, workers)
     optional = ghn is None and "default" in methods.split(",")
     out = console(json)
     known = subset(read_truth(truth, column), split, count, seed)
@@ -154,7 +158,7 @@ def rank(
         score_images=score_images,
         proxy_images=proxy_images,
         seed=seed,
-        workers=workers or cores(),
+        pool=pool,
     )
     say(out, f"scoring {len(known.architectures):,} architectures by {', '.join(names)}")
     say_compiling(out, "execute", *(["differentiate"] if any(map(steps_of, names)) else []))
@@ -168,7 +172,7 @@ def rank(
     notes = describe_comparison(comparison, job, split)
     content = {"output": str(output), "split": split, "seed": seed, "hypernetwork": job.ghn_name}
     content |= {**job.settings(), **as_dict(comparison)}
-    write_comparison(output, comparison, [*notes, _made_by(took, job.workers)])
+    write_comparison(output, comparison, [*notes, _made_by(took, pool)])
     write_atomically(output / "ranking.json", as_json(content))
     out.print(comparison_table(comparison))
     for note in notes:
@@ -189,10 +193,10 @@ def _optional(out: Console, optional: bool) -> Iterator[None]:
         say(out, f"note: {error}; leaving out what needs one")
 
 
-def _made_by(seconds: float, workers: int) -> str:
+def _made_by(seconds: float, pool: Pool) -> str:
     from ghnas.reports.tables import format_seconds
 
     return (
         f"made by `{shlex.join(['ghnas', *sys.argv[1:]])}` on {time.strftime('%Y-%m-%d')}, "
-        f"{format_seconds(seconds)} in this call on {workers} processes, {platform.machine()}"
+        f"{format_seconds(seconds)} in this call on {pool.size} workers, {platform.machine()}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ghnas.engine.objectives import ImageObjective
     from ghnas.engine.progress import SearchProgress
     from ghnas.engine.run import Run
+    from ghnas.utils.processes import Pool
 
 EXAMPLE = "Example: ghnas search --space darts --budget 10000 --max-params 40k"
 
@@ -111,6 +113,7 @@ def search(
     cells: options.Cells = None,
     channels: options.Channels = None,
     device: options.Device = "auto",
+    cluster: options.Cluster = None,
     storage: Annotated[
         str | None,
         text("--storage", "URL", "Optuna storage, such as sqlite:///nas.db.", "a file in the run"),
@@ -209,23 +212,22 @@ def search(
     Where no hypernetwork was trained for space and images, the nearest one is
     adapted, once; where that fails a training-free proxy scores candidates.
     """
-    from ghnas.utils.devices import pick_device
-
     params = context.params.items()
     asked = {key: value for key, value in params if value is not None and value is not False}
     out = console(json)
-    place = pick_device(device)
+    place = options.device_of(device, cluster)
+    pool = options.pool_of(cluster)
     shortened = asked_trainings(asked) if join is None else no_trainings(asked)
     if resume:
         if adapt is not None:
             raise UserError("a run goes on with the hypernetwork it has: leave --adapt out")
-        found, goal = continue_run(out, results, run, asked, place)
+        found, goal = continue_run(out, results, run, asked, place, pool)
     elif run is not None:
         raise UserError(f"unexpected {run!r}: name a run with --resume only")
     elif join is not None and (study := joined_study(asked)) is not None:
-        found, goal = join_study(out, results, study, asked, place)
+        found, goal = join_study(out, results, study, asked, place, pool)
     else:
-        found, goal = _start(out, results, asked, shortened, place)
+        found, goal = _start(out, results, asked, shortened, place, pool)
     _search(out, found, goal, results)
     wanted = wanted_trainings(found, shortened)
     if wanted:
@@ -244,6 +246,7 @@ def _start(
     asked: Given,
     shortened: Given,
     device: torch.device,
+    pool: Pool,
 ) -> tuple[Run, ImageObjective]:
     """A new run for what was asked."""
     from ghnas.engine.manifest import Sources
@@ -268,9 +271,9 @@ def _start(
     short_list = new_trainings(asked["objective"], shortened)
     objective: ImageObjective
     if choice.ghn:
-        space, objective = zero_shot(out, asked, choice, source, device)
+        space, objective = zero_shot(out, asked, choice, source, device, pool)
     else:
-        space, objective = choice.space, proxy_score(out, asked, choice, source, device)
+        space, objective = choice.space, proxy_score(out, asked, choice, source, device, pool)
     run = start_run(
         results,
         space,
@@ -313,7 +316,7 @@ def _search(out: Console, run: Run, objective: ImageObjective, results: Path) ->
     began = time.monotonic()
     try:
         with meter(out, "candidates") as shown:
-            search_run(run, objective, lambda progress: _report(shown, progress, manifest.uses_ghn))
+            search_run(run, objective, partial(_report, shown, objective.pool, manifest.uses_ghn))
     except KeyboardInterrupt:
         kept = f"{len(run.study().get_trials(deepcopy=False)):,} of {manifest.budget:,} candidates"
         say(out, f"\ninterrupted: {kept} are kept in {run.path}")
@@ -323,10 +326,10 @@ def _search(out: Console, run: Run, objective: ImageObjective, results: Path) ->
     say(out, f"{manifest.budget - before:,} candidates in {took}")
 
 
-def _report(shown: Meter, progress: SearchProgress, is_accuracy: bool) -> None:
+def _report(shown: Meter, pool: Pool, is_accuracy: bool, progress: SearchProgress) -> None:
     from ghnas.reports.tables import format_best
 
-    note = f"best {format_best(progress.best, is_accuracy)}"
+    note = f"best {format_best(progress.best, is_accuracy)}, {pool.size} workers"
     if progress.finishing:
         note = "finishing what is being scored; Ctrl-C again to drop it"
     shown.update(progress.done, progress.budget, note, progress.rate)

@@ -45,6 +45,7 @@ def truth(
     ] = 0,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
     output: Annotated[
         Path | None,
         text("--output", "FILE", "The CSV file to write.", "truth-SPACE-DATA.csv"),
@@ -65,9 +66,9 @@ def truth(
         summarise_ground_truth,
     )
     from ghnas.training.sgd import SGDSettings
-    from ghnas.utils.devices import cores, pick_device
 
-    out, place = console(json), pick_device(device)
+    out, place = console(json), options.device_of(device, cluster)
+    pool = options.pool_of(cluster, workers)
     chosen = options.load_skeleton(space, cells=cells, channels=channels)
     images = options.load_images(out, data, image_size)
     names = draw_architectures(chosen, images.image_shape, images.num_classes, count, seed)
@@ -80,7 +81,7 @@ def truth(
         seeds=seeds,
         drawn=f"seed {seed}",
         output=output,
-        workers=workers or cores(),
+        pool=pool,
         steps=steps,
         batch_size=batch_size,
         sgd=SGDSettings(learning_rate),

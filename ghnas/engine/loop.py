@@ -164,8 +164,10 @@ class Loop:
         learn, the next ones are asked for and wait behind it.
         """
         waiting = 0 if self.sampler.learns else self.ahead
+        if waiting and self.claims is None:
+            waiting = self.objective.ahead(self.plan.batch_size)
         pending: deque[tuple[_Batch, Future[list[Outcome | None]]]] = deque()
-        beside = ThreadPoolExecutor(self.ahead + 1)
+        beside = ThreadPoolExecutor(waiting + 1)
         try:
             for start in starts:
                 if interrupted():

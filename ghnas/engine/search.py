@@ -27,6 +27,7 @@ from ghnas.engine.storage import create_study
 from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import Pool
 
 
 class Study(optuna.Study):
@@ -106,6 +107,7 @@ def search(
     batch_size: int | None = None,
     storage: str | None = None,
     join: str | None = None,
+    pool: Pool | None = None,
     report: Callable[[SearchProgress], None] | None = None,
 ) -> Study:
     """Search a space for the best architectures.
@@ -135,6 +137,8 @@ def search(
             not kept.
         join: Name of a study in that database that several processes fill together: each makes
             the same call, with a `path` of its own; the first one makes the study.
+        pool: Whose workers call a function, such as `ghnas.RayPool`: a batch is then evaluated side
+            by side. Objectives of this package are given a pool themselves.
         report: Called before the first batch and after each.
 
     Returns:
@@ -153,7 +157,7 @@ def search(
         >>> best.values[0] == -best.flops
         True
     """
-    goal = as_objective(objective, directions)
+    goal = as_objective(objective, directions, pool)
     space = goal.space_for(space)
     manifest = new_manifest(
         space,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from ghnas.scoring.proxies import PROXIES, VOTERS
 from ghnas.spaces import Space
 from ghnas.spaces.files import EARLIER_NAMES
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import LocalPool, Pool
 
 GHN_METHODS = ("ghn-accuracy", "ghn-loss", "ghn-naswot")
 COMPOSITE = "composite"
@@ -53,7 +54,7 @@ class ScoreJob:
         score_images: Validation images for scores with predicted weights.
         proxy_images: Training images for the proxies.
         seed: Of the proxies' initialisation and of the order of training images.
-        workers: Processes, one torch thread each.
+        pool: Whose workers score, one torch thread each.
     """
 
     space: Space
@@ -66,7 +67,7 @@ class ScoreJob:
     score_images: int = 512
     proxy_images: int = 64
     seed: int = 0
-    workers: int = 1
+    pool: Pool = field(default_factory=lambda: LocalPool(1))
 
     @property
     def ghn_name(self) -> str:

@@ -30,7 +30,6 @@ from ghnas.scoring.proxies import PROXIES, reaches_output, score_graph
 from ghnas.scoring.proxies.table import LOWEST
 from ghnas.spaces import Space
 from ghnas.training.short import train_briefly
-from ghnas.utils.processes import Workers
 from ghnas.utils.tables import RowFile
 
 COLUMNS = ("architecture", "method", "weights", "score", "seconds")
@@ -74,8 +73,9 @@ def score_all(job: ScoreJob, report: Callable[[int, int], None]) -> dict[str, di
         tasks = list(_chunks(missing))
         if tasks and any(map(steps_of, methods)):
             compile_gradients()  # once, before the processes start
-        count = min(job.workers, len(tasks))
-        with Workers(count, partial, _score_chunk, job, FusedExecutor(), gradients=True) as workers:
+        with job.pool.start(
+            partial, _score_chunk, job, FusedExecutor(), tasks=len(tasks), gradients=True
+        ) as workers:
             for rows in workers.as_completed(tasks):
                 file.append(rows)
                 done += len({row["architecture"] for row in rows})

@@ -1,4 +1,4 @@
-"""Scoring on a CPU: processes predict and evaluate a few architectures at a time."""
+"""Scoring on CPUs: workers predict and evaluate a few architectures at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ghnas.executors.base import Executor, FlatParameters
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import Batch, Measure, Score, evaluate_some
 from ghnas.scoring.racing import Race
-from ghnas.utils.processes import Workers
+from ghnas.utils.processes import Pool
 
 CHUNK = 16
 """Architectures that are predicted and evaluated together."""
@@ -21,14 +21,14 @@ Task = tuple[Sequence[Graph], Sequence[int], Race | None]
 
 
 class Chunks:
-    """Each process scores a chunk with one torch thread, so that a score does not depend on how
+    """Each worker scores a chunk with one torch thread, so that a score does not depend on how
     many there are.
 
     Args:
         ghn: The hypernetwork.
         executor: Runs the networks.
         batches: Images (B, C, H, W) and labels (B,); batch-norm sees a batch at a time.
-        workers: Processes; with 1, none is started.
+        pool: Whose workers do it.
         measure: Finds components of the composite score; None: they are not looked for.
     """
 
@@ -37,11 +37,11 @@ class Chunks:
         ghn: GHN,
         executor: Executor,
         batches: Sequence[Batch],
-        workers: int,
+        pool: Pool,
         measure: Measure | None,
     ) -> None:
         own = [(x.to(memory_format=torch.channels_last), labels) for x, labels in batches]
-        self._workers = Workers(workers, partial, _score_chunk, ghn, executor, own, measure)
+        self._workers = pool.start(partial, _score_chunk, ghn, executor, own, measure)
 
     def size(self, graphs: Sequence[Graph]) -> int:
         """How many architectures are predicted together."""
@@ -56,7 +56,7 @@ class Chunks:
         self._workers.cancel()
 
     def close(self) -> None:
-        """End the processes."""
+        """End the workers."""
         self._workers.close()
 
 

@@ -21,6 +21,7 @@ from ghnas.scoring.populations import Populations
 from ghnas.scoring.racing import Race
 from ghnas.utils.devices import cores, pick_device
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import LocalPool, Pool
 
 
 def score(
@@ -99,6 +100,7 @@ class Scorer:
         workers: Processes on a CPU; default: one for each core. With 1, none is started.
         measure: Finds components of the composite score; default: they are not looked for.
         executor: Runs the networks; default: the fused one on a CPU, the grouped one on a GPU.
+        pool: Whose workers score on a CPU; default: processes of this machine.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Scorer:
         workers: int | None = None,
         measure: Measure | None = None,
         executor: Executor | None = None,
+        pool: Pool | None = None,
     ) -> None:
         executor = executor or (FusedExecutor() if device.type == "cpu" else GroupedExecutor())
         self.ghn, self.device = ghn.to(device).eval(), device
@@ -117,7 +120,7 @@ class Scorer:
         if isinstance(executor, GroupedExecutor):
             self._way = Populations(self.ghn, executor, batches, device, count, measure)
         else:
-            self._way = Chunks(self.ghn, executor, batches, count, measure)
+            self._way = Chunks(self.ghn, executor, batches, pool or LocalPool(count), measure)
 
     def score(
         self,

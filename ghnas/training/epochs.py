@@ -1,5 +1,8 @@
 """Networks that are trained by the epoch and kept in folders: the state after every epoch, then
 weights and history. What is written, `ghnas.load` reads.
+
+Workers read and write no files, for they may be on other machines: they are given a state, and give
+back what is to be kept.
 """
 
 from __future__ import annotations
@@ -10,22 +13,28 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import Network, load_parameters
-from ghnas.data import ImageData, LabelledImages, random_batches
+from ghnas.data import LabelledImages, random_batches
 from ghnas.executors.fused import compile_gradients
 from ghnas.executors.grouped import GroupedNetworks
 from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_for, trainable
-from ghnas.scoring.evaluation import Batch, evaluate
+from ghnas.scoring.evaluation import evaluate
+from ghnas.training.network_tasks import (
+    STATE,
+    History,
+    Material,
+    NetworkTask,
+    Trained,
+    identity,
+    keep,
+    read_state,
+)
 from ghnas.training.populations import POPULATION, follow
-from ghnas.training.recipe import PLAIN, FinetuneSettings, RecipeNetwork
-from ghnas.training.saved import save
+from ghnas.training.recipe import PLAIN, RecipeNetwork
+from ghnas.training.saved import as_bytes
 from ghnas.training.sgd import (
     SGDSettings,
     SGDTraining,
@@ -35,103 +44,13 @@ from ghnas.training.sgd import (
 )
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import read_json, write_atomically
-from ghnas.utils.processes import Workers
-from ghnas.utils.tensor_files import read_pytorch, write_pytorch
+from ghnas.utils.processes import LocalPool, Pool
+from ghnas.utils.tensor_files import pytorch_as_bytes, read_pytorch
 
 FEW_CLASSES = 10
 """Up to so many classes the five likeliest tell nothing."""
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
-
-
-History = list[dict[str, float]]
-"""Epoch, mean loss, validation accuracy and seconds of each epoch."""
-
-
-@dataclass(frozen=True)
-class NetworkTask:
-    """One network to train.
-
-    Args:
-        name: Of the candidate.
-        start: `ghn` or `kaiming`.
-        graph: The architecture.
-        parameters: Weights to start from.
-        folder: Where state, weights and history are kept; None: nowhere.
-        zero_shot: Accuracy with predicted weights on the scoring images; None: unknown.
-        architecture: What `ghnas.load` needs to build the network again.
-    """
-
-    name: str
-    start: str
-    graph: Graph
-    parameters: dict[str, Tensor]
-    folder: Path | None
-    zero_shot: float | None
-    architecture: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained network: accuracies in [0, 1], seconds of training.
-
-    Args:
-        validation: On all validation images.
-        test: On all test images; None if there are none.
-        seconds: Of training and validation.
-        steps_saved: For a baseline: SGD steps until it was as good as the predicted weights;
-            None if it never was.
-        history: Of each epoch.
-        test_top5: Share of the test images whose class is among the five likeliest; None where
-            there are ten classes or fewer, or no test images.
-    """
-
-    validation: float
-    test: float | None
-    seconds: float
-    steps_saved: int | None
-    history: History
-    test_top5: float | None = None
-
-
-@dataclass(frozen=True)
-class Material:
-    """What every training reads.
-
-    Args:
-        data: Training and validation images, and the mean and std that normalise all images.
-        test: Test images, for the final figure; None: there are none.
-        checks: The batches that candidates were scored on.
-        settings: How to train.
-        device: Where.
-    """
-
-    data: ImageData
-    test: LabelledImages | None
-    checks: Sequence[Batch]
-    settings: FinetuneSettings
-    device: torch.device
-
-
-def identity(task: NetworkTask, material: Material) -> dict[str, Any]:
-    """What must agree for a training to go on, or to count as finished."""
-    settings = material.settings.as_dict()
-    del settings["baseline"]
-    return {"settings": settings, "start": task.start, "data": material.data.fingerprint}
-
-
-def finished(task: NetworkTask, material: Material) -> Trained | None:
-    """The result of a training that ended earlier."""
-    if task.folder is None:
-        return None
-    try:
-        content = read_json(task.folder / "history.json")
-        if content["identity"] != identity(task, material):
-            return None
-        return Trained(**content["result"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def train_network(
@@ -150,19 +69,26 @@ def train_network(
     Raises:
         UserError: If the kept state is damaged.
     """
-    training = _Training(task, material)
+    training = _Training(task, material, state=read_state(task))
     while not training.complete:
         training.epoch()
+        keep(task, training.files)
         report(training.history)
     result = training.finish()
+    keep(task, training.files)
     return training.best.cpu().eval(), result
 
 
 def train_networks(
-    tasks: Sequence[NetworkTask], material: Material
+    tasks: Sequence[NetworkTask], material: Material, pool: Pool | None = None
 ) -> Generator[tuple[int, History, Trained | None]]:
-    """Train networks, or go on with them: on a CPU side by side, each process with one thread;
+    """Train networks, or go on with them: on a CPU side by side, each worker with one thread;
     on a GPU as one population.
+
+    Args:
+        tasks: The networks.
+        material: With what, and how.
+        pool: Whose workers train on a CPU; default: a process of this machine for each core.
 
     States are kept after every epoch, so that little is lost when the generator is closed.
 
@@ -178,13 +104,15 @@ def train_networks(
         yield from (train_populations if plain else _train_in_turn)(tasks, material)
         return
     compile_gradients()  # once, before the processes start
-    count = min(len(tasks), cores())
-    with Workers(count, partial, _train_epoch, tasks, material, gradients=True) as workers:
-        for index in range(len(tasks)):
-            workers.submit(index)
-        for index, history, result in workers.as_completed():
+    with (pool or LocalPool(cores())).start(
+        partial, _train_epoch, tasks, material, tasks=len(tasks), gradients=True
+    ) as workers:
+        for index, task in enumerate(tasks):
+            workers.submit(index, read_state(task))
+        for index, history, result, files in workers.as_completed():
+            keep(tasks[index], files)
             if result is None:
-                workers.submit(index)
+                workers.submit(index, files.get(STATE))
             yield index, history, result
 
 
@@ -193,28 +121,36 @@ def _train_in_turn(
 ) -> Iterator[tuple[int, History, Trained | None]]:
     """As `train_networks`, one network after the other in this process."""
     for index, task in enumerate(tasks):
-        training = _Training(task, material)
+        training = _Training(task, material, state=read_state(task))
         while not training.complete:
             training.epoch()
+            keep(task, training.files)
             if not training.complete:
                 yield index, training.history, None
-        yield index, training.history, training.finish()
+        yield index, training.history, _finish(training)
 
 
 def _train_epoch(
-    tasks: Sequence[NetworkTask], material: Material, index: int
-) -> tuple[int, History, Trained | None]:
-    training = _Training(tasks[index], material)
+    tasks: Sequence[NetworkTask], material: Material, index: int, state: bytes | None
+) -> tuple[int, History, Trained | None, dict[str, bytes]]:
+    training = _Training(tasks[index], material, state=state)
     if not training.complete:
         training.epoch()
-    return index, training.history, training.finish() if training.complete else None
+    result = training.finish() if training.complete else None
+    return index, training.history, result, training.files
+
+
+def _finish(training: _Training) -> Trained:
+    result = training.finish()
+    keep(training.task, training.files)
+    return result
 
 
 def train_populations(
     tasks: Sequence[NetworkTask], material: Material
 ) -> Iterator[tuple[int, History, Trained | None]]:
     """As `train_networks`; networks that have as many epochs behind them train together."""
-    trainings = [_Training(task, material, PlainNetwork) for task in tasks]
+    trainings = [_Training(task, material, PlainNetwork, read_state(task)) for task in tasks]
     groups: dict[int, list[int]] = defaultdict(list)
     for index, training in enumerate(trainings):
         groups[len(training.history)].append(index)
@@ -227,7 +163,7 @@ def train_populations(
                 _epoch_together(population, members)
                 if not members[0].complete:
                     yield from ((i, trainings[i].history, None) for i in some)
-            yield from ((i, trainings[i].history, trainings[i].finish()) for i in some)
+            yield from ((i, trainings[i].history, _finish(trainings[i])) for i in some)
 
 
 def _epoch_together(population: GroupedNetworks, members: Sequence[_Training]) -> None:
@@ -243,6 +179,7 @@ def _epoch_together(population: GroupedNetworks, members: Sequence[_Training]) -
     seconds = (time.monotonic() - began) / len(members)
     for item, total, accuracy in zip(members, sums, accuracies, strict=True):
         item.end_epoch(total, accuracy, seconds)
+        keep(item.task, item.files)
 
 
 @dataclass
@@ -250,6 +187,9 @@ class _Training:
     task: NetworkTask
     material: Material
     kind: Callable[[Network], TrainableNetwork] = trainable
+    state: bytes | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What is to be kept, by name."""
     history: History = field(default_factory=list)
     steps_saved: int | None = None
 
@@ -271,7 +211,6 @@ class _Training:
             steps,
             SGDSettings(settings.learning_rate, settings.weight_decay),
         )
-        self.state = self.task.folder and self.task.folder / "state.pt"
         self._restore()
         self.batches = random_batches(
             data.train, settings.batch_size, seed=settings.seed, device=device,
@@ -289,7 +228,7 @@ class _Training:
         return len(self.history) == self.material.settings.epochs
 
     def epoch(self) -> None:
-        """Train for one epoch and keep the state."""
+        """Train for one epoch."""
         began, loss = time.monotonic(), 0.0
         parts = self.material.settings.recipe.accumulate
         for step in self.epoch_steps:
@@ -307,7 +246,7 @@ class _Training:
         return range(done * self.per_epoch, (done + 1) * self.per_epoch)
 
     def end_epoch(self, loss: float, accuracy: float, seconds: float) -> None:
-        """Note an epoch, with the sum of its losses, and keep the state."""
+        """Note an epoch, with the sum of its losses."""
         self.history.append(
             {
                 "epoch": len(self.history) + 1,
@@ -316,7 +255,7 @@ class _Training:
                 "seconds": seconds,
             }
         )
-        if self.state is None:
+        if self.task.folder is None:
             return
         content = {
             "identity": identity(self.task, self.material),
@@ -327,7 +266,7 @@ class _Training:
         }
         if self.recipe is not None:
             content["recipe"] = self.recipe.state_dict()
-        write_pytorch(self.state, content)
+        self.files = {STATE: pytorch_as_bytes(content)}
 
     def check(self, step: int) -> None:
         """Note the first step at which a baseline is as good as the predicted weights."""
@@ -345,9 +284,10 @@ class _Training:
         return measure_accuracy(self.trainable, split, self.material.data, self.material.device)
 
     def _restore(self) -> None:
-        if self.state is None or not self.state.exists():
+        if self.task.folder is None or self.state is None:
             return
-        content = read_pytorch(self.state, self.material.device)
+        path = self.task.folder / STATE
+        content = read_pytorch(path, self.material.device, self.state)
         try:
             # a state of another version has no momentum: it starts anew
             ours = "momentum" in content.get("training", {})
@@ -358,7 +298,7 @@ class _Training:
                 if self.recipe is not None:
                     self.recipe.load_state_dict(content["recipe"])
         except Exception as error:  # optimisers and schedules check little of what they are given
-            raise UserError(f"{self.state} is damaged: delete it to start anew") from error
+            raise UserError(f"{path} is damaged: delete it to start anew") from error
 
     def _tested(self) -> tuple[float | None, float | None]:
         """Accuracy on the test images, and that of the five likeliest of many classes."""
@@ -370,7 +310,7 @@ class _Training:
         return measure_top5(self.trainable, test, data, self.material.device)
 
     def finish(self) -> Trained:
-        """Measure on the test images and write everything."""
+        """Measure on the test images; `files` are then those of the trained network."""
         test, top5 = self._tested()
         result = Trained(
             self.history[-1]["validation"],
@@ -380,16 +320,17 @@ class _Training:
             self.history,
             top5,
         )
-        folder, architecture = self.task.folder, self.task.architecture
-        if folder is None or self.state is None:
+        architecture = self.task.architecture
+        if self.task.folder is None:
             return result
-        save(folder / "model.safetensors", self.best, architecture)
         content = {
             "identity": identity(self.task, self.material),
             "zero_shot": self.task.zero_shot,
             "result": asdict(result),
         }
-        write_atomically(folder / "architecture.json", json.dumps(architecture, indent=1))
-        write_atomically(folder / "history.json", json.dumps(content, indent=1))
-        self.state.unlink(missing_ok=True)
+        self.files = {
+            "model.safetensors": as_bytes(self.best, architecture),
+            "architecture.json": json.dumps(architecture, indent=1).encode(),
+            "history.json": json.dumps(content, indent=1).encode(),
+        }
         return result

@@ -18,13 +18,8 @@ from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import SCORE_BATCH, evaluate_one
 from ghnas.spaces import Space
-from ghnas.training.epochs import (
-    History,
-    Material,
-    NetworkTask,
-    finished,
-    train_network,
-)
+from ghnas.training.epochs import train_network
+from ghnas.training.network_tasks import History, Material, NetworkTask, finished
 from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe, check_augment
 from ghnas.training.saved import describe, load
 from ghnas.utils.devices import pick_device

@@ -27,7 +27,7 @@ from ghnas.training.sgd import (
     train_from_scratch,
 )
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import Workers
+from ghnas.utils.processes import LocalPool, Pool
 from ghnas.utils.statistics import Estimate, Values, ceiling, ceiling_of_mean, seed_noise
 from ghnas.utils.tables import Row, RowFile
 
@@ -56,7 +56,7 @@ class GroundTruthJob:
         seeds: Trainings of each.
         drawn: Where the architectures come from, for the record.
         output: The CSV file.
-        workers: Processes, one torch thread each.
+        pool: Whose workers train on a CPU, one torch thread each.
         steps: Updates of each training.
         batch_size: Images in a step.
         sgd: How to train.
@@ -70,7 +70,7 @@ class GroundTruthJob:
     seeds: int
     drawn: str
     output: Path
-    workers: int = 1
+    pool: Pool = field(default_factory=lambda: LocalPool(1))
     steps: int = 500
     batch_size: int = 64
     sgd: SGDSettings = field(default_factory=SGDSettings)
@@ -198,8 +198,7 @@ def train_side_by_side(
     """On a CPU: a row for each architecture and seed, as they are finished."""
     if missing:
         compile_gradients()  # once, before the processes start
-    count = min(job.workers, len(missing))
-    with Workers(count, partial, _train_one, job, gradients=True) as workers:
+    with job.pool.start(partial, _train_one, job, tasks=len(missing), gradients=True) as workers:
         yield from workers.as_completed(missing)
 
 

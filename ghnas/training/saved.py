@@ -14,7 +14,8 @@ from ghnas.architectures.network import Network
 from ghnas.data import ImageData
 from ghnas.spaces import Space, parse_space
 from ghnas.utils.errors import UserError
-from ghnas.utils.tensor_files import read_tensors, write_tensors
+from ghnas.utils.files import write_atomically
+from ghnas.utils.tensor_files import read_tensors, tensors_as_bytes
 
 FORMAT = "1"
 
@@ -39,16 +40,20 @@ def describe(architecture: Architecture, data: ImageData) -> dict[str, Any]:
     }
 
 
-def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
-    """Write a network.
+def as_bytes(network: Network, architecture: dict[str, Any]) -> bytes:
+    """A network as a file that `load` reads.
 
     Args:
-        path: The file; an existing one is replaced in one step.
-        network: Its parameters and buffers are written.
+        network: Its parameters and buffers are kept.
         architecture: From `describe`; more is kept for people.
     """
     metadata = {"format": FORMAT, "ghnas_network": json.dumps(architecture)}
-    write_tensors(path, network.state_dict(), metadata)
+    return tensors_as_bytes(network.state_dict(), metadata)
+
+
+def save(path: Path, network: Network, architecture: dict[str, Any]) -> None:
+    """Write what `as_bytes` gives; an existing file is replaced in one step."""
+    write_atomically(path, as_bytes(network, architecture))
 
 
 @dataclass(frozen=True)

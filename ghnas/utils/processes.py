@@ -1,4 +1,5 @@
-"""Worker processes for a CPU: one torch thread each, ended with their parent."""
+"""Workers that do tasks side by side; processes of this machine: one torch thread each, ended with
+their parent."""
 
 from __future__ import annotations
 
@@ -10,14 +11,14 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 import torch.multiprocessing
@@ -34,6 +35,20 @@ GRACE = 1.0
 """Seconds that tasks are waited for which were begun when the others were given up."""
 AHEAD = 4
 """Tasks that wait for each process, so that none is idle while results are taken."""
+
+
+class Executor(Protocol):
+    """Who does the tasks of `Workers`."""
+
+    @property
+    def count(self) -> int:
+        """How many tasks are done side by side."""
+
+    def submit(self, task: tuple[Any, ...]) -> Future[Any]:
+        """Do a task when somebody is free."""
+
+    def close(self) -> None:
+        """Give up what is not done."""
 
 
 class Workers(Generic[Result]):
@@ -65,27 +80,21 @@ class Workers(Generic[Result]):
         *arguments: Any,
         gradients: bool = False,
     ) -> None:
-        self._build, self._count = (build, arguments), count
+        self._build = build, arguments
         self._work: Callable[..., Result] | None = None
         self._queue: deque[tuple[Any, ...]] = deque()
         self._futures: set[Future[Result]] = set()
         self._begun: set[Future[Result]] = set()
         self._cancelled, self._until = False, 0.0
         self._stop: Future[Any] = Future()
-        self._pool: ProcessPoolExecutor | None = None
+        self._executor: Executor | None = None
         if count > 1:
-            before = multiprocessing.active_children()
-            self._pool = ProcessPoolExecutor(
-                count,
-                mp_context=_context(gradients),
-                initializer=_start,
-                initargs=(build, arguments),
-            )
-            # all start now, before this process has other threads
-            with _all_alive():
-                self._pool.submit(int).result()
-            processes = [p for p in multiprocessing.active_children() if p not in before]
-            self._end = weakref.finalize(self, _end, self._pool, processes)
+            self._use(_Processes(count, build, arguments, gradients))
+
+    def _use(self, executor: Executor) -> None:
+        """Leave the tasks to others; they are given up with this object."""
+        self._executor = executor
+        self._end = weakref.finalize(self, executor.close)
 
     def __enter__(self) -> Self:
         return self
@@ -95,11 +104,11 @@ class Workers(Generic[Result]):
 
     def submit(self, *task: Any) -> None:
         """Put a task behind those that wait; `as_completed` gives its result."""
-        if self._pool is None:
+        if self._executor is None:
             self._queue.append(task)
         else:
             with _all_alive():
-                self._futures.add(self._pool.submit(_call, task))
+                self._futures.add(self._executor.submit(task))
 
     def as_completed(self, tasks: Iterable[tuple[Any, ...]] = ()) -> Generator[Result]:
         """Results of these tasks and of those that were submitted, in the order in which they are
@@ -126,15 +135,15 @@ class Workers(Generic[Result]):
         Raises:
             UserError: If a process was ended from outside.
         """
-        if self._pool is None:
+        if self._executor is None:
             yield from map(self._here, takewhile(lambda _: not self._cancelled, tasks))
             return
         begun: deque[Future[Result]] = deque()
         with _all_alive(), suppress(CancelledError):
             for task in takewhile(lambda _: not self._cancelled, tasks):
-                begun.append(self._pool.submit(_call, task))
+                begun.append(self._executor.submit(task))
                 self._begun.add(begun[-1])
-                if len(begun) > AHEAD * self._count:
+                if len(begun) > AHEAD * self._executor.count:
                     yield self._result(begun.popleft())
             while begun:
                 yield self._result(begun.popleft())
@@ -162,7 +171,7 @@ class Workers(Generic[Result]):
         self._queue.clear()
         self._futures.clear()
         self._work = None
-        if self._pool is not None:
+        if self._executor is not None:
             self._end()
 
     def _here(self, task: tuple[Any, ...]) -> Result:
@@ -171,6 +180,56 @@ class Workers(Generic[Result]):
                 build, arguments = self._build
                 self._work = build(*arguments)
             return self._work(*task)
+
+
+class Pool(Protocol):
+    """Where work is done side by side: processes of this machine, or a cluster's.
+
+    What asks a pool for workers does not know which it has; results do not depend on it.
+    """
+
+    @property
+    def size(self) -> int:
+        """How many tasks are done side by side, as far as is known now."""
+
+    def start(
+        self,
+        build: Callable[..., Callable[..., Result]],
+        *arguments: Any,
+        tasks: int | None = None,
+        gradients: bool = False,
+    ) -> Workers[Result]:
+        """Workers for tasks that have something in common.
+
+        Args:
+            build, arguments, gradients: As in `Workers`.
+            tasks: How many there will be, where that is known: no more workers are started.
+        """
+
+
+@dataclass(frozen=True)
+class LocalPool(Pool):
+    """Processes of this machine.
+
+    Args:
+        workers: How many; with 1, none is started.
+    """
+
+    workers: int
+
+    @property
+    def size(self) -> int:
+        return self.workers
+
+    def start(
+        self,
+        build: Callable[..., Callable[..., Result]],
+        *arguments: Any,
+        tasks: int | None = None,
+        gradients: bool = False,
+    ) -> Workers[Result]:
+        count = self.workers if tasks is None else min(self.workers, tasks)
+        return Workers(count, build, *arguments, gradients=gradients)
 
 
 @contextmanager
@@ -182,12 +241,35 @@ def _all_alive() -> Iterator[None]:
         raise UserError(ENDED) from error
 
 
-def _end(pool: ProcessPoolExecutor, processes: Sequence[BaseProcess]) -> None:
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.kill()  # or the program would wait for work that nobody wants
-    for process in processes:
-        process.join()
+class _Processes:
+    """An executor of processes of this machine; see `Workers`."""
+
+    def __init__(
+        self,
+        count: int,
+        build: Callable[..., Callable[..., Any]],
+        arguments: tuple[Any, ...],
+        gradients: bool,
+    ) -> None:
+        before = multiprocessing.active_children()
+        self.count = count
+        self._pool = ProcessPoolExecutor(
+            count, mp_context=_context(gradients), initializer=_start, initargs=(build, arguments)
+        )
+        # all start now, before this process has other threads
+        with _all_alive():
+            self._pool.submit(int).result()
+        self._all = [p for p in multiprocessing.active_children() if p not in before]
+
+    def submit(self, task: tuple[Any, ...]) -> Future[Any]:
+        return self._pool.submit(_call, task)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._all:
+            process.kill()  # or the program would wait for work that nobody wants
+        for process in self._all:
+            process.join()
 
 
 def _context(gradients: bool) -> BaseContext:
@@ -228,12 +310,17 @@ def _call(task: tuple[Any, ...]) -> Any:
 
 def become_worker() -> None:
     """Use one torch thread, ignore Ctrl-C, which the parent answers, and end with the parent."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # products with them take a hundred times as long
-    collect_garbage_rarely()
+    use_one_torch_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def use_one_torch_thread() -> None:
+    """Compute from now on as all workers do."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # products with them take a hundred times as long
+    collect_garbage_rarely()
 
 
 def collect_garbage_rarely() -> None:

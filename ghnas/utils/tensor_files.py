@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from ghnas.utils.errors import UserError, first_line
@@ -24,15 +25,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     Raises:
         OSError: If the folder cannot be written or the disk is full; the old file is kept.
     """
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    plain = _plain(tensors)
 
-    def save(beside: Path) -> None:
+    def write(beside: Path) -> None:
         try:
             save_file(plain, beside, metadata=metadata)
         except SafetensorError as error:
             raise _of_the_system(error, path) from error
 
-    replace_atomically(path, save)
+    replace_atomically(path, write)
+
+
+def tensors_as_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """What `write_tensors` writes."""
+    return save(_plain(tensors), metadata)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
 def _of_the_system(error: SafetensorError, path: Path) -> Exception:
@@ -95,15 +105,32 @@ def write_pytorch(path: Path, content: Any) -> None:
     replace_atomically(path, save)
 
 
-def read_pytorch(path: Path, device: str | torch.device = "cpu") -> Any:
+def pytorch_as_bytes(content: Any) -> bytes:
+    """What `write_pytorch` writes."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def read_pytorch(
+    path: Path, device: str | torch.device = "cpu", content: bytes | None = None
+) -> Any:
     """Plain data and tensors that `torch.save` wrote; nothing in the file is executed.
+
+    Args:
+        path: The file.
+        device: Where the tensors are put.
+        content: Of the file, where it was read before.
 
     Raises:
         UserError: If it cannot be read, or holds anything else.
     """
     try:
         # not by its path: torch would go by the suffix
-        with path.open("rb") as file, warnings.catch_warnings():
+        with (
+            path.open("rb") if content is None else io.BytesIO(content) as file,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # of pickle's protocol
             return torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file makes torch raise nearly every kind

@@ -28,6 +28,7 @@ from ghnas.engine.trials import Trial
 from ghnas.scoring.proxies import PROXIES
 from ghnas.spaces import Space, load_space, parse_space
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import LocalPool
 
 CELLS = load_space("nasbench201").with_skeleton(channels=4, cells=1)
 MINE = parse_space(
@@ -198,7 +199,7 @@ def test_short_trainings_see_images_as_the_data_has_them(tmp_path: Path, data: I
         torch.testing.assert_close(pixels, pixels.round(), atol=1e-3, rtol=0)
     before = run.ranked()
     plan = TrainingPlan(17, (2,), repeats=0)
-    train_short_list(run, replace(job, workers=1), plan, lambda progress: None)
+    train_short_list(run, replace(job, pool=LocalPool(1)), plan, lambda progress: None)
     after = run.ranked()
     assert {item.number for item in before[:4]} < {item.number for item in after[:17]}
     assert [item.short_training is None for item in after] == [False] * 17 + [True] * 3

@@ -17,13 +17,9 @@ from ghnas.data import ImageData, Split, load_data
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
 from ghnas.spaces import load_space
-from ghnas.training.epochs import (
-    Material,
-    NetworkTask,
-    train_network,
-    train_populations,
-)
+from ghnas.training.epochs import train_network, train_populations
 from ghnas.training.finetuning import TrainedNetwork
+from ghnas.training.network_tasks import Material, NetworkTask
 from ghnas.training.recipe import FinetuneSettings
 from ghnas.utils.errors import UserError
 

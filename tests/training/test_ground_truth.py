@@ -18,6 +18,7 @@ from ghnas.training.ground_truth import (
     train_side_by_side,
 )
 from ghnas.training.sgd import SGDSettings
+from ghnas.utils.processes import LocalPool
 from ghnas.utils.tables import read_rows
 
 
@@ -31,7 +32,7 @@ def job(output: Path, data: ImageData, workers: int, count: int = 4) -> GroundTr
     space = load_space("darts").with_skeleton(cells=1, channels=4)
     names = draw_architectures(space, data.image_shape, data.num_classes, count, seed=0)
     return GroundTruthJob(
-        space, data.without_test(), None, names, 2, "seed 0", output, workers, steps=3,
+        space, data.without_test(), None, names, 2, "seed 0", output, LocalPool(workers), steps=3,
         batch_size=32,
     )  # fmt: skip
 

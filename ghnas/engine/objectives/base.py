@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 from ghnas.architectures.architecture import Architecture
@@ -12,9 +13,12 @@ from ghnas.engine.trials import Direction, Directions, Trial
 from ghnas.scoring.racing import Early
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import Pool, Workers
 
 Function = Callable[[Architecture], float | Sequence[float]]
 Report = Callable[[int, int], None]
+PIECE = 4
+"""Architectures that a worker evaluates by a function before it is given others."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Objective(Protocol):
             gave up.
         """
 
+    def ahead(self, batch_size: int) -> int:
+        """Batches of that size that may wait for earlier ones: more than one if values do not
+        depend on earlier trials, and there are workers for them."""
+        return 1
+
     def cancel(self) -> None:
         """Let evaluations in other threads end soon, with what is done; no other may follow before
         `close`. Default: they are finished."""
@@ -96,13 +105,20 @@ class FunctionObjective(Objective):
     Args:
         function: Architecture -> value, or as many values as there are directions.
         directions: `maximize` or `minimize` for each value.
+        pool: Whose workers call it, a batch's candidates side by side; default: this process, one
+            after the other.
     """
 
-    batch_size: int | None = 1
-    in_background = False
-
-    def __init__(self, function: Function, directions: Sequence[Direction] | None = None) -> None:
-        self.function = function
+    def __init__(
+        self,
+        function: Function,
+        directions: Sequence[Direction] | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        self.function, self.pool = function, pool
+        self.in_background = pool is not None
+        self.batch_size: int | None = None if pool else 1
+        self._workers: Workers[list[Outcome]] | None = None
         self.directions = _checked(directions or ("maximize",))
         count = len(self.directions)
         self.names = ("value",) if count == 1 else tuple(f"value_{i}" for i in range(count))
@@ -118,38 +134,70 @@ class FunctionObjective(Objective):
         earlier: Sequence[Trial],
         share: float,
     ) -> list[Outcome | None]:
-        chosen = set(wanted)
-        return [self._outcome(a) if i in chosen else None for i, a in enumerate(candidates)]
+        chosen = [candidates[i] for i in wanted]
+        if self.pool is None:
+            found = [_outcome(self.function, self.directions, item) for item in chosen]
+        else:
+            if self._workers is None:
+                self._workers = self.pool.start(partial, _outcomes, self.function, self.directions)
+            pieces = (chosen[start : start + PIECE] for start in range(0, len(chosen), PIECE))
+            found = [o for some in self._workers.map((piece,) for piece in pieces) for o in some]
+        outcomes: list[Outcome | None] = [None] * len(candidates)
+        for i, outcome in zip(wanted, found, strict=False):  # fewer after `cancel`
+            outcomes[i] = outcome
+        return outcomes
 
-    def _outcome(self, architecture: Architecture) -> Outcome:
-        try:
-            found = self.function(architecture)
-            several = found if isinstance(found, Sequence) else (found,)
-            values = tuple(float(value) for value in several)
-        except Exception as error:
-            return Outcome(error=f"{type(error).__name__}: {error}")
-        if len(values) != len(self.directions):
-            raise UserError(
-                f"the objective returned {len(values)} values, and there are "
-                f"{len(self.directions)} directions: give directions=('maximize', 'minimize'), "
-                "one for each value"
-            )
-        if any(math.isnan(value) for value in values):
-            return Outcome(error="the objective returned a value that is not a number")
-        return Outcome(values)
+    def ahead(self, batch_size: int) -> int:
+        return -(-2 * PIECE * self.pool.size // batch_size) if self.pool else 1
+
+    def cancel(self) -> None:
+        if self._workers is not None:
+            self._workers.cancel()
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+
+def _outcomes(
+    function: Function, directions: Directions, candidates: Sequence[Architecture]
+) -> list[Outcome]:
+    return [_outcome(function, directions, item) for item in candidates]
+
+
+def _outcome(function: Function, directions: Directions, architecture: Architecture) -> Outcome:
+    try:
+        found = function(architecture)
+        several = found if isinstance(found, Sequence) else (found,)
+        values = tuple(float(value) for value in several)
+    except Exception as error:
+        return Outcome(error=f"{type(error).__name__}: {error}")
+    if len(values) != len(directions):
+        raise UserError(
+            f"the objective returned {len(values)} values, and there are {len(directions)} "
+            "directions: give directions=('maximize', 'minimize'), one for each value"
+        )
+    if any(math.isnan(value) for value in values):
+        return Outcome(error="the objective returned a value that is not a number")
+    return Outcome(values)
 
 
 def as_objective(
-    objective: Objective | Function, directions: Sequence[Direction] | None = None
+    objective: Objective | Function,
+    directions: Sequence[Direction] | None = None,
+    pool: Pool | None = None,
 ) -> Objective:
     """An objective as it is, or a function made one.
 
     Raises:
-        UserError: If directions are given for an objective that has its own.
+        UserError: If directions or a pool are given for an objective that has its own.
     """
     if not hasattr(objective, "evaluate"):
-        return FunctionObjective(objective, directions)
+        return FunctionObjective(objective, directions, pool)
     given = cast(Objective, objective)
+    if pool is not None:
+        raise UserError(f"give the pool to the objective: {type(objective).__name__}(..., pool=)")
     if directions is not None and tuple(directions) != given.directions:
         raise UserError(f"{type(objective).__name__} has directions of its own: leave them out")
     return given

@@ -15,8 +15,9 @@ from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch
 from ghnas.scoring.latency import LatencyTable
 from ghnas.spaces import Space
-from ghnas.utils.devices import pick_device
+from ghnas.utils.devices import cores, pick_device
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import LocalPool, Pool
 
 SCORE_IMAGES = 512
 """Validation images that a network is scored on."""
@@ -33,6 +34,11 @@ class ImageObjective(Objective):
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         latency: What predicts how long a network takes; see `ghnas.latency_table`.
         workers: Processes on a CPU; default: one for each core.
+        pool: Whose workers are used on a CPU, in place of this machine's processes.
+
+    Raises:
+        UserError: If there is no table of latencies for that objective, or a GPU is asked for with
+            a pool.
     """
 
     ghn: GHN | None = None
@@ -50,6 +56,7 @@ class ImageObjective(Objective):
         device: str | torch.device = "auto",
         workers: int | None = None,
         latency: LatencyTable | None = None,
+        pool: Pool | None = None,
     ) -> None:
         if "latency" in names and latency is None:
             raise UserError(
@@ -59,8 +66,12 @@ class ImageObjective(Objective):
         self.data = data
         self.names = names
         self.directions: Directions = tuple(known[name] for name in names)
+        if pool is not None and device == "auto":
+            device = "cpu"
         self.device = pick_device(device) if isinstance(device, str) else device
-        self.workers = workers
+        if pool is not None and self.device.type != "cpu":
+            raise UserError(f"the workers of a pool compute on CPUs, not on {self.device}")
+        self.pool: Pool = pool or LocalPool(workers or cores())
         self.latency = latency
 
     def space_for(self, space: Space) -> Space:

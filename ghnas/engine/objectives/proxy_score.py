@@ -19,9 +19,8 @@ from ghnas.scoring.evaluation import Batch
 from ghnas.scoring.latency import LatencyTable
 from ghnas.scoring.proxies import PROXIES, score_graph
 from ghnas.spaces import Space
-from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import Workers
+from ghnas.utils.processes import Pool, Workers
 
 DEFAULT_PROXY = "naswot"
 PROXY_IMAGES = 64
@@ -50,6 +49,7 @@ class ProxyScore(ImageObjective):
         device: Where a short list is trained: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes; default: one for each core. Scores do not depend on it.
         latency: For the objective `latency`, or a limit on it; see `ghnas.latency_table`.
+        pool: Workers in place of this machine's, such as `ghnas.RayPool`.
 
     Raises:
         UserError: If an objective is unknown, or none of them is a proxy.
@@ -72,11 +72,14 @@ class ProxyScore(ImageObjective):
         device: str | torch.device = "auto",
         workers: int | None = None,
         latency: LatencyTable | None = None,
+        pool: Pool | None = None,
     ) -> None:
-        super().__init__(data, check_proxies(objectives), PROXY_SCORES, device, workers, latency)
+        super().__init__(
+            data, check_proxies(objectives), PROXY_SCORES, device, workers, latency, pool
+        )
         self.proxies = [name for name in self.names if name not in SIZE_OBJECTIVES]
         self.images, self.seed = min(images, len(data.train)), seed
-        self._pool: Workers[list[float]] | None = None
+        self._workers: Workers[list[float]] | None = None
 
     def __call__(self, architecture: Architecture) -> float:
         """The first proxy of one architecture."""
@@ -104,26 +107,28 @@ class ProxyScore(ImageObjective):
             outcomes[i] = self._outcome(candidates[i], found)
         return outcomes
 
+    def ahead(self, batch_size: int) -> int:
+        return -(-2 * self.pool.size // batch_size)
+
     def cancel(self) -> None:
-        if self._pool is not None:
-            self._pool.cancel()
+        if self._workers is not None:
+            self._workers.cancel()
 
     def close(self) -> None:
         """End the processes; they are started again when they are needed."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
     def _started(self) -> Workers[list[float]]:
-        if self._pool is None:
+        if self._workers is None:
             data = self.data
             batch = next(random_batches(data.train, self.images, seed=self.seed, device="cpu",
                                         mean=data.mean, std=data.std))  # fmt: skip
-            self._pool = Workers(
-                self.workers or cores(), partial, _score, self.proxies, batch, self.seed,
-                gradients=True,
-            )  # fmt: skip
-        return self._pool
+            self._workers = self.pool.start(
+                partial, _score, self.proxies, batch, self.seed, gradients=True
+            )
+        return self._workers
 
     def _graph(self, architecture: Architecture) -> Graph:
         return architecture.for_images(self.data.image_shape, self.data.num_classes).graph

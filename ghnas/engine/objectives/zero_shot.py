@@ -22,6 +22,7 @@ from ghnas.executors.base import Executor
 from ghnas.executors.module import ModuleExecutor
 from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
+from ghnas.scoring.chunks import CHUNK
 from ghnas.scoring.composite import Reference, measure, recorded, reference_for
 from ghnas.scoring.evaluation import SCORE_BATCH, Batch, Score
 from ghnas.scoring.latency import LatencyTable
@@ -32,6 +33,7 @@ from ghnas.scoring.scorer import Scorer
 from ghnas.spaces import Space
 from ghnas.spaces.files import EARLIER_NAMES
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import LocalPool, Pool
 
 ZERO_SHOT: dict[str, Direction] = {
     "accuracy": "maximize",
@@ -65,6 +67,7 @@ class ZeroShot(ImageObjective):
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         workers: Processes on a CPU; default: one for each core.
         latency: For the objective `latency`, or a limit on it; see `ghnas.latency_table`.
+        pool: Workers in place of this machine's, such as `ghnas.RayPool`.
 
     Raises:
         UserError: If the hypernetwork and the images do not fit, or an objective is unknown.
@@ -92,10 +95,11 @@ class ZeroShot(ImageObjective):
         device: str | torch.device = "auto",
         workers: int | None = None,
         latency: LatencyTable | None = None,
+        pool: Pool | None = None,
     ) -> None:
         normalised = data.normalised_with(ghn.info.mean, ghn.info.std)  # as the GHN knows images
         super().__init__(
-            normalised, check_objectives(objectives), ZERO_SHOT, device, workers, latency
+            normalised, check_objectives(objectives), ZERO_SHOT, device, workers, latency, pool
         )
         self.ghn = ghn
         self.images = min(images, len(data.validation))
@@ -125,7 +129,7 @@ class ZeroShot(ImageObjective):
         check_ghn(self.ghn, space, self.data)
         self._find_predictor(space)
         if space.one_process:
-            self.workers, self._executor = 1, ModuleExecutor()
+            self.pool, self._executor = LocalPool(1), ModuleExecutor()
             self.in_background = False  # torch.fx cannot trace beside a network that runs
         return super().space_for(space)
 
@@ -148,7 +152,13 @@ class ZeroShot(ImageObjective):
         if self._scorer is None:
             wanted = measure if "composite" in self.names else None
             self._scorer = Scorer(
-                self.ghn, self.batches(), self.device, self.workers, wanted, self._executor
+                self.ghn,
+                self.batches(),
+                self.device,
+                self.pool.size,
+                wanted,
+                self._executor,
+                self.pool,
             )
         return self._scorer
 
@@ -180,6 +190,9 @@ class ZeroShot(ImageObjective):
             self._outcome(architecture, score, prediction) if score is not None else None
             for architecture, score, prediction in zip(candidates, scores, expected, strict=True)
         ]
+
+    def ahead(self, batch_size: int) -> int:
+        return 1 if self.keep is not None else -(-2 * CHUNK * self.pool.size // batch_size)
 
     def cancel(self) -> None:
         if self._scorer is not None:

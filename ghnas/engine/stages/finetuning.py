@@ -21,20 +21,13 @@ from ghnas.engine.stages.training_jobs import Start
 from ghnas.engine.trials import Trial
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import evaluate_one
-from ghnas.training.epochs import (
-    History,
-    Material,
-    NetworkTask,
-    Trained,
-    finished,
-    identity,
-    train_networks,
-)
+from ghnas.training.epochs import train_networks
+from ghnas.training.network_tasks import History, Material, NetworkTask, Trained, finished, identity
 from ghnas.training.recipe import FinetuneSettings
 from ghnas.training.saved import describe
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import require_writable
-from ghnas.utils.processes import one_torch_thread
+from ghnas.utils.processes import Pool, one_torch_thread
 
 __all__ = [
     "EpochReport",
@@ -110,12 +103,13 @@ def finetune(
     device: torch.device,
     report: Callable[[EpochReport], None],
     form: NetworkForm = NetworkForm(),
+    pool: Pool | None = None,
 ) -> list[FinetuneResult]:
     """Fine-tune candidates of a run from the weights that its hypernetwork predicts, or train them
     from Kaiming initialisation if it has none.
 
-    On a CPU the networks train side by side, each in a process with one thread. Each keeps its
-    state in its folder after every epoch and goes on from there; one that is finished is not
+    On a CPU the networks train side by side, each worker with one thread. Each state is kept in
+    its folder after every epoch and goes on from there; one that is finished is not
     trained again.
 
     Args:
@@ -125,6 +119,7 @@ def finetune(
         device: Where.
         report: Called after each epoch.
         form: How the networks differ from those that were scored, such as in full size.
+        pool: Whose workers train on a CPU; default: processes of this machine.
 
     Returns:
         A result for each candidate, in their order.
@@ -156,7 +151,9 @@ def finetune(
         tasks = list(_tasks(run, ghn, selection, material, form))
         desk = _Desk(run.study_beside("finetune", "accuracy", "maximize"), tasks, material, report)
         unfinished = [index for index in range(len(tasks)) if not desk.skip(index)]
-        with closing(train_networks([tasks[index] for index in unfinished], material)) as epochs:
+        with closing(
+            train_networks([tasks[index] for index in unfinished], material, pool)
+        ) as epochs:
             for position, history, ended in epochs:
                 desk.count(unfinished[position], history, ended)
     of = {(task.name, task.start): (task, desk.results[i]) for i, task in enumerate(tasks)}

@@ -15,6 +15,7 @@ from ghnas.ghn.checkpoint import find_ghn, load_ghn
 from ghnas.ghn.model import GHN
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import write_atomically
+from ghnas.utils.processes import Pool
 
 KEPT_GHN = "ghn.safetensors"
 """A copy of the hypernetwork, where its file belongs to a cache from which it may be removed."""
@@ -68,14 +69,19 @@ def load_inputs(run: Run, progress: Progress | None = None) -> tuple[GHN | None,
 
 
 def objective_of(
-    run: Run, ghn: GHN | None, data: ImageData, device: torch.device, workers: int | None = None
+    run: Run,
+    ghn: GHN | None,
+    data: ImageData,
+    device: torch.device,
+    workers: int | None = None,
+    pool: Pool | None = None,
 ) -> ZeroShot | ProxyScore:
     """The objective that a run was started with.
 
     Args:
         run: Of `ghnas search`.
         ghn, data: Of `load_inputs`.
-        device, workers: As in `ZeroShot`.
+        device, workers, pool: As in `ZeroShot`.
     """
     names, settings = run.manifest.objectives, run.manifest.objective
     for key in ("images", "proxy_seed") if ghn is None else ("images", "batch_size", "keep"):
@@ -89,6 +95,7 @@ def objective_of(
             seed=settings["proxy_seed"],
             device=device,
             workers=workers,
+            pool=pool,
             latency=run.manifest.latency,
         )
     return ZeroShot(
@@ -100,5 +107,6 @@ def objective_of(
         keep=settings["keep"],
         device=device,
         workers=workers,
+        pool=pool,
         latency=run.manifest.latency,
     )

@@ -23,9 +23,8 @@ from ghnas.spaces import Space, parse_space
 from ghnas.training.populations import POPULATION, train_together
 from ghnas.training.sgd import SGDSettings
 from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
-from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import Workers, one_torch_thread
+from ghnas.utils.processes import Pool, one_torch_thread
 
 Start = Literal["ghn", "kaiming"]
 """Where a training starts: from predicted weights, or from Kaiming initialisation."""
@@ -46,7 +45,7 @@ class TrainingJob:
         batches: Training images and labels, one for each step; all networks see the same.
         checks: Validation images and labels.
         device: Where.
-        workers: Processes on a CPU.
+        pool: Whose workers train on a CPU.
         seed: Of Kaiming initialisation.
         settings: How to train.
         ghn: Trainings start from the weights that it predicts; None: from Kaiming initialisation.
@@ -56,7 +55,7 @@ class TrainingJob:
     batches: Batches
     checks: Sequence[Batch]
     device: torch.device
-    workers: int
+    pool: Pool
     seed: int = 0
     settings: SGDSettings = SETTINGS
     ghn: GHN | None = None
@@ -69,7 +68,7 @@ class TrainingJob:
     @property
     def side_by_side(self) -> int:
         """Trainings that share their time: on a GPU the time of each is told as its share."""
-        return self.workers if self.device.type == "cpu" else 1
+        return self.pool.size if self.device.type == "cpu" else 1
 
     def of(self, steps: int, repeat: int = 0) -> TrainingJob:
         """The same for another length, and once more with another order of images and another
@@ -127,7 +126,7 @@ def training_job(
         RandomBatches(data.without_test(), BATCH, steps, seed, device),
         objective.batches(),
         device,
-        objective.workers or cores(),
+        objective.pool,
         seed,
         ghn=None if start == "kaiming" else ghn,
     )
@@ -149,8 +148,7 @@ def train_all(
         return
     if graphs:
         compile_gradients()  # once, before the processes start
-    count = min(job.workers, len(graphs))
-    with Workers(count, partial, _train_one, job, gradients=True) as workers:
+    with job.pool.start(partial, _train_one, job, tasks=len(graphs), gradients=True) as workers:
         yield from workers.as_completed(graphs.items())
 
 

@@ -15,6 +15,7 @@ from ghnas.engine.stages.training_plan import TrainingPlan
 from ghnas.scoring.evaluation import Score
 from ghnas.spaces import load_space
 from ghnas.training.short import ShortTraining
+from ghnas.utils.processes import LocalPool
 
 CPU = torch.device("cpu")
 SPACE = load_space("darts").with_skeleton(cells=2, channels=2).for_images((3, 8, 8), 2)
@@ -30,7 +31,7 @@ def make_job(workers: int = 1) -> TrainingJob:
     split = Split(images, torch.arange(24) % 2)
     data = ImageData("noise", ("cat", "dog"), split, split, no_test, (0.5,) * 3, (0.3,) * 3, True)
     batches = RandomBatches(data, 8, 3, 0, CPU)
-    return TrainingJob(SPACE, batches, list(batches)[:1], CPU, workers)
+    return TrainingJob(SPACE, batches, list(batches)[:1], CPU, LocalPool(workers))
 
 
 def plan(count: int, *steps: int, repeats: int = 0) -> TrainingPlan:
