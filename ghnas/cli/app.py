@@ -126,6 +126,10 @@ def exit_code(run: Callable[[], object]) -> int:
     except OSError as error:
         return _fail(_explain(error))
     except (MemoryError, RuntimeError) as error:
+        if "DataLoader worker" in str(error):
+            from ghnas.utils.processes import ENDED
+
+            return _fail(ENDED)
         if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         return _fail(

@@ -71,6 +71,14 @@ def finetune(
     accumulate: Annotated[
         int, number("--accumulate", "Parts of a batch, one after the other: less memory.")
     ] = 1,
+    augment: Annotated[
+        str,
+        text(
+            "--augment",
+            "shift|crop|randaugment",
+            "Images moved by a pixel, random resized crops, or crops with RandAugment.",
+        ),
+    ] = "shift",
     seed: options.Seed = 0,
     device: options.Device = "auto",
     cluster: options.Cluster = None,
@@ -95,7 +103,7 @@ def finetune(
 
     from ghnas.engine.stages.finetuning import FinetuneSettings, NetworkForm
     from ghnas.engine.stages.finetuning import finetune as run_finetuning
-    from ghnas.training.recipe import Recipe
+    from ghnas.training.recipe import Recipe, check_augment
 
     if start not in (None, "ghn", "kaiming"):
         raise UserError(f"--start is ghn or kaiming, not {start!r}")
@@ -115,6 +123,7 @@ def finetune(
         baseline=baseline,
         recipe=recipe,
         shots=shots,
+        augment=check_augment(augment),
     )
     out = console(json)
     pool = options.pool_of(cluster)

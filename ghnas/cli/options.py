@@ -193,7 +193,7 @@ def positive(name: str, help: str) -> Any:
 
 BUDGET, MOST_SEED = 1000, 2**62
 DEFAULT_RESULTS = Path("results")
-IMAGES = "embedded, cifar10, a folder of images by class, or a folder of parquet files."
+IMAGES = "embedded, cifar10, or a folder: of images by class, parquet files or tar shards."
 Results = Annotated[Path, text("--results", "DIR", "The folder that holds the runs.")]
 RunName = Annotated[str | None, text("--run", "RUN", "A run's name or folder.", "the latest")]
 Device = Annotated[str, text("--device", "auto|cpu|cuda", "Where to compute; auto takes a GPU.")]

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ghnas.data.dataset import ImageData, Split, mixed_order
+from ghnas.data.conversion import Crops
+from ghnas.data.dataset import ImageData, LabelledImages, mixed_order
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -59,7 +60,7 @@ class RandomBatches:
 
 
 def random_batches(
-    split: Split,
+    split: LabelledImages,
     batch_size: int,
     *,
     seed: int,
@@ -69,12 +70,14 @@ def random_batches(
     mirror: bool = False,
     shift: int = 0,
     start_step: int = 0,
+    crops: Crops | None = None,
 ) -> Iterator[Batch]:
     """Endless training batches: images float32 (B, C, H, W) in channels_last, labels int64 (B,).
 
     Every epoch is shuffled anew and its incomplete last batch left out; a split smaller than
     batch_size gives batches of all its images. mirror: turn half of the images left-right.
     shift: move each image by up to so many pixels each way, repeating its edge.
+    crops: random crops instead, see `ghnas.data.conversion.Crops`.
     A batch depends on seed and step alone, not on the device or on the batches before it:
     start_step goes on where an interrupted training stopped.
     Raises ValueError for an empty split, or a batch_size, shift or start_step out of range.
@@ -87,25 +90,32 @@ def random_batches(
     batch_size = min(batch_size, len(split))
     steps_per_epoch = len(split) // batch_size
 
-    def batches() -> Iterator[Batch]:
+    def chosen() -> Iterator[torch.Tensor]:
         order, order_epoch = torch.empty(0, dtype=torch.int64), -1
         for step in count(start_step):
             epoch, place = divmod(step, steps_per_epoch)
             if epoch != order_epoch:
-                order = torch.randperm(len(split), generator=_generator(seed, 0, epoch)).to(device)
-                order_epoch = epoch
-            chosen = order[place * batch_size : (place + 1) * batch_size]
-            if mirror or shift:
-                images = _moved(split.images, chosen, mirror, shift, _generator(seed, 1, step))
-            else:
-                images = split.images[chosen]
-            yield normalise(images), split.labels[chosen]
+                order = torch.randperm(len(split), generator=_generator(seed, 0, epoch))
+                order, order_epoch = order.to(split.labels.device), epoch
+            yield order[place * batch_size : (place + 1) * batch_size]
 
-    return batches()
+    def batches() -> Iterator[Batch]:
+        for step, (read, labels) in zip(count(start_step), split.read(chosen()), strict=False):
+            images = read.to(device)
+            if mirror or shift:
+                images = _moved(images, mirror, shift, _generator(seed, 1, step))
+            yield normalise(images), labels.to(device)
+
+    def cropped(crops: Crops) -> Iterator[Batch]:
+        steps = zip(count(start_step), chosen(), strict=False)
+        for images, labels in split.read_cropped(steps, crops):
+            yield normalise(images.to(device)), labels.to(device)
+
+    return cropped(crops) if crops else batches()
 
 
 def evaluation_batches(
-    split: Split,
+    split: LabelledImages,
     batch_size: int,
     *,
     device: torch.device | str,
@@ -118,17 +128,25 @@ def evaluation_batches(
     batch_size, differ by one at most: networks that normalise by the statistics of a batch score
     at chance on one that is sorted by class, and badly on a small remainder.
     """
+    return list(each_once(split, batch_size, device=device, mean=mean, std=std))
+
+
+def each_once(
+    split: LabelledImages,
+    batch_size: int,
+    *,
+    device: torch.device | str,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Iterator[Batch]:
+    """The batches of `evaluation_batches` one after the other, for splits of any size."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    if len(split) == 0:
-        return []
-    order = torch.from_numpy(mixed_order(split.labels.cpu().numpy()))
+    order = torch.from_numpy(mixed_order(split.labels.cpu().numpy())).to(split.labels.device)
     normalise = _normaliser(mean, std, device)
-    batches = []
-    for indices in order.tensor_split(-(-len(order) // batch_size)):
-        part = split.select(indices.to(split.labels.device)).to(device)
-        batches.append((normalise(part.images), part.labels))
-    return batches
+    parts = order.tensor_split(-(-len(order) // batch_size)) if len(order) else ()
+    for images, labels in split.read(parts):
+        yield normalise(images.to(device)), labels.to(device)
 
 
 def _normaliser(
@@ -151,19 +169,15 @@ def _generator(seed: int, stream: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
-def _moved(
-    images: torch.Tensor, chosen: torch.Tensor, mirror: bool, shift: int, random: torch.Generator
-) -> torch.Tensor:
-    """The chosen images, each shifted and perhaps mirrored: one gather of uint8 (B, C, H, W)."""
-    count, device = len(chosen), images.device
-    channels, height, width = images.shape[1:]
+def _moved(images: torch.Tensor, mirror: bool, shift: int, random: torch.Generator) -> torch.Tensor:
+    """Each image shifted and perhaps mirrored: one gather of uint8 (B, C, H, W)."""
+    device, (count, channels, height, width) = images.device, images.shape
     across, down = torch.randint(-shift, shift + 1, (2, count, 1), generator=random).to(device)
     rows = (torch.arange(height, device=device) + down).clamp(0, height - 1)
     columns = (torch.arange(width, device=device) + across).clamp(0, width - 1)
     if mirror:
         turned = (torch.rand(count, 1, generator=random) < 0.5).to(device)
         columns = torch.where(turned, width - 1 - columns, columns)
+    image = torch.arange(count, device=device).view(-1, 1, 1, 1)
     channel = torch.arange(channels, device=device).view(1, -1, 1, 1)
-    return images[
-        chosen.view(-1, 1, 1, 1), channel, rows[:, None, :, None], columns[:, None, None, :]
-    ]
+    return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -3,24 +3,91 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ghnas.data.conversion import MapDataset, read_dataset
+from ghnas.data.conversion import Crops, MapDataset, read_dataset
 from ghnas.utils.errors import DataError
 
 Integers = npt.NDArray[np.int64]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+Progress = Callable[[int, int], None]
 _ORDER_SEED = 20_260_001
 
 
+class LabelledImages(ABC):
+    """uint8 images of one size and their labels, read by index, wherever they lie.
+
+    Attributes:
+        labels: int64 (N,).
+    """
+
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+
+    @abstractmethod
+    def select(self, indices: torch.Tensor) -> Self:
+        """The images at the indices, int64 (n,), in their order; none is read."""
+
+    @abstractmethod
+    def read(self, batches: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """For each batch of indices, int64 (B,), its images, uint8 (B, C, H, W), and its labels,
+        int64 (B,). Batches may be asked for ahead of their turn.
+
+        Raises:
+            DataError: If an image cannot be read, naming it.
+        """
+
+    @abstractmethod
+    def read_cropped(
+        self, batches: Iterable[tuple[int, torch.Tensor]], crops: Crops
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """As `read`, with random crops of the images; of each batch its step and the indices."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device, if the images are in memory."""
+
+    @abstractmethod
+    def identity(self) -> Iterator[bytes | memoryview]:
+        """What tells these images and labels from others, for a hash."""
+
+    @abstractmethod
+    def statistics(self, progress: Progress | None = None) -> Statistics:
+        """Mean and standard deviation of each channel, as of [0, 1].
+
+        Args:
+            progress: Called with the images read so far and their number.
+        """
+
+    def take(self, count: int) -> Self:
+        """The first count images of a fixed order that is mixed by class; all, if there are fewer.
+
+        Whatever the count, the classes have nearly the shares that they have in the whole split.
+        """
+        if count < 1:
+            raise ValueError(f"cannot take {count} images: the count must be 1 or more")
+        order = torch.from_numpy(mixed_order(self.labels.cpu().numpy())[:count])
+        return self.select(order.to(self.labels.device))
+
+
 @dataclass(frozen=True)
-class Split:
-    """Images and their labels.
+class Split(LabelledImages):
+    """Images in memory and their labels.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -36,26 +103,34 @@ class Split:
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise ValueError("a split's labels must be int64 of shape (N,), one for each image")
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, count: int) -> Split:
-        """The first count images of a fixed order that is mixed by class; all, if there are fewer.
-
-        Whatever the count, the classes have nearly the shares that they have in the whole split.
-        """
-        if count < 1:
-            raise ValueError(f"cannot take {count} images: the count must be 1 or more")
-        order = torch.from_numpy(mixed_order(self.labels.cpu().numpy())[:count])
-        return self.select(order.to(self.labels.device))
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
 
     def select(self, indices: torch.Tensor) -> Split:
-        """The images at the indices, int64 (n,), in their order."""
         return Split(self.images[indices], self.labels[indices])
 
+    def read(self, batches: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return ((self.images[indices], self.labels[indices]) for indices in batches)
+
+    def read_cropped(
+        self, batches: Iterable[tuple[int, torch.Tensor]], crops: Crops
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        size = self.image_shape[-1]
+        for step, indices in batches:
+            yield torch.stack(crops.of(self.images[indices], size, step)), self.labels[indices]
+
     def to(self, device: torch.device | str) -> Split:
-        """The same split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
+
+    def identity(self) -> Iterator[bytes | memoryview]:
+        yield str(tuple(self.images.shape)).encode()
+        yield np.ascontiguousarray(self.images.cpu().numpy()).data
+        yield np.ascontiguousarray(self.labels.cpu().numpy().astype("<i8")).data
+
+    def statistics(self, progress: Progress | None = None) -> Statistics:
+        return channel_statistics(self.images)
 
 
 @dataclass(frozen=True)
@@ -68,8 +143,8 @@ class ImageData:
     Args:
         name: Of the data set.
         classes: Names of the classes, in the order of the labels.
-        train: Images to train on.
-        validation: Images to score on.
+        train: Images to train on: in memory, or read from the disk as they are needed.
+        validation: Images to score on, likewise.
         load_test: Reads the test images.
         mean: Of the train images scaled to [0, 1], a number for each channel; or that of others,
             see `normalised_with`.
@@ -79,15 +154,15 @@ class ImageData:
     Example:
         >>> import ghnas
         >>> data = ghnas.load_data("embedded", train_limit=500)
-        >>> (data.num_classes, data.train.images.shape)
-        (10, torch.Size([500, 3, 16, 16]))
+        >>> (data.num_classes, len(data.train), data.image_shape)
+        (10, 500, (3, 16, 16))
     """
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    validation: Split
-    load_test: Callable[[], Split]
+    train: LabelledImages
+    validation: LabelledImages
+    load_test: Callable[[], LabelledImages]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mirror: bool
@@ -100,8 +175,7 @@ class ImageData:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.image_shape
 
     @classmethod
     def from_datasets(
@@ -175,7 +249,7 @@ class ImageData:
             raise ValueError(f"cannot take {images} images of a class: it must be 1 or more")
         labels = self.train.labels.cpu().numpy()
         order = mixed_order(labels)
-        chosen = [order[labels[order] == label][:images] for label in range(self.num_classes)]
+        chosen = [order[members[:images]] for members in _members(labels[order])]
         indices = torch.from_numpy(np.concatenate(chosen)).to(self.train.labels.device)
         return replace(self, train=self.train.select(indices))
 
@@ -193,16 +267,16 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of the class names and the train and validation splits."""
+        """SHA-256, in hexadecimal, of the class names and the train and validation splits: of
+        their pixels, or, where they are read from the disk, of their names and sizes in bytes."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split in (self.train, self.validation):
-            digest.update(str(tuple(split.images.shape)).encode())
-            digest.update(np.ascontiguousarray(split.images.cpu().numpy()).data)
-            digest.update(np.ascontiguousarray(split.labels.cpu().numpy().astype("<i8")).data)
+            for part in split.identity():
+                digest.update(part)
         return digest.hexdigest()
 
 
-def no_test() -> Split:
+def no_test() -> LabelledImages:
     """The `load_test` of a data set without test images.
 
     Raises:
@@ -219,8 +293,7 @@ def mixed_order(labels: Integers) -> Integers:
     """
     places = np.empty(len(labels), dtype=np.float64)
     random = stable_random(_ORDER_SEED)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for members in _members(labels):
         places[random.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
     return np.lexsort((labels, places)).astype(np.int64)
 
@@ -233,12 +306,17 @@ def cut(labels: Integers, fraction: float, seed: int) -> tuple[Integers, Integer
     """
     random = stable_random(seed)
     taken = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for members in _members(labels):
         if len(members) >= 2:
             count = min(max(round(len(members) * fraction), 1), len(members) - 1)
             taken[random.permutation(members)[:count]] = True
     return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def _members(labels: Integers) -> list[Integers]:
+    """Of each class that there is, its indices in rising order; thousands of classes are quick."""
+    _, starts = np.unique(np.sort(labels), return_index=True)
+    return np.split(np.argsort(labels, kind="stable"), starts[1:])
 
 
 def stable_random(seed: int) -> np.random.RandomState:
@@ -246,18 +324,22 @@ def stable_random(seed: int) -> np.random.RandomState:
     return np.random.RandomState(seed % 2**32)
 
 
-def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: torch.Tensor) -> Statistics:
     """Mean and standard deviation of each channel of uint8 images (N, C, H, W), as of [0, 1].
 
     Sums are integers, so that the result is exact and the same everywhere.
     """
-    total = torch.zeros(images.shape[1], dtype=torch.int64)
-    squares = torch.zeros_like(total)
-    for part in torch.split(images, 2048):
+    return statistics_of_batches(torch.split(images, 128))
+
+
+def statistics_of_batches(batches: Iterable[torch.Tensor]) -> Statistics:
+    """As `channel_statistics`, of batches of images, in whatever order."""
+    total, squares, count = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 0
+    for part in batches:
         values = part.to(torch.int64)
-        total += values.sum((0, 2, 3))
-        squares += values.square().sum((0, 2, 3))
-    count = images.numel() // images.shape[1]
+        total = total + values.sum((0, 2, 3))
+        squares = squares + values.square().sum((0, 2, 3))
+        count += part.numel() // part.shape[1]
     mean = [int(t) / count for t in total]
     variance = [int(s) / count - m * m for s, m in zip(squares, mean, strict=True)]
     # a constant channel gets the smallest step of a pixel, so that nothing is divided by zero

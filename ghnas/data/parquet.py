@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ghnas.data.dataset import Integers
-from ghnas.data.decoding import Coded
+from ghnas.data.dataset import Integers, Progress
+from ghnas.data.decoding import CodedBytes
+from ghnas.data.index import Index, names_array, watch
 from ghnas.utils.errors import DataError, first_line
+from ghnas.utils.files import replace_atomically
+
+_AT_A_TIME = 256
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -32,34 +36,113 @@ def number_classes(folder: Path, labels: Integers) -> tuple[str, ...]:
     return tuple(map(str, range(len(present))))
 
 
-def read_parquet(files: Sequence[Path]) -> tuple[Coded, tuple[str, ...]]:
-    """The coded images of parquet files, and the class names if the files know them."""
+def read_parquet(files: Sequence[Path]) -> tuple[CodedBytes, tuple[str, ...]]:
+    """The coded images of parquet files, and the class names if the files know them.
+
+    Raises:
+        DataError: If a file cannot be read, or pyarrow is not installed.
+    """
+    images: list[bytes] = []
+    names: list[str] = []
+    labels = [np.zeros(0, dtype=np.int64)]
+    for path in files:
+        before = len(images)
+        for some, their_labels in _rows(path):
+            images += some
+            labels.append(their_labels)
+        names += [f"row {row} of {path}" for row in range(len(images) - before)]
+    return CodedBytes(images, names, np.concatenate(labels)), known_classes(files)
+
+
+def unpack_parquet(
+    folder: Path,
+    files: Sequence[Path],
+    place: Path,
+    progress: Progress | None,
+) -> Index:
+    """The coded images of parquet files copied into one file, where each is found at once: in
+    parquet files, which are compressed, hundreds are decompressed to get at one.
+
+    Args:
+        folder: Below which the files lie.
+        files: In their order.
+        place: Where to copy them.
+        progress: Called with the images copied so far and how many there may be.
+
+    Raises:
+        DataError: If a file cannot be read, pyarrow is not installed, or there is no room.
+    """
+    watched = watch(folder, [str(path.relative_to(folder)) for path in files])
+    names: list[str] = []
+    sizes: list[int] = []
+    labels = [np.zeros(0, dtype=np.int64)]
+
+    def copy(beside: Path) -> None:
+        with beside.open("wb") as out:
+            for number, path in enumerate(files, start=1):
+                row = 0
+                for some, their_labels in _rows(path):
+                    out.writelines(some)
+                    names.extend(f"row {row + i} of {path.name}" for i in range(len(some)))
+                    sizes.extend(map(len, some))
+                    labels.append(their_labels)
+                    row += len(some)
+                if progress and number < len(files):
+                    progress(len(sizes), len(sizes) * len(files) // number)
+
+    try:
+        replace_atomically(place, copy)
+    except OSError as error:
+        raise DataError(
+            f"The images of {folder} cannot be copied to {place} ({first_line(error)}): let "
+            "GHNAS_CACHE name a folder with room for them."
+        ) from error
+    ends = np.cumsum([0, *sizes])
+    return Index(
+        folder,
+        names_array(names),
+        np.array(sizes, dtype=np.int64),
+        np.concatenate(labels),
+        watched,
+        (str(place.absolute()),),
+        np.zeros(len(sizes), dtype=np.int64),
+        ends[:-1],
+        known_classes(files),
+    )
+
+
+def known_classes(files: Sequence[Path]) -> tuple[str, ...]:
+    """The class names that parquet files know; () if they know none."""
+    found = (_class_names(_schema(path).metadata) for path in files)
+    return next((names for names in found if names), ())
+
+
+def _schema(path: Path) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_schema(path)
+
+
+def _rows(path: Path) -> Iterator[tuple[list[bytes], Integers]]:
+    """Images and labels of a file, some at a time."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(
-            f"Reading {files[0]} needs pyarrow: run pip install 'ghnas[parquet]'."
+            f"Reading {path} needs pyarrow: run pip install 'ghnas[parquet]'."
         ) from error
-    images: list[bytes] = []
-    names: list[str] = []
-    labels: list[Integers] = []
-    classes: tuple[str, ...] = ()
-    for path in files:
-        try:
-            columns = pyarrow.parquet.read_schema(path).names
-            image_column = _image_column(path, columns)
-            table = pyarrow.parquet.read_table(path, columns=[image_column, "label"])
-            images += _image_bytes(table.column(image_column))
-            labels.append(_whole_numbers(table.column("label")))
-        except (pyarrow.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
-            raise DataError(
-                f"The parquet file {path} cannot be read ({first_line(error)}): "
-                f"replace it by a sound one with image bytes and whole numbers as labels."
-            ) from error
-        names += [f"row {row} of {path}" for row in range(len(table))]
-        classes = classes or _class_names(table.schema.metadata)
-    return Coded(images, names, np.concatenate(labels)), classes
+    try:
+        column = _image_column(path, pyarrow.parquet.read_schema(path).names)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_AT_A_TIME, columns=[column, "label"]):
+                table = pyarrow.Table.from_batches([batch])
+                yield _image_bytes(table.column(column)), _whole_numbers(table.column("label"))
+    except (pyarrow.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
+        raise DataError(
+            f"The parquet file {path} cannot be read ({first_line(error)}): "
+            f"replace it by a sound one with image bytes and whole numbers as labels."
+        ) from error
 
 
 def _image_column(path: Path, columns: Sequence[str]) -> str:

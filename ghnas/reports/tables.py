@@ -359,12 +359,14 @@ def finetune_table(results: Sequence[FinetuneResult]) -> Table:
     """Accuracy before and after fine-tuning, and what it cost; without a hypernetwork there is no
     accuracy before."""
     predicted = any(item.zero_shot is not None for item in results)
+    many = any(item.trained.test_top5 is not None for item in results)
     rows = [
         (
             item.trial.name,
             *([format_percent(item.zero_shot)] if predicted else []),
             format_percent(item.trained.validation),
             format_percent(item.trained.test),
+            *([format_percent(item.trained.test_top5)] if many else []),
             format_count(item.trial.parameters),
             format_count(item.trial.flops),
             format_seconds(item.trained.seconds),
@@ -372,7 +374,8 @@ def finetune_table(results: Sequence[FinetuneResult]) -> Table:
         for item in results
     ]
     before = ["zero-shot"] if predicted else []
-    columns = ("trial", *before, "validation", "test", "params", "FLOPs", "time")
+    top5 = ["test top-5"] if many else []
+    columns = ("trial", *before, "validation", "test", *top5, "params", "FLOPs", "time")
     title = (
         "Fine-tuned from the GHN's weights" if predicted else "Trained from Kaiming initialisation"
     )

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from ghnas.architectures.network import Network, load_parameters
-from ghnas.data import Split, random_batches
+from ghnas.data import LabelledImages, random_batches
 from ghnas.executors.fused import compile_gradients
 from ghnas.executors.grouped import GroupedNetworks
 from ghnas.executors.trainable import PlainNetwork, TrainableNetwork, executor_for, trainable
@@ -35,12 +35,20 @@ from ghnas.training.network_tasks import (
 from ghnas.training.populations import POPULATION, follow
 from ghnas.training.recipe import PLAIN, RecipeNetwork
 from ghnas.training.saved import as_bytes
-from ghnas.training.sgd import SGDSettings, SGDTraining, measure_accuracies, measure_accuracy
+from ghnas.training.sgd import (
+    SGDSettings,
+    SGDTraining,
+    measure_accuracies,
+    measure_accuracy,
+    measure_top5,
+)
 from ghnas.utils.devices import cores
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import LocalPool, Pool
 from ghnas.utils.tensor_files import pytorch_as_bytes, read_pytorch
 
+FEW_CLASSES = 10
+"""Up to so many classes the five likeliest tell nothing."""
 CHECK_EVERY = 20
 """Steps between the checks of how far a baseline has come."""
 
@@ -207,7 +215,7 @@ class _Training:
         self.batches = random_batches(
             data.train, settings.batch_size, seed=settings.seed, device=device,
             mean=data.mean, std=data.std, mirror=data.mirror, shift=1,
-            start_step=len(self.history) * self.per_epoch,
+            start_step=len(self.history) * self.per_epoch, crops=settings.crops(data.mirror),
         )  # fmt: skip
 
     @property
@@ -272,7 +280,7 @@ class _Training:
         if score.accuracy >= wanted:
             self.steps_saved = step
 
-    def _accuracy(self, split: Split) -> float:
+    def _accuracy(self, split: LabelledImages) -> float:
         return measure_accuracy(self.trainable, split, self.material.data, self.material.device)
 
     def _restore(self) -> None:
@@ -292,15 +300,25 @@ class _Training:
         except Exception as error:  # optimisers and schedules check little of what they are given
             raise UserError(f"{path} is damaged: delete it to start anew") from error
 
+    def _tested(self) -> tuple[float | None, float | None]:
+        """Accuracy on the test images, and that of the five likeliest of many classes."""
+        test, data = self.material.test, self.material.data
+        if test is None:
+            return None, None
+        if data.num_classes <= FEW_CLASSES:
+            return self._accuracy(test), None
+        return measure_top5(self.trainable, test, data, self.material.device)
+
     def finish(self) -> Trained:
         """Measure on the test images; `files` are then those of the trained network."""
-        test = self.material.test
+        test, top5 = self._tested()
         result = Trained(
             self.history[-1]["validation"],
-            None if test is None else self._accuracy(test),
+            test,
             sum(item["seconds"] for item in self.history),
             self.steps_saved,
             self.history,
+            top5,
         )
         architecture = self.task.architecture
         if self.task.folder is None:

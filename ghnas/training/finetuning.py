@@ -20,7 +20,7 @@ from ghnas.scoring.evaluation import SCORE_BATCH, evaluate_one
 from ghnas.spaces import Space
 from ghnas.training.epochs import train_network
 from ghnas.training.network_tasks import History, Material, NetworkTask, finished
-from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe
+from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe, check_augment
 from ghnas.training.saved import describe, load
 from ghnas.utils.devices import pick_device
 from ghnas.utils.errors import UserError
@@ -40,6 +40,8 @@ class TrainedNetwork:
         mean, std: A number for each channel.
         validation: Accuracy in [0, 1] on all validation images.
         test: The same on all test images; None if the data has none.
+        test_top5: Of more than ten classes: the share of test images whose class is among the five
+            likeliest; else None.
         zero_shot: Accuracy in [0, 1] with predicted weights before training, on 512 validation
             images; None without a hypernetwork.
         history: Of each epoch its number `epoch`, mean training `loss` in nats, `validation`
@@ -63,6 +65,7 @@ class TrainedNetwork:
     zero_shot: float | None
     history: History
     path: Path | None
+    test_top5: float | None = None
 
 
 def finetune(
@@ -76,6 +79,7 @@ def finetune(
     seed: int = 0,
     recipe: Recipe | None = None,
     shots: int | None = None,
+    augment: str = "shift",
     device: str = "auto",
     path: str | PathLike[str] | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
@@ -98,6 +102,7 @@ def finetune(
         seed: Of the images' order, their shifts, and Kaiming initialisation.
         recipe: What is added to plain SGD, such as cutout and path dropout; None: nothing.
         shots: Training images of each class; None: all.
+        augment: `shift`, `crop` or `randaugment`: see `FinetuneSettings`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         path: A folder, made if need be. The state is kept in it after every epoch, and the same
             call goes on from there; `ghnas.load` reads the result. None: nothing is written.
@@ -151,6 +156,7 @@ def finetune(
         seed,
         recipe=recipe or PLAIN,
         shots=shots,
+        augment=check_augment(augment),
     )
     if shots is not None:
         data = data.few_shot(shots)
@@ -173,7 +179,7 @@ def finetune(
         )
     return TrainedNetwork(
         network, data.mean, data.std, result.validation, result.test, zero_shot, result.history,
-        folder,
+        folder, result.test_top5,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import torch
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
-from ghnas.data import ImageData, Split
+from ghnas.data import ImageData, LabelledImages
 from ghnas.executors.fused import compile_gradients
 from ghnas.spaces import Space
 from ghnas.training.populations import POPULATION, train_together_from_scratch
@@ -65,7 +65,7 @@ class GroundTruthJob:
 
     space: Space
     data: ImageData
-    test: Split | None
+    test: LabelledImages | None
     architectures: Sequence[str]
     seeds: int
     drawn: str

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
-from ghnas.data import ImageData, Split
+from ghnas.data import ImageData, LabelledImages
 from ghnas.scoring.evaluation import Batch
 from ghnas.training.recipe import FinetuneSettings
 from ghnas.utils.files import read_json, write_atomically
@@ -56,6 +56,8 @@ class Trained:
         steps_saved: For a baseline: SGD steps until it was as good as the predicted weights;
             None if it never was.
         history: Of each epoch.
+        test_top5: Share of the test images whose class is among the five likeliest; None where
+            there are ten classes or fewer, or no test images.
     """
 
     validation: float
@@ -63,6 +65,7 @@ class Trained:
     seconds: float
     steps_saved: int | None
     history: History
+    test_top5: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Material:
     """
 
     data: ImageData
-    test: Split | None
+    test: LabelledImages | None
     checks: Sequence[Batch]
     settings: FinetuneSettings
     device: torch.device

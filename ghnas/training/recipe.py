@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,26 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ghnas.architectures.graph import Graph, Node
 from ghnas.architectures.network import Network, traverse
+from ghnas.data.conversion import Crops
 from ghnas.executors.trainable import TrainableNetwork
+from ghnas.utils.errors import UserError
 
 Precision = Literal["fp32", "bf16"]
+Augment = Literal["shift", "crop", "randaugment"]
+RANDAUGMENT_OPERATIONS = 2
+"""On an image, as its authors found best for ResNet-50 on ImageNet."""
+
+
+def check_augment(name: str) -> Augment:
+    """The name of an augmentation.
+
+    Raises:
+        UserError: If it is none.
+    """
+    known: dict[str, Augment] = {item: item for item in get_args(Augment)}
+    if name not in known:
+        raise UserError(f"unknown augmentation {name!r}: use {', '.join(known)}")
+    return known[name]
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,10 @@ class FinetuneSettings:
         baseline: Also train from Kaiming initialisation.
         recipe: What is added to plain SGD.
         shots: Training images of each class; None: all.
+        augment: `shift`: training images are moved by up to a pixel; `crop`: they are random
+            resized crops, of the files' own pixels where the images are on the disk;
+            `randaugment`: crops with two of RandAugment's operations on each. All are mirrored
+            where the data allows it.
     """
 
     epochs: int = 5
@@ -75,6 +96,7 @@ class FinetuneSettings:
     baseline: bool = False
     recipe: Recipe = PLAIN
     shots: int | None = None
+    augment: Augment = "shift"
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data; what changes nothing is left out, as earlier versions did not have it."""
@@ -83,7 +105,16 @@ class FinetuneSettings:
             del content["recipe"]
         if self.shots is None:
             del content["shots"]
+        if self.augment == "shift":
+            del content["augment"]
         return content
+
+    def crops(self, mirror: bool) -> Crops | None:
+        """The random crops, if it asks for them; `mirror`: whether the data allows that."""
+        if self.augment == "shift":
+            return None
+        operations = RANDAUGMENT_OPERATIONS if self.augment == "randaugment" else 0
+        return Crops(self.seed, mirror, operations)
 
 
 class RecipeNetwork(TrainableNetwork):

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, Linear
 
 from ghnas.architectures.graph import Graph
 from ghnas.architectures.network import initialised
-from ghnas.data import ImageData, Split, evaluation_batches, random_batches
+from ghnas.data import ImageData, LabelledImages, each_once, random_batches
 from ghnas.data.batches import Batch
 from ghnas.executors.trainable import TrainableNetwork, trainable
 
@@ -178,7 +178,10 @@ def train_from_scratch(
 
 
 def measure_accuracy(
-    network: TrainableNetwork, split: Split, data: ImageData, device: torch.device | str = "cpu"
+    network: TrainableNetwork,
+    split: LabelledImages,
+    data: ImageData,
+    device: torch.device | str = "cpu",
 ) -> float:
     """Accuracy with running statistics: how the network will be used.
 
@@ -196,7 +199,7 @@ def measure_accuracy(
 
 def measure_accuracies(
     logits: Callable[[Tensor], Tensor],
-    split: Split,
+    split: LabelledImages,
     data: ImageData,
     device: torch.device | str = "cpu",
 ) -> list[float]:
@@ -208,9 +211,25 @@ def measure_accuracies(
         data: Its mean and std normalise them.
         device: Where to compute.
     """
-    batches = evaluation_batches(
-        split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
-    )
+    batches = each_once(split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std)
     right = [(logits(images).argmax(2) == labels).sum(1) for images, labels in batches]
     found: list[float] = (torch.stack(right).sum(0).double() / len(split)).tolist()
     return found
+
+
+def measure_top5(
+    network: TrainableNetwork,
+    split: LabelledImages,
+    data: ImageData,
+    device: torch.device | str = "cpu",
+) -> tuple[float, float]:
+    """As `measure_accuracy`, and the share of images whose class is among the five likeliest."""
+    right = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in each_once(
+        split, EVALUATION_BATCH, device=device, mean=data.mean, std=data.std
+    ):
+        logits = network.logits(images)
+        five = logits.topk(5).indices == labels[:, None]
+        right += torch.stack([(logits.argmax(1) == labels).sum(), five.sum()])
+    first, fifth = (right.double() / len(split)).tolist()
+    return first, fifth

@@ -167,3 +167,28 @@ def test_networks_as_a_population_are_those_that_train_one_by_one(
         assert saved is not None
         assert not (saved / "state.pt").exists()
         assert (saved / "model.safetensors").exists()
+
+
+def test_augmentation(data: ImageData) -> None:
+    weights = [
+        next(iter(state(finetuned(data, epochs=1, augment=name).network).values()))
+        for name in ("shift", "crop", "randaugment", "crop")
+    ]
+    assert torch.equal(weights[1], weights[3])
+    assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(UserError, match="use shift, crop, randaugment"):
+        finetuned(data, augment="mixup")
+
+
+def test_the_five_likeliest_of_many_classes(data: ImageData) -> None:
+    assert finetuned(data, epochs=1).test_top5 is None  # of ten
+    test = Split(data.load_test().images, torch.arange(96) % 12)
+    names = tuple(map(str, range(12)))
+    many = replace(data, classes=names, load_test=lambda: test)
+    trained = finetuned(many, epochs=1)
+    middle, spread = (torch.tensor(v).view(3, 1, 1) for v in (trained.mean, trained.std))
+    with torch.no_grad():
+        logits = trained.network((test.images / 255 - middle) / spread)
+    ranks = (logits > logits.gather(1, test.labels[:, None])).sum(1)
+    assert trained.test == pytest.approx(float((ranks < 1).float().mean()))
+    assert trained.test_top5 == pytest.approx(float((ranks < 5).float().mean()))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ghnas.data import ImageData, load_data
-from ghnas.data.decoding import Progress
+from ghnas.data.dataset import Progress
 from ghnas.engine.objectives import ProxyScore, ZeroShot
 from ghnas.engine.run import MANIFEST, Run
 from ghnas.engine.storage import writing
