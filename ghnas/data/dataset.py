@@ -20,6 +20,7 @@ Integers = npt.NDArray[np.int64]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Progress = Callable[[int, int], None]
 _ORDER_SEED = 20_260_001
+MANY_CLASSES = 100
 
 
 class LabelledImages(ABC):
@@ -289,13 +290,18 @@ def mixed_order(labels: Integers) -> Integers:
     """A fixed order of all indices, (N,), in which every stretch has nearly the overall shares.
 
     The k-th of n images of a class gets the place (k + 1/2) / n between 0 and 1; sorting by place
-    spreads each class evenly. Within a class the images are shuffled first.
+    spreads each class evenly. Within a class the images are shuffled first. Where there are many
+    classes their order is shuffled too, or a sample smaller than their number would be of the
+    first ones.
     """
     places = np.empty(len(labels), dtype=np.float64)
     random = stable_random(_ORDER_SEED)
     for members in _members(labels):
         places[random.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.lexsort((labels, places)).astype(np.int64)
+    turns = labels
+    if len(classes := np.unique(labels)) > MANY_CLASSES:
+        turns = random.permutation(len(classes))[np.searchsorted(classes, labels)]
+    return np.lexsort((turns, places)).astype(np.int64)
 
 
 def cut(labels: Integers, fraction: float, seed: int) -> tuple[Integers, Integers]:

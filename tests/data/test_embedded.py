@@ -153,6 +153,16 @@ def test_cut_is_stratified(per_class: list[int], fraction: float) -> None:
     assert np.array_equal(cut(labels, fraction, seed=3)[1], held)
 
 
+def test_a_sample_of_many_classes_is_not_of_the_first_ones() -> None:
+    labels = np.repeat(np.arange(1000), 3)
+    order = mixed_order(labels)
+    assert sorted(order) == list(range(3000))
+    assert sorted(labels[order[:1000]]) == list(range(1000))
+    some = labels[order[:400]]
+    assert len(set(some)) == 400
+    assert 150 < np.count_nonzero(some >= 500) < 250
+
+
 def test_mixed_order_is_a_permutation() -> None:
     labels = np.array([0] * 7 + [5] * 3)
     order = mixed_order(labels)
