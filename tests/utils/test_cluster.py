@@ -148,7 +148,7 @@ def test_a_search_goes_on_with_other_workers(pool: RayPool, tmp_path: Path) -> N
 def test_every_stage_is_that_of_this_machine(
     ghnas: Ghnas, cluster: Any, pool: RayPool, tmp_path: Path
 ) -> None:
-    """Search, fine-tuning, ground truth and ranking, by the command line."""
+    """Search, fine-tuning and ground truth, by the command line."""
     task = write_own_task(tmp_path, (8, 8), each=12)
     space, data = parse_space(OWN_SPACE, "mine"), load_data(str(tmp_path / "pets"))
     ghn = save_untrained(tmp_path / "ghn.safetensors", space, data)
@@ -167,14 +167,11 @@ def test_every_stage_is_that_of_this_machine(
             "search", *task, "--ghn", ghn, "--objective", "accuracy,loss", "--budget", 24,
             "--results", results,
         )  # fmt: skip
-        tuned = run("finetune", "trial-0", "--epochs", 2, "--results", results)[0]
+        tuned = run("finetune", "trial-0", "--epochs", 1, "--results", results)[0]
         weights[name], _ = read_tensors(Path(tuned["path"]) / "model.safetensors")
-        run("truth", *task, "--count", 3, "--seeds", 1, "--steps", 3, "--output", truth)
+        run("truth", *task, "--count", 2, "--seeds", 1, "--steps", 2, "--output", truth)
         known = [line.split(",")[:4] for line in truth.read_text().splitlines()]
-        output = tmp_path / f"rank-{name}"
-        run("rank", *task, "--truth", truth, "--methods", "naswot,steps-2", "--output", output)
-        scores = sorted(row.split(",")[:4] for row in (output / "scores.csv").open())
-        found[name] = [searched["best"], tuned["validation"], known, scores]
+        found[name] = [searched["best"], tuned["validation"], known]
     assert found["here"] == found["there"]
     # a process that has trained much before differs in the last digits now and then
     torch.testing.assert_close(weights["here"], weights["there"], rtol=1e-2, atol=1e-3)
@@ -190,7 +187,7 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(cluster: Any, pool: 
     node = cluster.add_node(num_cpus=1)
     with pool.start(partial, process) as workers:
         found, at_work = [], set()
-        for number, worker in workers.map((i,) for i in range(300)):
+        for number, worker in workers.map((i,) for i in range(150)):
             found.append(number)
             at_work.add(worker)
             if number == 20:
@@ -198,7 +195,7 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(cluster: Any, pool: 
             if len(at_work) > 3 and node is not None:
                 cluster.remove_node(node, allow_graceful=False)
                 node = None
-        assert found == list(range(300))
+        assert found == list(range(150))
         assert node is None  # or the new node was never used
 
 
