@@ -256,6 +256,7 @@ class _Processes:
         self._pool = ProcessPoolExecutor(
             count, mp_context=_context(gradients), initializer=_start, initargs=(build, arguments)
         )
+        self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
         # all start now, before this process has other threads
         with _all_alive():
             self._pool.submit(int).result()
@@ -266,10 +267,18 @@ class _Processes:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        # half a result would be waited for, at the end of the program, for ever: none is being
+        # written while this process has their lock, and where it is not to be had the reader
+        # finds that nobody writes any more
+        lock = self._results._wlock  # None where writing needs none
+        locked = lock is not None and lock.acquire(timeout=GRACE)
         for process in self._all:
             process.kill()  # or the program would wait for work that nobody wants
         for process in self._all:
             process.join()
+        if locked:
+            lock.release()
+        self._results._writer.close()
 
 
 def _context(gradients: bool) -> BaseContext:

@@ -213,3 +213,29 @@ def _alive(process: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+CLOSED_EARLY = """
+import time
+from functools import partial
+
+from ghnas.utils.processes import Workers
+
+if __name__ == "__main__":
+    for number in range(8):
+        workers = Workers(2, partial, bytes.__mul__, bytes(1000))
+        for _ in range(6):
+            workers.submit(60_000)  # takes a while to be written
+        time.sleep(0.05 * number)
+        workers.close()
+    print("closed")
+"""
+
+
+def test_a_program_ends_that_gave_up_half_written_results(tmp_path: Path) -> None:
+    script = tmp_path / "closed_early.py"
+    script.write_text(CLOSED_EARLY)
+    done = subprocess.run(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "closed\n"
