@@ -55,6 +55,27 @@ class Index:
     classes: tuple[str, ...] = ()
     kept: Path | None = None
 
+    @classmethod
+    def of(
+        cls,
+        root: Path,
+        names: Sequence[str],
+        sizes: Sequence[int],
+        labels: Sequence[int] | Integers,
+        watched: Watched,
+        **more: Any,
+    ) -> Index:
+        """An index of lists. Names become bytes, (N,): a million are small, and processes share
+        them without copying."""
+        return cls(
+            root,
+            np.array([os.fsencode(name) for name in names], dtype=np.bytes_),
+            np.array(sizes, dtype=np.int64),
+            np.array(labels, dtype=np.int64),
+            watched,
+            **more,
+        )
+
     @property
     def files(self) -> set[str]:
         """What is watched."""
@@ -236,8 +257,3 @@ def read_index(path: Path, root: Path) -> Index | None:
             )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
         return None
-
-
-def names_array(names: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    """Names as bytes, (N,): a million are small, and processes share them without copying."""
-    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)

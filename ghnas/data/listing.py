@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ghnas.data.dataset import Progress
-from ghnas.data.index import Index, names_array, watch
+from ghnas.data.index import Index, watch
 from ghnas.utils.errors import DataError, UserNote, first_line
 
 IMAGE_SUFFIXES = frozenset(
@@ -83,14 +83,7 @@ def index_folder(folder: Path, classes: Sequence[str], progress: Progress | None
             f"{folder / left_out[0]}: images are files in {known}",
             UserNote, stacklevel=2,
         )  # fmt: skip
-    return Index(
-        folder,
-        names_array(names),
-        np.array(sizes, dtype=np.int64),
-        np.array(labels, dtype=np.int64),
-        watched,
-        classes=tuple(classes),
-    )
+    return Index.of(folder, names, sizes, labels, watched, classes=tuple(classes))
 
 
 def _tell(progress: Progress | None, images: int, done: int, total: int) -> None:
@@ -162,15 +155,15 @@ def index_shards(folder: Path, files: Sequence[Path], progress: Progress | None)
             "with members such as 0001.jpg and 0001.cls."
         )
     names, offsets, sizes, labels = zip(*samples, strict=True)
-    return Index(
+    return Index.of(
         folder,
-        names_array(names),
-        np.array(sizes, dtype=np.int64),
-        np.array(labels, dtype=np.int64),
+        names,
+        sizes,
+        labels,
         watched,
-        tuple(shards),
-        np.repeat(np.arange(len(files)), counts),
-        np.array(offsets, dtype=np.int64),
+        shards=tuple(shards),
+        shard_of=np.repeat(np.arange(len(files)), counts),
+        offsets=np.array(offsets, dtype=np.int64),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ghnas.data.dataset import Integers, Progress
 from ghnas.data.decoding import CodedBytes
-from ghnas.data.index import Index, names_array, watch
+from ghnas.data.index import Index, watch
 from ghnas.utils.errors import DataError, first_line
 from ghnas.utils.files import replace_atomically
 
@@ -98,16 +98,16 @@ def unpack_parquet(
             "GHNAS_CACHE name a folder with room for them."
         ) from error
     ends = np.cumsum([0, *sizes])
-    return Index(
+    return Index.of(
         folder,
-        names_array(names),
-        np.array(sizes, dtype=np.int64),
+        names,
+        sizes,
         np.concatenate(labels),
         watched,
-        (str(place.absolute()),),
-        np.zeros(len(sizes), dtype=np.int64),
-        ends[:-1],
-        known_classes(files),
+        shards=(str(place.absolute()),),
+        shard_of=np.zeros(len(sizes), dtype=np.int64),
+        offsets=ends[:-1],
+        classes=known_classes(files),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
@@ -142,13 +142,10 @@ class FunctionObjective(Objective):
                 self._workers = self.pool.start(partial, _outcomes, self.function, self.directions)
             pieces = (chosen[start : start + PIECE] for start in range(0, len(chosen), PIECE))
             found = [o for some in self._workers.map((piece,) for piece in pieces) for o in some]
-        outcomes: list[Outcome | None] = [None] * len(candidates)
-        for i, outcome in zip(wanted, found, strict=False):  # fewer after `cancel`
-            outcomes[i] = outcome
-        return outcomes
+        return in_places(found, wanted, len(candidates))
 
     def ahead(self, batch_size: int) -> int:
-        return -(-2 * PIECE * self.pool.size // batch_size) if self.pool else 1
+        return batches_ahead(self.pool, PIECE, batch_size) if self.pool else 1
 
     def cancel(self) -> None:
         if self._workers is not None:
@@ -158,6 +155,25 @@ class FunctionObjective(Objective):
         if self._workers is not None:
             self._workers.close()
             self._workers = None
+
+
+def in_places(found: Iterable[Outcome], wanted: Sequence[int], count: int) -> list[Outcome | None]:
+    """What `evaluate` returns.
+
+    Args:
+        found: Outcomes of the first ones that are wanted, and of all but after `cancel`.
+        wanted: Indices.
+        count: Of the batch's candidates.
+    """
+    outcomes: list[Outcome | None] = [None] * count
+    for i, outcome in zip(wanted, found, strict=False):
+        outcomes[i] = outcome
+    return outcomes
+
+
+def batches_ahead(pool: Pool, at_a_time: int, batch_size: int) -> int:
+    """Batches that keep the workers of a pool busy: two tasks of so many candidates for each."""
+    return -(-2 * at_a_time * pool.size // batch_size)
 
 
 def _outcomes(

@@ -12,7 +12,7 @@ import torch
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph
 from ghnas.data import ImageData, random_batches
-from ghnas.engine.objectives.base import Outcome, Report
+from ghnas.engine.objectives.base import Outcome, Report, batches_ahead, in_places
 from ghnas.engine.objectives.images import SIZE_OBJECTIVES, ImageObjective, check_names
 from ghnas.engine.trials import QUALITIES, Direction, Trial
 from ghnas.scoring.evaluation import Batch
@@ -102,13 +102,12 @@ class ProxyScore(ImageObjective):
         share: float,
     ) -> list[Outcome | None]:
         scores = self._started().map((candidates[i].graph,) for i in wanted)
-        outcomes: list[Outcome | None] = [None] * len(candidates)
-        for i, found in zip(wanted, scores, strict=False):  # fewer after `cancel`
-            outcomes[i] = self._outcome(candidates[i], found)
-        return outcomes
+        pairs = zip(wanted, scores, strict=False)  # fewer after `cancel`
+        found = (self._outcome(candidates[i], score) for i, score in pairs)
+        return in_places(found, wanted, len(candidates))
 
     def ahead(self, batch_size: int) -> int:
-        return -(-2 * self.pool.size // batch_size)
+        return batches_ahead(self.pool, 1, batch_size)
 
     def cancel(self) -> None:
         if self._workers is not None:

@@ -10,7 +10,7 @@ import torch
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.data import ImageData
-from ghnas.engine.objectives.base import Outcome, Report
+from ghnas.engine.objectives.base import Outcome, Report, batches_ahead
 from ghnas.engine.objectives.images import (
     SCORE_IMAGES,
     SIZE_OBJECTIVES,
@@ -192,7 +192,7 @@ class ZeroShot(ImageObjective):
         ]
 
     def ahead(self, batch_size: int) -> int:
-        return 1 if self.keep is not None else -(-2 * CHUNK * self.pool.size // batch_size)
+        return 1 if self.keep is not None else batches_ahead(self.pool, CHUNK, batch_size)
 
     def cancel(self) -> None:
         if self._scorer is not None:
