@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fault_inputs import Inputs
+from fault_processes import run
 
 from ghnas.engine.runs import find_run
 from ghnas.utils.tensor_files import read_tensors
-
-PATIENCE = 300
-"""Seconds that a whole command may take on a busy machine."""
 
 Arguments = Callable[[Inputs, Path], list[str]]
 
@@ -166,29 +160,3 @@ def whole(name: str, inputs: Inputs, work: Path) -> tuple[Any, float]:
             raise RuntimeError(f"{name}: {problem}")
         _whole[name] = command.outcome(work), time.monotonic() - began
     return _whole[name]
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """A command in a session of its own, what it says in one stream."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ghnas", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def said(process: subprocess.Popen[str]) -> str | None:
-    """What a command has said at its end; None if it does not end."""
-    try:
-        return process.communicate(timeout=PATIENCE)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return None
-
-
-def run(arguments: list[str]) -> str | None:
-    """Run a command that must succeed; returns what is wrong."""
-    process = start(arguments)
-    told = said(process)
-    if told is None:
-        return "does not end"
-    return f"exit code {process.returncode}: {told[-2000:]}" if process.returncode else None

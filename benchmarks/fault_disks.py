@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fault_commands import COMMANDS, Command, run, said, start, whole
+from fault_commands import COMMANDS, Command, whole
 from fault_inputs import Inputs
+from fault_processes import run, said, start
 
 ROOM = 256 * 2**20
 """Bytes that no command needs."""

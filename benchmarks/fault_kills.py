@@ -11,8 +11,9 @@ import signal
 import time
 from pathlib import Path
 
-from fault_commands import COMMANDS, run, said, start, whole
+from fault_commands import COMMANDS, whole
 from fault_inputs import Inputs
+from fault_processes import run, said, start
 
 HOW = ("kill", "kill worker", "kill group", "interrupt", "terminate")
 

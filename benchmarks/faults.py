@@ -2,9 +2,11 @@
 out: is anything lost, does anything hang, is there a traceback?
 
     python benchmarks/faults.py --minutes 3
+    python benchmarks/faults.py --minutes 60 --seed 7 --total all.json --write
 
 Every failure is kept in `--keep` as a file that shows it again: `python benchmarks/faults.py
---again FILE`. The table stands in `results/faults.md` where `--write` is given.
+--again FILE`. The counts of several runs are added up in `--total`. The table stands in
+`results/faults.md` where `--write` is given.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import fcntl
 import io
+import json
 import os
 import random
 import resource
@@ -23,7 +27,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +65,15 @@ class Tally:
     wrong: int = 0
 
 
+@dataclass
+class Campaign:
+    """What came of one run of this program, or of several."""
+
+    seeds: list[int]
+    minutes: float
+    tallies: dict[str, Tally]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsWritten)
     today = int(datetime.date.today().strftime("%Y%m%d"))
@@ -71,6 +84,7 @@ def main() -> None:
     parser.add_argument("--faults", default=",".join(FAULTS), help="what befalls commands")
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="where failures go")
     parser.add_argument("--again", type=Path, help="a failure that was kept")
+    parser.add_argument("--total", type=Path, help="a file to which the counts are added")
     parser.add_argument("--write", action="store_true", help="write results/faults.md")
     arguments = parser.parse_args()
     _watch()
@@ -80,10 +94,15 @@ def main() -> None:
             kind = KINDS[arguments.again.name.partition("-")[0]]
             sys.exit(attempt(kind, inputs, arguments.again.read_bytes())[1] or "nothing is wrong")
         print(f"seed {arguments.seed}", flush=True)
+        tallies: dict[str, Tally] = {}
         began = time.monotonic()
-        tallies = campaign(arguments, inputs)
+        with contextlib.suppress(KeyboardInterrupt):
+            campaign(arguments, inputs, tallies)
+    ran = Campaign([arguments.seed], (time.monotonic() - began) / 60, tallies)
+    if arguments.total:
+        ran = _add(ran, arguments.total)
     if arguments.write:
-        _write(tallies, arguments, time.monotonic() - began)
+        _write(ran)
     for name, tally in tallies.items():
         print(f"{name:<12} {tally.tried:>7,} tried {tally.refused:>7,} refused {tally.wrong} wrong")
     sys.exit(any(tally.wrong for tally in tallies.values()))
@@ -93,14 +112,13 @@ class _AsWritten(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     """Keeps the lines of the description."""
 
 
-def campaign(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Tally]:
+def campaign(arguments: argparse.Namespace, inputs: Inputs, tallies: dict[str, Tally]) -> None:
     """Attempts until the time is over, each kind in turn."""
     wanted = arguments.kinds.split(",")
     seconds = 60 * arguments.minutes
     kinds = [KINDS[name] for name in wanted if name in KINDS]
     commands = [name for name in wanted if name in COMMANDS]
     kills = seconds * (arguments.kills if kinds else 1) if commands else 0
-    tallies: dict[str, Tally] = {}
     if kinds:
         _mutations(kinds, inputs, arguments, time.monotonic() + seconds - kills, tallies)
     rng, end = random.Random(f"kills:{arguments.seed}"), time.monotonic() + kills
@@ -115,7 +133,6 @@ def campaign(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Tally]:
             tally.wrong += 1
             label = f"{fault}-{name.replace(' ', '-')}-{arguments.seed}-{tally.tried}"
             _keep(arguments.keep, label, b"", problem)
-    return tallies
 
 
 def _mutations(
@@ -212,21 +229,49 @@ def _keep(folder: Path, name: str, content: bytes, problem: str) -> None:
     print(f"{folder / name}: {problem.strip().splitlines()[-1][:300]}", flush=True)
 
 
-def _write(tallies: dict[str, Tally], arguments: argparse.Namespace, seconds: float) -> None:
+def _add(ran: Campaign, path: Path) -> Campaign:
+    """Add a run to those in a file, which other runs may be changing."""
+    with Path(f"{path}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = json.loads(path.read_text()) if path.exists() else asdict(Campaign([], 0.0, {}))
+        tallies = {name: Tally(**counts) for name, counts in found["tallies"].items()}
+        for name, tally in ran.tallies.items():
+            so_far = tallies.setdefault(name, Tally())
+            so_far.tried += tally.tried
+            so_far.refused += tally.refused
+            so_far.wrong += tally.wrong
+        total = Campaign(found["seeds"] + ran.seeds, found["minutes"] + ran.minutes, tallies)
+        path.write_text(json.dumps(asdict(total), indent=1))
+    return total
+
+
+def _write(ran: Campaign) -> None:
     from common import write_table
 
     head = ("what", "tried", "refused in a sentence", "wrong")
     rows = [
         (name, f"{tally.tried:,}", "-" if name.startswith("kill") else f"{tally.refused:,}",
          tally.wrong)
-        for name, tally in sorted(tallies.items())
+        for name, tally in sorted(ran.tallies.items())
     ]  # fmt: skip
+    parts = {
+        "**damaged inputs**": [t for name, t in ran.tallies.items() if ":" not in name],
+        "**kills**": [t for name, t in ran.tallies.items() if name.startswith("kill")],
+        "**full disks, memory**": [
+            t for name, t in ran.tallies.items() if name.startswith(("disk", "memory"))
+        ],
+    }
+    for name, part in parts.items():
+        refused = "-" if "kills" in name else f"{sum(t.refused for t in part):,}"
+        rows.append((name, f"{sum(t.tried for t in part):,}", refused, sum(t.wrong for t in part)))
     notes = [
-        f"Seed {arguments.seed}, {seconds / 60:.0f} minutes. Wrong is a traceback, an exit code",
-        f"other than 0 and 2, more than one sentence or {MOST_CHARACTERS} characters, more than",
-        f"{LONGEST} s or {LARGEST >> 30} GiB, control characters, anything executed; after what",
-        "befalls a command (it is killed; its disk, a small tmpfs, or its memory is full) also a",
-        "result that differs from the one without, and what is left of it.",
+        f"Seeds {', '.join(map(str, ran.seeds))}; {ran.minutes:.0f} minutes of one process, beside "
+        "other work. Wrong is a traceback, an exit code other than 0 and 2, more than one sentence "
+        f"or {MOST_CHARACTERS} characters, more than {LONGEST} s or {LARGEST >> 30} GiB, control "
+        "characters, anything executed; after what befalls a command (it is killed; its disk, a "
+        "small tmpfs, or its memory is full) also a result that differs from the one without, and "
+        "what is left of it. One command in five is started as a user would, the others are forked "
+        "from a process that has imported what they need.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)
 
