@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fault_commands import COMMANDS, Command, whole
 from fault_inputs import Inputs
-from fault_processes import run, said, start
+from fault_processes import difference, run, said, start
 
 ROOM = 256 * 2**20
 """Bytes that no command needs."""
@@ -87,7 +87,8 @@ def _goes_on(
         return f"{told}: left {hidden}"
     if problem := run(command.again(inputs, work)):
         return f"{told}, then: {problem}"
-    return None if command.outcome(work) == outcome else f"{told}: another result"
+    problem = difference(outcome, command.outcome(work))
+    return f"{told}: {problem}" if problem else None
 
 
 def _answer(

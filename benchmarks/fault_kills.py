@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fault_commands import COMMANDS, whole
 from fault_inputs import Inputs
-from fault_processes import run, said, start
+from fault_processes import difference, run, said, start
 
 HOW = ("kill", "kill worker", "kill group", "interrupt", "terminate")
 
@@ -29,8 +29,8 @@ def interrupted(name: str, inputs: Inputs, rng: random.Random) -> str | None:
         return f"{told}: {problem}"
     if problem := run(command.again(inputs, work)):
         return f"{told}, then: {problem}"
-    if command.outcome(work) != outcome:
-        return f"{told}: another result"
+    if problem := difference(outcome, command.outcome(work)):
+        return f"{told}: {problem}"
     hidden = [path for path in work.rglob(".*") if how in ("interrupt",)]
     return f"{told}: left {hidden}" if hidden else None
 

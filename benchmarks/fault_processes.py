@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 PATIENCE = 300
 """Seconds that a whole command may take on a busy machine."""
@@ -125,3 +125,16 @@ def run(arguments: list[str]) -> str | None:
     if told is None:
         return "does not end"
     return f"exit code {process.returncode}: {told[-2000:]}" if process.returncode else None
+
+
+def difference(expected: Any, found: Any) -> str | None:
+    """Where an outcome first differs from what it should be."""
+    if expected == found:
+        return None
+    if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
+        parts = [(expected[name], found[name]) for name in expected]
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        parts = list(zip(expected, found, strict=True))
+    else:
+        return f"another result: {str(found)[:500]}, not {str(expected)[:500]}"
+    return next(told for a, b in parts if (told := difference(a, b)))
