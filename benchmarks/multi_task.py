@@ -29,6 +29,7 @@ from ghnas.data import ImageData, random_batches
 from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.features import FeatureBatch
 from ghnas.ghn.model import GHN
+from ghnas.training.hypernetwork.adaptation import HEAD_STEPS
 from ghnas.training.hypernetwork.loop import (
     TrainSettings,
     compute_gradients,
@@ -132,11 +133,11 @@ def main() -> None:
             "mixture, 32 images, rate 0.001 that falls twice), those of two data sets in turn. "
             "zero-shot: mean accuracy of 32 held-out architectures of the mixture on 512 "
             "validation images; of a data set that was not trained on, from the start's class "
-            "head. adapted: to DARTS cells (8 channels, 5 cells) and images that no training saw, 16 held-out "
-            f"cells; the first {50} steps train a fresh class head alone, further: the highest of "
-            f"{options.adapt_steps} steps. digits: scikit-learn's (10 classes); shapes: five drawn "
-            f"shapes. Mean and least to most over {options.seeds} seeds of training and "
-            "adaptation.",
+            "head. adapted: to DARTS cells (8 channels, 5 cells) and images that no training saw, "
+            f"16 held-out cells; the first {HEAD_STEPS} steps train a fresh class head alone, "
+            f"further: the highest of {options.adapt_steps} steps. digits: scikit-learn's (10 "
+            "classes); shapes: five drawn shapes. Mean and least to most over "
+            f"{options.seeds} seeds of training and adaptation.",
         ],
     )  # fmt: skip
 
@@ -162,7 +163,7 @@ def _figures(
             device="cpu", workers=1,
         )  # fmt: skip
         history = adapted.info.training["history"]
-        result[f"{name}, head"] = max(h["held_out"] for h in history if h["step"] <= 50)
+        result[f"{name}, head"] = max(h["held_out"] for h in history if h["step"] <= HEAD_STEPS)
         result[name] = max(h["held_out"] for h in history)
     told = ", ".join(f"{name} {percent(value)}" for name, value in result.items())
     print(f"{way.name}, seed {seed}: {told} in {time.monotonic() - began:.0f} s", flush=True)
