@@ -147,6 +147,7 @@ def _worker(
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
     try:
         work(job, messages.put, rank, ranks)
+        dist.barrier()  # none ends while another may still write to it
     except (UserError, OSError) as error:
         messages.put(error)
     finally:
