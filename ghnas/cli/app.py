@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import inspect
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def exit_code(run: Callable[[], object]) -> int:
     """What the program ends with after `run`; says on stderr what went wrong, see `main`."""
     try:
-        with _warnings():
+        with _warnings(), _interrupts():
             result = run()
         return result if isinstance(result, int) else 0
     except UserError as error:
@@ -174,6 +176,29 @@ def _warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         yield
+
+
+_SOON = 0.05
+"""Seconds after which an interrupt arrives again."""
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Let Ctrl-C arrive again if it came where Python can raise nothing: in a destructor, or in a
+    function that C code calls."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(_SOON, _thread.interrupt_main).start()  # now it would be lost here
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _show_warning(

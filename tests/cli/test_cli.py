@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import subprocess
 import sys
 import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 
 from ghnas.cli import main, options
+from ghnas.cli.app import exit_code
 from ghnas.cli.runs import make_dashboard
 from ghnas.engine.runs import find_run
 from ghnas.spaces import load_space
@@ -491,3 +494,22 @@ def test_bench_refuses(
     assert code == 2
     assert sentence in err
     assert not (tmp_path / "bench").exists()
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    went_on = []
+
+    def run() -> None:
+        thing = Interrupted()
+        del thing
+        went_on.extend(range(100_000))
+        time.sleep(5)
+        went_on.append("to the end")
+
+    assert exit_code(run) == 130
+    assert "to the end" not in went_on
+    assert capsys.readouterr().err == "ghnas: interrupted\n"
