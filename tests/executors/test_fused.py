@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ghnas
 from ghnas.architectures.graph import Graph, GraphBuilder
 from ghnas.architectures.network import Network, forward, kaiming, load_parameters
 from ghnas.architectures.ops import (
@@ -170,3 +176,28 @@ def test_operations_without_a_kernel_are_refused() -> None:
     x = graph.add(Activation("gelu"), graph.add(Input(3, 8, 8)))
     with pytest.raises(Unsupported, match="gelu"):
         lower(classifier(graph, x))
+
+
+def test_another_copy_of_the_package_compiles_for_itself(tmp_path: Path) -> None:
+    """One that found the kernels of another copy would compile in the process that computes, whose
+    results differ by rounding from those of the processes that read the kernels."""
+    shutil.copytree(
+        Path(ghnas.__file__).parent,
+        tmp_path / "copy" / "ghnas",
+        ignore=shutil.ignore_patterns("checkpoints", "__pycache__"),
+    )
+    program = """if True:
+        from ghnas.executors.fused import are_compiled, kernels
+        before = are_compiled()
+        (kernels._FOLDER / "x").mkdir(parents=True, exist_ok=True)
+        (kernels._FOLDER / "x" / "machine.execute-1.nbi").touch()
+        print(before, are_compiled())"""
+    answers = []
+    for root in (Path(ghnas.__file__).parents[1], tmp_path / "copy"):
+        environment = os.environ | {"PYTHONPATH": str(root), "GHNAS_CACHE": str(tmp_path / "cache")}
+        ended = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True,
+            check=True, cwd=tmp_path,
+        )  # fmt: skip
+        answers.append(ended.stdout.split())
+    assert answers == [["False", "True"], ["False", "True"]]

@@ -40,10 +40,12 @@ DIRECT = 8
 def _cache_folder() -> Path:
     """Where compiled kernels are kept: a folder for each state of this package's sources.
 
-    numba itself would look at the file of the function alone, not at what the function calls.
+    numba itself would look at the file of the function alone, not at what the function calls. Each
+    copy of the package has its own, for numba does not read what was compiled for another one.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.blake2b(b"".join(path.read_bytes() for path in sources), digest_size=8)
+    here = Path(__file__).resolve().parent
+    contents = [str(here).encode(), *(path.read_bytes() for path in sorted(here.glob("*.py")))]
+    digest = hashlib.blake2b(b"".join(contents), digest_size=8)
     return cache_folder() / f"kernels-{digest.hexdigest()}"
 
 
