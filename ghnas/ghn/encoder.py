@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,11 +42,10 @@ def kernel_table(largest: int) -> list[int]:
     return sorted(set(range(1, max(12, largest), 2)) | {14, 16})
 
 
-def _nearest(table: list[int]) -> Tensor:
+def _nearest(table: list[int]) -> npt.NDArray[np.int64]:
     """Index into the table for every size up to its largest: the nearest, the smaller of two."""
-    known = torch.tensor(table)
-    sizes = torch.arange(table[-1] + 1)
-    return torch.argmin((sizes[:, None] - known[None]).abs(), dim=1)
+    known = np.array(table)
+    return np.searchsorted((known[1:] + known[:-1]) / 2, np.arange(table[-1] + 1))
 
 
 class ShapeEncoder(nn.Module):
@@ -62,8 +63,8 @@ class ShapeEncoder(nn.Module):
         channel_index[4:8] = channels.index(8)  # the published model rounds 4 to 7 up
         kernel_index[2] = kernels.index(3)
         channel_index[0], kernel_index[0] = len(channels), len(kernels)  # no parameter
-        self.register_buffer("channel_index", channel_index, persistent=False)
-        self.register_buffer("kernel_index", kernel_index, persistent=False)
+        self.register_buffer("channel_index", torch.tensor(channel_index), persistent=False)
+        self.register_buffer("kernel_index", torch.tensor(kernel_index), persistent=False)
 
     def forward(self, shape: Tensor) -> Tensor:
         """(N, 4) integer shapes, zero where there is no parameter -> (N, width)."""

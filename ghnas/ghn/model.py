@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
@@ -210,6 +211,17 @@ class GHN(nn.Module):
         ]
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Modules are built without initial values: drawing them for tensors without memory has torch
+    import its compiler, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def restored(config: Any, info: GHNInfo, tensors: Mapping[str, Tensor]) -> GHN:
     """A hypernetwork with the weights of a file.
 
@@ -223,7 +235,8 @@ def restored(config: Any, info: GHNInfo, tensors: Mapping[str, Tensor]) -> GHN:
     """
     try:
         known = GHNConfig(**config)
-        with torch.device("meta"):  # a damaged file may ask for more than there is memory
+        # a damaged file may ask for more than there is memory
+        with torch.device("meta"), _Uninitialised():
             shapes = {key: value.shape for key, value in GHN(known).state_dict().items()}
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"config: {first_line(error)}") from error

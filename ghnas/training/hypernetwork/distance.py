@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
-from torch_geometric.nn import global_mean_pool
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
@@ -158,5 +157,14 @@ def embed(ghn: GHN, graphs: Sequence[Graph]) -> np.ndarray:
     for start in range(0, len(graphs), 16):
         part = graphs[start : start + 16]
         batch = read_graphs(part, ghn.config).to(device)
-        found.append(global_mean_pool(ghn.embeddings(batch), batch.graph, len(part)).cpu())
+        found.append(_means(ghn.embeddings(batch), batch.graph, len(part)).cpu())
     return torch.cat(found).double().numpy()
+
+
+def _means(states: torch.Tensor, graph: torch.Tensor, count: int) -> torch.Tensor:
+    """Mean of each graph's nodes: (N, width) states and (N,) numbers of graphs -> (count, width).
+
+    torch_geometric's `global_mean_pool` does it too, after a second of imports.
+    """
+    sums = states.new_zeros(count, states.shape[1]).index_add_(0, graph, states)
+    return sums / graph.bincount(minlength=count)[:, None]
