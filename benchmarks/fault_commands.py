@@ -100,8 +100,8 @@ def _rows(work: Path) -> list[list[str]]:
 
 
 COMMANDS = {
-    "search": _search("--budget", "400"),
-    "evolution": _search("--budget", "400", "--sampler", "evolution"),
+    "search": _search("--budget", "256"),
+    "evolution": _search("--budget", "256", "--sampler", "evolution"),
     "short trainings": _search(
         "--budget", "40", "--train", "6", "--train-steps", "2,4", "--train-from", "kaiming"
     ),
@@ -115,7 +115,7 @@ COMMANDS = {
     ),
     "generate": _same(
         lambda inputs, work: [
-            "generate", "--space", "darts", "--count", "9000", "-o", str(work / "many")
+            "generate", "--space", "darts", "--count", "2500", "-o", str(work / "many")
         ],
         lambda work: {path.name: path.read_bytes() for path in sorted(work.rglob("*.npy"))},
     ),
