@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from ghnas.cli import options
 from ghnas.cli.options import text
@@ -63,7 +64,7 @@ def export(
     files = [written]
     if written.suffix == suffixes["python"]:
         files.append(written.with_suffix(".safetensors"))
-    sizes = " and ".join(f"{file} ({file.stat().st_size / 1000:,.0f} kB)" for file in files)
+    sizes = " and ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     say(out, f"wrote {sizes} of {network}")
 
 

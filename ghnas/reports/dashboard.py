@@ -14,7 +14,8 @@ from ghnas.engine.run import Run
 from ghnas.engine.storage import writing
 from ghnas.engine.trials import Trial
 from ghnas.reports.drawing import as_svg, draw
-from ghnas.reports.tables import describe_order, describe_values, format_count
+from ghnas.reports.numbers import format_count
+from ghnas.reports.tables import describe_order, describe_values
 
 DRAWN = 5
 """Candidates whose cells are drawn."""

@@ -16,14 +16,8 @@ from ghnas.engine.trials import Trial, primary
 from ghnas.reports import figures
 from ghnas.reports.commands import search_command
 from ghnas.reports.drawing import as_svg, draw
-from ghnas.reports.tables import (
-    describe_order,
-    describe_values,
-    format_count,
-    format_percent,
-    format_seconds,
-    ranking_table,
-)
+from ghnas.reports.numbers import format_count, format_percent, format_seconds
+from ghnas.reports.tables import describe_order, describe_values, ranking_table
 from ghnas.utils.errors import UserError
 from ghnas.utils.statistics import Values
 

@@ -9,13 +9,8 @@ import pytest
 
 from ghnas.engine.order import Noise, Order
 from ghnas.reports.drawing import as_svg, as_text, draw
-from ghnas.reports.tables import (
-    describe_order,
-    format_count,
-    format_percent,
-    format_seconds,
-    summarise,
-)
+from ghnas.reports.numbers import format_count, format_percent, format_seconds
+from ghnas.reports.tables import describe_order, summarise
 from ghnas.spaces import load_space
 from ghnas.utils.statistics import Estimate
 
