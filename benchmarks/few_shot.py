@@ -21,7 +21,7 @@ from ghnas.data import ImageData
 from ghnas.ghn.model import GHN
 
 IMAGES = 1000
-RATES = (0.01, 0.03, 0.1)
+RATES = (0.003, 0.01, 0.03, 0.1)
 
 
 def main() -> None:
@@ -99,7 +99,10 @@ def _trained(ghn: GHN | None) -> str:
     if ghn is None:
         return "-"
     known = ghn.info.training
-    words = f"{known['steps']:,} steps of {known['meta_batch']} architectures on {ghn.info.data}"
+    words = (
+        f"{known['steps']:,} steps of {known['meta_batch']} architectures of "
+        f"{ghn.info.skeleton.get('cells', 'any')} cells on {ghn.info.data}"
+    )
     return f"{words}, after other trainings" if known["start"] else words
 
 
