@@ -34,7 +34,7 @@ from ghnas.ghn.model import GHN
 SIZE = 64
 """Pixels of a scene each way."""
 SHAPES = ("ellipse", "rectangle", "triangle", "cross")
-RATES = (0.01, 0.03, 0.1)
+RATES = (0.01, 0.03)
 BATCH = 8
 OVERLAP = 0.5
 """Least IoU of a detection with what it finds."""
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument(
         "--held-out", type=int, default=200, help="scenes to choose on, and to test"
     )
-    parser.add_argument("--steps", default="50,200", help="where accuracy is measured")
+    parser.add_argument("--steps", default="50,150", help="where accuracy is measured")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     train, chosen_on, test = (

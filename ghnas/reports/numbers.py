@@ -20,6 +20,13 @@ def format_count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def format_latency(seconds: float) -> str:
+    """As `4.00 ms`, `12.3 ms` or `1,234 ms`."""
+    milliseconds = 1000 * seconds
+    digits = 2 if milliseconds < 9.995 else 1 if milliseconds < 99.95 else 0
+    return f"{milliseconds:,.{digits}f} ms"
+
+
 def format_percent(share: float | None) -> str:
     """As `63.2 %`; a dash for nothing."""
     return "-" if share is None or share != share else f"{100 * share:.1f} %"

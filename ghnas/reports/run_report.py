@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -64,7 +64,7 @@ def report(run: Run) -> str:
     ranked = run.ranked()
     if not ranked:
         raise UserError(f"run {run.name} has no scored candidate yet; run `ghnas search --resume`")
-    best, tuned = ranked[:BEST], _finetuned(run)
+    best, tuned = ranked[:BEST], _finetuned(run, {item.name for item in ranked})
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         files("ghnas.reports").joinpath("run_report.html").read_text(encoding="utf-8")
     )
@@ -115,11 +115,19 @@ def _best_table(run: Run, best: Sequence[Trial], tuned: Sequence[FrozenTrial]) -
     return Table(names, list(zip(*columns, strict=True)), str(shown.caption or ""))
 
 
-def _finetuned(run: Run) -> list[FrozenTrial]:
-    """Finished fine-tunings from where the search would start them, best first."""
-    finished = [item for item in run.stage("finetune") if item.values]
+def _finetuned(run: Run, candidates: Collection[str]) -> list[FrozenTrial]:
+    """Finished fine-tunings, best first: of the candidates as they were scored those from where
+    the search would start them, and all of networks of another size."""
     usual = "ghn" if run.manifest.uses_ghn else "kaiming"
-    finished = [item for item in finished if item.user_attrs.get("start") == usual]
+    finished = [
+        item
+        for item in run.stage("finetune")
+        if item.values
+        and (
+            item.user_attrs.get("start") == usual
+            or item.user_attrs.get("candidate") not in candidates
+        )
+    ]
     return sorted(finished, key=lambda item: -item.values[0])
 
 

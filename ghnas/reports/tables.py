@@ -19,6 +19,7 @@ from ghnas.reports.numbers import (
     format_best,
     format_count,
     format_estimate,
+    format_latency,
     format_percent,
     format_seconds,
 )
@@ -225,7 +226,7 @@ def _value(name: str, value: float | None) -> str:
     """An objective's value."""
     if value is None:
         return "-"
-    return f"{1000 * value:.3g} ms" if name == "latency" else f"{value:.4g}"
+    return format_latency(value) if name == "latency" else f"{value:#.4g}".rstrip(".")
 
 
 def describe_distance(distance: Distance) -> str:
@@ -333,8 +334,8 @@ def finetune_table(results: Sequence[FinetuneResult]) -> Table:
             format_percent(item.trained.validation),
             format_percent(item.trained.test),
             *([format_percent(item.trained.test_top5)] if many else []),
-            format_count(item.trial.parameters),
-            format_count(item.trial.flops),
+            format_count(item.parameters),
+            format_count(item.flops),
             format_seconds(item.trained.seconds),
         )
         for item in results

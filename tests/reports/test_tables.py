@@ -9,7 +9,7 @@ import pytest
 
 from ghnas.engine.order import Noise, Order
 from ghnas.reports.drawing import as_svg, as_text, draw
-from ghnas.reports.numbers import format_count, format_percent, format_seconds
+from ghnas.reports.numbers import format_count, format_latency, format_percent, format_seconds
 from ghnas.reports.tables import describe_order, summarise
 from ghnas.spaces import load_space
 from ghnas.utils.statistics import Estimate
@@ -44,6 +44,15 @@ def test_shares_and_times() -> None:
         "12.3 s",
         "4 min 05 s",
         "2 h 03 min",
+    ]
+
+
+def test_latencies_have_as_many_digits_in_a_column() -> None:
+    assert [format_latency(s) for s in (0.004, 0.00373, 0.0123, 1.2345)] == [
+        "4.00 ms",
+        "3.73 ms",
+        "12.3 ms",
+        "1,234 ms",
     ]
 
 
