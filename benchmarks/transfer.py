@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument(
         "--held-out", type=int, default=200, help="scenes to choose on, and to test"
     )
-    parser.add_argument("--steps", default="50,150", help="where accuracy is measured")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", default="40,100", help="where accuracy is measured")
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     train, chosen_on, test = (
         make_scenes(count, name)
