@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ghnas.reports.plots import svg
 from ghnas.utils.statistics import Values
 
 Flags = npt.NDArray[np.bool_]
+WIDTH = 5.2
+"""Inches; small, so that letters are large enough at the width of a phone."""
 BLUE, ORANGE, GREY = "#1b6ca8", "#d35400", "#8a949e"
 Curves = Sequence[tuple[str, Values, Values]]
 """Name, x (N,) and y (N,) of each."""
@@ -49,6 +51,7 @@ def against_size(sizes: Values, values: Values, front: Flags, size_label: str, l
     chosen = np.flatnonzero(front)
     chosen = chosen[np.argsort(sizes[chosen])]
     axes.plot(sizes[chosen], values[chosen], "o-", ms=4, color=ORANGE, label="Pareto front")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.legend(frameon=False)
     return _svg(figure)
 
@@ -62,7 +65,7 @@ def bars(shares: Mapping[str, float], title: str, label: str) -> str:
         label: Of the lengths.
     """
     names = sorted(shares, key=lambda name: shares[name])
-    figure = Figure(figsize=(6.4, 1.0 + 0.26 * len(names)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.22 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(names, [shares[name] for name in names], color=BLUE)
     axes.set(title=title, xlabel=label)
@@ -80,7 +83,7 @@ def pairs(first: Mapping[str, float], second: Mapping[str, float], names: tuple[
         names: Of the two, for the legend.
     """
     order = sorted(second, key=lambda name: first[name] - second[name])
-    figure = Figure(figsize=(6.4, 1.2 + 0.36 * len(order)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.34 * len(order)), layout="constrained")
     axes = figure.add_subplot()
     places = np.arange(len(order))
     for offset, shares, name, colour in (
@@ -91,7 +94,7 @@ def pairs(first: Mapping[str, float], second: Mapping[str, float], names: tuple[
         axes.barh(places + offset, lengths, height=0.38, color=colour, label=name)
     axes.set_yticks(places, order)
     axes.set(title="Operations", xlabel="% of all choices")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     axes.set_axisbelow(True)
     axes.grid(color="#e4e4e4", axis="x")
     return _svg(figure)
@@ -124,7 +127,7 @@ def _cloud(axes: Axes, x: Values, y: Values) -> None:
 
 
 def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.grid(color="#e4e4e4")

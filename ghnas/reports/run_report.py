@@ -110,9 +110,12 @@ def _best_table(run: Run, best: Sequence[Trial], tuned: Sequence[FrozenTrial]) -
     columns = [[str(cell) for cell in column.cells] for column in shown.columns]
     reached = {trial.user_attrs["candidate"]: trial.value for trial in tuned}
     if reached:
-        names.insert(2, "fine-tuned, validation")
+        names.insert(2, "fine-tuned")
         columns.insert(2, [format_percent(reached.get(item.name)) for item in best])
-    return Table(names, list(zip(*columns, strict=True)), str(shown.caption or ""))
+        caption = f"fine-tuned: accuracy on validation images; {shown.caption}"
+    else:
+        caption = str(shown.caption)
+    return Table(names, list(zip(*columns, strict=True)), caption)
 
 
 def _finetuned(run: Run, candidates: Collection[str]) -> list[FrozenTrial]:
@@ -147,13 +150,10 @@ def _sections(run: Run, ranked: Sequence[Trial]) -> Iterable[Section]:
     )
     yield Section(
         "Quality and size",
-        "On the Pareto front no candidate is smaller and as good.",
+        "On the Pareto front no candidate is smaller, or faster, and as good.",
         [
             figures.against_size(sizes, values, pareto_front(sizes, values), name, label)
-            for name, sizes in (
-                ("parameters", np.array([float(item.parameters) for item in ranked])),
-                ("FLOPs (multiply-adds x 2)", np.array([float(item.flops) for item in ranked])),
-            )
+            for name, sizes in _sizes(run, ranked).items()
         ],
     )
     matters = choice_shares([item.architecture.choices for item in ranked], values)
@@ -165,10 +165,23 @@ def _sections(run: Run, ranked: Sequence[Trial]) -> Iterable[Section]:
             pictures.append(figures.pairs(*counted, ("best tenth", "all candidates")))
         yield Section(
             "What the good ones have in common",
-            f"How much of the variance of {label} each choice explains alone, and what the best "
-            "tenth is made of.",
+            f"How much of the variance of {label.partition(',')[0]} each choice explains alone, "
+            "and what the best tenth is made of.",
             pictures,
         )
+
+
+def _sizes(run: Run, ranked: Sequence[Trial]) -> dict[str, Values]:
+    """What a candidate costs, in the order of `ranked`: its name, and lower is better."""
+    names = run.manifest.objectives
+    sizes = {
+        "parameters": np.array([float(item.parameters) for item in ranked]),
+        "FLOPs": np.array([float(item.flops) for item in ranked]),
+    }
+    if "latency" in names[1:]:
+        index = names.index("latency")
+        sizes["latency, ms"] = np.array([1000 * item.values[index] for item in ranked])
+    return sizes
 
 
 def _qualities(run: Run, ranked: Sequence[Trial]) -> tuple[str, Values]:
