@@ -21,7 +21,7 @@ from ghnas.data import ImageData
 from ghnas.ghn.model import GHN
 
 IMAGES = 1000
-RATES = (0.003, 0.01, 0.03, 0.1)
+RATES = (0.01, 0.03, 0.1)
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--shots", type=int, default=100, help="training images of each class")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--architectures", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
