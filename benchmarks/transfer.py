@@ -34,7 +34,7 @@ from ghnas.ghn.model import GHN
 SIZE = 64
 """Pixels of a scene each way."""
 SHAPES = ("ellipse", "rectangle", "triangle", "cross")
-RATES = (0.01, 0.03)
+RATES = (0.003, 0.01, 0.03, 0.1)
 BATCH = 8
 OVERLAP = 0.5
 """Least IoU of a detection with what it finds."""
@@ -58,7 +58,7 @@ def main() -> None:
         "--held-out", type=int, default=200, help="scenes to choose on, and to test"
     )
     parser.add_argument("--steps", default="40,100", help="where accuracy is measured")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     train, chosen_on, test = (
         make_scenes(count, name)

@@ -17,7 +17,7 @@ from ghnas.reports import figures
 from ghnas.reports.commands import search_command
 from ghnas.reports.drawing import as_svg, draw
 from ghnas.reports.numbers import format_count, format_percent, format_seconds
-from ghnas.reports.tables import describe_order, describe_values, ranking_table
+from ghnas.reports.tables import contents, describe_order, describe_values, ranking_table
 from ghnas.utils.errors import UserError
 from ghnas.utils.statistics import Values
 
@@ -106,16 +106,16 @@ def facts(run: Run, ranked: Sequence[Trial]) -> list[tuple[str, str]]:
 def _best_table(run: Run, best: Sequence[Trial], tuned: Sequence[FrozenTrial]) -> Table:
     """The table of the terminal, with what fine-tuning made of each."""
     shown = ranking_table(run, best)
-    names = [str(column.header) for column in shown.columns]
-    columns = [[str(cell) for cell in column.cells] for column in shown.columns]
+    names, rows = contents(shown)
     reached = {trial.user_attrs["candidate"]: trial.value for trial in tuned}
-    if reached:
-        names.insert(2, "fine-tuned")
-        columns.insert(2, [format_percent(reached.get(item.name)) for item in best])
-        caption = f"fine-tuned: accuracy on validation images; {shown.caption}"
-    else:
-        caption = str(shown.caption)
-    return Table(names, list(zip(*columns, strict=True)), caption)
+    if not reached:
+        return Table(names, rows, str(shown.caption))
+    accuracies = [format_percent(reached.get(item.name)) for item in best]
+    return Table(
+        [*names[:2], "fine-tuned", *names[2:]],
+        [(*row[:2], value, *row[2:]) for row, value in zip(rows, accuracies, strict=True)],
+        f"fine-tuned: accuracy on validation images; {shown.caption}",
+    )
 
 
 def _finetuned(run: Run, candidates: Collection[str]) -> list[FrozenTrial]:

@@ -93,6 +93,12 @@ def table(
     return result
 
 
+def contents(shown: Table) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The headers of a table and the cells of each row, for what is not a terminal."""
+    columns = [[str(cell) for cell in column.cells] for column in shown.columns]
+    return [str(column.header) for column in shown.columns], list(zip(*columns, strict=True))
+
+
 def cells_table(graph: Graph) -> Table:
     """Output shape, parameters and FLOPs of every cell or stage."""
     rows: list[tuple[str, str, str, int, int]] = []
