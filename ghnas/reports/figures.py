@@ -16,6 +16,8 @@ from ghnas.utils.statistics import Values
 Flags = npt.NDArray[np.bool_]
 WIDTH = 5.2
 """Inches; small, so that letters are large enough at the width of a phone."""
+OUTLIERS, FEW = 0.02, 50
+"""Share of the candidates that may lie below a figure, and the fewest of which some may."""
 BLUE, ORANGE, GREY = "#1b6ca8", "#d35400", "#8a949e"
 Curves = Sequence[tuple[str, Values, Values]]
 """Name, x (N,) and y (N,) of each."""
@@ -121,9 +123,22 @@ def curves(lines: Curves, title: str, x_label: str, y_label: str, legend: int = 
 
 
 def _cloud(axes: Axes, x: Values, y: Values) -> None:
-    """A dot for each pair, the smaller the more there are; as pixels, for a small file."""
+    """A dot for each pair, the smaller the more there are, as pixels, for a small file.
+
+    Those far below all others are not shown but counted.
+    """
     size = float(np.clip(3000 / len(x), 3, 14))
     axes.scatter(x, y, s=size, alpha=0.45, color=GREY, linewidths=0, rasterized=True)
+    finite = y[np.isfinite(y)]
+    if len(finite) < FEW:
+        return
+    low, high = np.quantile(finite, OUTLIERS), finite.max()
+    bottom = low - 0.3 * (high - low)
+    below = int((finite < bottom).sum())
+    if below:  # a few bad ones would press all others into a line
+        axes.set_ylim(bottom, high + 0.1 * (high - low))
+        text = f"{below} more below"
+        axes.annotate(text, (0.98, 0.03), xycoords="axes fraction", ha="right", color="#5b6670")
 
 
 def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
