@@ -196,6 +196,8 @@ _COLOURS = {
 _SPACING, _RADIUS, _LINE, _BASE = 114, 17, 16, 34
 _BESIDE = 9
 """Most letters that fit between two parts."""
+_LINES = 5
+"""Most lines of a label."""
 _STYLE = "font-family:Helvetica,Arial,sans-serif;font-size:14px"
 
 
@@ -231,7 +233,7 @@ def _svg(drawing: Drawing) -> tuple[str, tuple[float, float]]:
 
     def reach(upper: bool) -> float:
         sizes = [
-            _height(target - wire.source) + _LINE * (1 + wire.label.count(","))
+            _height(target - wire.source) + _LINE * len(_lines(wire.label))
             for wire, target, up in arcs
             if up == upper
         ]
@@ -254,6 +256,14 @@ def _x(position: float) -> float:
 
 def _height(span: int) -> float:
     return _BASE * span
+
+
+def _lines(label: str) -> list[str]:
+    """A label's lines; a long one is cut short."""
+    lines = label.split(", ")
+    if len(lines) <= _LINES:
+        return lines
+    return [*lines[: _LINES - 1], f"and {len(lines) - _LINES + 1} more"]
 
 
 def _colour(label: str) -> str:
@@ -279,7 +289,7 @@ def _arc(wire: Wire, target: int, middle: float, up: bool) -> str:
 
 def _label(wire: Wire, target: int, middle: float, up: bool) -> str:
     sign = -1 if up else 1
-    lines = wire.label.split(", ")
+    lines = _lines(wire.label)
     apex = middle + sign * (_RADIUS * 0.8 + _height(target - wire.source))
     x = (_x(wire.source) + _x(target)) / 2
     top = apex - _LINE * (len(lines) - 1) - 6 if up else apex + _LINE

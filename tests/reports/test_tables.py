@@ -92,6 +92,16 @@ def test_a_cell_is_drawn_as_its_genotype() -> None:
     assert "none" not in drawn
 
 
+def test_long_labels_are_cut_short() -> None:
+    """The blocks of DeepNets-1M are a dozen operations in a row."""
+    drawings = draw(load_space("deepnets1m").sample(seed=3).for_images(IMAGE, 10))
+    longest = max(
+        wire.label.count(",") + 1 for item in drawings for part in item.parts for wire in part.wires
+    )
+    assert longest > 5
+    assert f">and {longest - 4} more<" in as_svg(drawings)
+
+
 def test_a_shortcut_is_a_wire_of_its_own() -> None:
     space = load_space("mobile")
     rng = random.Random(3)
