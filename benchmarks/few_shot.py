@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--architectures", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--note", default="", help="how the hypernetworks were trained")
     options = parser.parse_args()
     data = load_data(options.data, image_size=options.image_size)
     data = replace(data, validation=data.validation.take(IMAGES))  # looked at after every epoch
@@ -70,7 +71,8 @@ def main() -> None:
             f"64, cosine; mean over {options.seeds} seeds. The images are the same for every seed; "
             "order, shifts and Kaiming initialisation are not. Rates tried: "
             f"{', '.join(map(str, RATES))} (seed 0, {IMAGES:,} validation images). The "
-            "hypernetworks saw all training images of their data set."
+            "hypernetworks saw all training images of their data set.",
+            options.note,
         ],
     )
 
