@@ -94,7 +94,8 @@ def main() -> None:
             f"{options.held_out} test scenes. Rates tried: {', '.join(map(str, RATES))} (seed 0, "
             f"{options.held_out} validation scenes). The ResNet-18 has its weights predicted and, "
             "as they are tiled, noise 3e-5 added (`ghnas predict --noise`); the pyramid and the "
-            "heads start from torchvision's own initialisation in every row."
+            "heads start from torchvision's own initialisation in every row. Images are normalised "
+            "as those of the hypernetwork were; without one, as torchvision does by default."
         ],
     )
 
