@@ -79,7 +79,7 @@ def bench(
     """
     from ghnas.engine.bench import Table, bench
     from ghnas.reports.benches import bench_table, write_bench
-    from ghnas.reports.tables import format_seconds
+    from ghnas.reports.numbers import format_seconds
     from ghnas.spaces import load_space
     from ghnas.training.truth_table import read_scores, read_truth, subset
     from ghnas.utils.devices import cores

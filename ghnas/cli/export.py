@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from ghnas.cli import options
 from ghnas.cli.options import text
@@ -20,7 +21,8 @@ def export(
         str,
         typer.Argument(
             metavar="WHICH",
-            help="top-1 or trial-N of a run, fine-tuned, or the folder of a fine-tuned network.",
+            help="top-1 or trial-N of a run, fine-tuned, or the name or folder of a fine-tuned "
+            "network.",
         ),
     ] = "top-1",
     run: options.RunName = None,
@@ -63,7 +65,7 @@ def export(
     files = [written]
     if written.suffix == suffixes["python"]:
         files.append(written.with_suffix(".safetensors"))
-    sizes = " and ".join(f"{file} ({file.stat().st_size / 1000:,.0f} kB)" for file in files)
+    sizes = " and ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     say(out, f"wrote {sizes} of {network}")
 
 
@@ -74,13 +76,15 @@ def _folder(which: str, results: Path, run: str | None) -> Path:
     from ghnas.engine.runs import find_run, select
 
     found = find_run(results, run)
+    tuned = [path.parent.name for path in found.network_folder("").glob("*/model.safetensors")]
+    if which in tuned:
+        return found.network_folder(which)
     chosen = select(found, which)
     if len(chosen) != 1:
         raise UserError(f"{which} names {len(chosen)} networks: export one at a time")
-    folder = found.network_folder(chosen[0].name)
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(
-            f"{chosen[0].name} of {found.name} is not fine-tuned: run "
-            f"`ghnas finetune {chosen[0].name}` first"
-        )
-    return folder
+    name = chosen[0].name
+    if name in tuned:
+        return found.network_folder(name)
+    if others := sorted(item for item in tuned if item.startswith(f"{name}-")):
+        raise UserError(f"{name} of {found.name} is fine-tuned as {', '.join(others)}: name it so")
+    raise UserError(f"{name} of {found.name} is not fine-tuned: run `ghnas finetune {name}` first")

@@ -127,7 +127,7 @@ def finetune(
     )
     out = console(json)
     pool = options.pool_of(cluster)
-    names = ", ".join(item.name for item in chosen)
+    names = ", ".join(f"{item.name}{form.suffix}" for item in chosen)
     why = ""
     if not found.manifest.uses_ghn:
         why = ", for the run has no hypernetwork"
@@ -135,9 +135,9 @@ def finetune(
         why = ", for the hypernetwork was trained for networks of another size"
     if why or start == "kaiming":
         way = f"from Kaiming initialisation{why}"
-        say(out, f"training {names} of {found.name}{form.suffix}, {place.type}, {way}")
+        say(out, f"training {names} of {found.name}, {place.type}, {way}")
     else:
-        say(out, f"fine-tuning {names} of {found.name}{form.suffix}, {place.type}")
+        say(out, f"fine-tuning {names} of {found.name}, {place.type}")
     if place.type == "cpu":
         say_compiling(out, "execute", "differentiate")
     kept = "; finished epochs are kept: run the same command to go on"
@@ -176,6 +176,7 @@ def _as_dict(run: Run, item: FinetuneResult) -> dict[str, Any]:
     del trained["steps_saved"]
     return (
         item.trial.as_dict(run.manifest.objectives)
+        | {"parameters": item.parameters, "flops": item.flops}
         | {"path": str(item.path), "zero_shot": item.zero_shot}
         | trained
         | {"baseline": item.baseline and asdict(item.baseline)}

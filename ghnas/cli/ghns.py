@@ -150,7 +150,7 @@ def _adapted(
 ) -> Choice:
     """Adapt a hypernetwork, with a meter."""
     from ghnas.ghn.library import describe
-    from ghnas.reports.tables import format_seconds
+    from ghnas.reports.numbers import format_seconds
     from ghnas.training.hypernetwork.cached import adapt_cached
 
     height, width = task.data.image_shape[1:]

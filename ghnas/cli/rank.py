@@ -194,7 +194,7 @@ def _optional(out: Console, optional: bool) -> Iterator[None]:
 
 
 def _made_by(seconds: float, pool: Pool) -> str:
-    from ghnas.reports.tables import format_seconds
+    from ghnas.reports.numbers import format_seconds
 
     return (
         f"made by `{shlex.join(['ghnas', *sys.argv[1:]])}` on {time.strftime('%Y-%m-%d')}, "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from ghnas.cli import options
 from ghnas.cli.terminal import console, print_json, say
@@ -49,4 +50,4 @@ def report(
     if json:
         print_json({"run": found.name, "output": str(path)})
         return
-    say(console(), f"wrote {path} ({path.stat().st_size / 1000:,.0f} kB)")
+    say(console(), f"wrote {path} ({decimal(path.stat().st_size)})")

@@ -95,13 +95,8 @@ def _distances(run: Run, trials: Sequence[Trial]) -> Sequence[Distance | None]:
 def _show_one(
     out: Console, item: Trial, objectives: Sequence[str], nodes: bool, distance: Distance | None
 ) -> None:
-    from ghnas.reports.tables import (
-        cells_table,
-        describe_distance,
-        describe_values,
-        format_count,
-        nodes_table,
-    )
+    from ghnas.reports.numbers import format_count
+    from ghnas.reports.tables import cells_table, describe_distance, describe_values, nodes_table
 
     graph = item.architecture.graph
     say(

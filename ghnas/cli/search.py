@@ -298,7 +298,7 @@ def _start(
 def _search(out: Console, run: Run, objective: ImageObjective, results: Path) -> None:
     """Search until the budget is spent, with a meter."""
     from ghnas.engine.search import search_run
-    from ghnas.reports.tables import format_seconds
+    from ghnas.reports.numbers import format_seconds
 
     manifest, before = run.manifest, len(run.study().get_trials(deepcopy=False))
     if before >= manifest.budget:
@@ -327,7 +327,7 @@ def _search(out: Console, run: Run, objective: ImageObjective, results: Path) ->
 
 
 def _report(shown: Meter, pool: Pool, is_accuracy: bool, progress: SearchProgress) -> None:
-    from ghnas.reports.tables import format_best
+    from ghnas.reports.numbers import format_best
 
     note = f"best {format_best(progress.best, is_accuracy)}, {pool.size} workers"
     if progress.finishing:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 
 from ghnas.cli import options
 from ghnas.cli.options import number, text
@@ -62,7 +63,8 @@ def _describe_space(space: Space) -> dict[str, Any]:
 
 
 def _show_space(space: Space, seed: int, json: bool) -> None:
-    from ghnas.reports.tables import FLOPS_NOTE, choices_table, describe_skeleton, format_count
+    from ghnas.reports.numbers import FLOPS_NOTE, format_count
+    from ghnas.reports.tables import choices_table, describe_skeleton
 
     architecture = space.sample(seed)
     graph = architecture.graph
@@ -130,7 +132,7 @@ def generate(
     found = Architectures(output)
     size = sum(path.stat().st_size for path in output.iterdir())
     seconds = time.monotonic() - began
-    say(out, f"{len(found):,} architectures in {size / 2**20:,.1f} MiB, {seconds:,.0f} s")
+    say(out, f"{len(found):,} architectures in {decimal(size)}, {seconds:,.0f} s")
     if json:
         print_json(
             {

@@ -117,7 +117,8 @@ def train_candidates(
 def _announce(out: Console, run: Run, job: TrainingJob, plan: TrainingPlan) -> None:
     """What will be trained, and how long it takes."""
     from ghnas.engine.stages.short_list import estimate_seconds
-    from ghnas.reports.tables import describe_skeleton, format_seconds
+    from ghnas.reports.numbers import format_seconds
+    from ghnas.reports.tables import describe_skeleton
 
     count, seconds = estimate_seconds(run, job, plan)
     skeleton = job.space.skeleton

@@ -107,7 +107,7 @@ def truth(
 
 
 def _describe(seconds: float, accuracy: float) -> str:
-    from ghnas.reports.tables import format_percent, format_seconds
+    from ghnas.reports.numbers import format_percent, format_seconds
 
     known = accuracy == accuracy
     return f"last {format_percent(accuracy)} in {format_seconds(seconds)}" if known else ""
@@ -116,7 +116,8 @@ def _describe(seconds: float, accuracy: float) -> str:
 def _print(
     out: Console, summary: GroundTruthSummary, column: str, output: Path, space: str, data: str
 ) -> None:
-    from ghnas.reports.tables import format_estimate, format_percent, table
+    from ghnas.reports.numbers import format_estimate, format_percent
+    from ghnas.reports.tables import table
 
     measured = "test" if column == "test_accuracy" else "validation"
     rows: list[tuple[str, str]] = [

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.filesize import decimal
 
 from ghnas.data.conversion import resize
 from ghnas.data.dataset import (
@@ -257,11 +258,12 @@ def _decoded(folder: Path, parts: Parts, options: Options) -> ImageData:
 def _require_memory(folder: Path, images: int, size: int) -> None:
     """Refuse what cannot be: decoding needs every image twice for a moment."""
     there = total_memory()
-    needed, had = 2 * images * decoded_bytes(size) / 2**20, there / 2**20 if there else float("inf")
-    if needed > had:
+    needed = 2 * images * decoded_bytes(size)
+    if there is not None and needed > there:
         raise DataError(
-            f"The {images:,} images of {folder} at {size}x{size} pixels need {needed:,.1f} MiB of "
-            f"memory, and this machine has {had:,.1f}: give a smaller image size, or fewer images."
+            f"The {images:,} images of {folder} at {size}x{size} pixels need {decimal(needed)} "
+            f"of memory, and this machine has {decimal(there)}: give a smaller image size, or "
+            "fewer images."
         )
 
 

@@ -77,7 +77,7 @@ def _format(path: Path, asked: str | None) -> Format:
     for known, suffix in SUFFIXES.items():
         if name == known:
             if path.suffix != suffix:
-                raise UserError(f"a {name} export must end in {suffix}, not {path.name!r}")
+                raise UserError(f"{path.name!r} must end in {suffix}, as the format is {name}")
             return known
     raise UserError(f"unknown format {asked or path.suffix!r}: use torch, onnx or python")
 

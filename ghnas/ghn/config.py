@@ -19,9 +19,6 @@ _Spread = Annotated[float, Field(strict=True, gt=0, le=1)]
 GENERAL = "general"
 """The space of a hypernetwork that was trained on a mixture of spaces: it fits any."""
 
-GENERAL = "general"
-"""The space of a hypernetwork that was trained on a mixture of spaces: it fits any."""
-
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class GHNConfig:

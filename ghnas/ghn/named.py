@@ -31,7 +31,9 @@ def named_network(name: str, classes: int | None, image_shape: Shape) -> nn.Modu
         return _torchvision(name, classes)
     module = _own(name)
     if not isinstance(module, nn.Module):
-        raise UserError(f"{name} makes a {type(module).__name__}, not a torch.nn.Module")
+        raise UserError(
+            f"{name} makes an object of type {type(module).__name__}, not a torch.nn.Module"
+        )
     return module if classes is None else replace_classifier(module, classes, image_shape)
 
 

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from ghnas.engine.bench import Curve
+from ghnas.reports.numbers import format_estimate
 from ghnas.reports.plots import svg
-from ghnas.reports.tables import Column, format_estimate, table
+from ghnas.reports.tables import Column, table
 from ghnas.utils.files import write_atomically
 
 

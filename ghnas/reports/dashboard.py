@@ -14,7 +14,7 @@ from ghnas.engine.run import Run
 from ghnas.engine.storage import writing
 from ghnas.engine.trials import Trial
 from ghnas.reports.drawing import as_svg, draw
-from ghnas.reports.tables import describe_order, describe_values, format_count
+from ghnas.reports.tables import contents, describe_order, ranking_table
 
 DRAWN = 5
 """Candidates whose cells are drawn."""
@@ -89,14 +89,20 @@ def note(run: Run, best: Sequence[Trial], pictures: Sequence[str] = ()) -> str:
         "- parameters of a trial: the choices of the space; a trial is shown with "
         "`ghnas show trial-N`",
     ]
-    rows = [
-        f"| {item.rank} | {item.name} | {describe_values(item, names)} | "
-        f"{format_count(item.parameters)} | {format_count(item.flops)} |"
-        for item in best
-    ]
-    table = ["| | trial | | parameters | FLOPs |", "| --- | --- | --- | --- | --- |", *rows]
+    shown = ranking_table(run, best)
+    head, rows = contents(shown)
+    cut = (row[:-1] for row in (head, ["---"] * len(head), *rows))  # it is drawn below
+    table = [f"| {' | '.join(row)} |" for row in cut]
     order = run.order
     trust = [describe_order(order)] if order else []
     drawn = [f"**{item.name}**\n\n{picture}" for item, picture in zip(best, pictures, strict=False)]
-    parts = [["## Columns"], lines, ["## The best"], table, trust, ["\n\n".join(drawn)]]
+    parts = [
+        ["## Columns"],
+        lines,
+        ["## The best"],
+        table,
+        [str(shown.caption)],
+        trust,
+        ["\n\n".join(drawn)],
+    ]
     return "\n\n".join("\n".join(part) for part in parts if part)

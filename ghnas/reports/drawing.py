@@ -193,8 +193,12 @@ _COLOURS = {
     "avg_pool": "#d35400",
     "skip": "#7f8c8d",
 }
-_SPACING, _RADIUS, _LINE, _BASE = 132, 17, 14, 34
-_STYLE = "font-family:Helvetica,Arial,sans-serif;font-size:12px"
+_SPACING, _RADIUS, _LINE, _BASE = 114, 17, 16, 34
+_BESIDE = 9
+"""Most letters that fit between two parts."""
+_LINES = 5
+"""Most lines of a label."""
+_STYLE = "font-family:Helvetica,Arial,sans-serif;font-size:14px"
 
 
 def as_svg(drawings: list[Drawing]) -> str:
@@ -229,17 +233,17 @@ def _svg(drawing: Drawing) -> tuple[str, tuple[float, float]]:
 
     def reach(upper: bool) -> float:
         sizes = [
-            _height(target - wire.source) + _LINE * (1 + wire.label.count(","))
+            _height(target - wire.source) + _LINE * len(_lines(wire.label))
             for wire, target, up in arcs
             if up == upper
         ]
         return max(sizes, default=0.0)
 
     middle = 40 + reach(True) + _RADIUS
-    height = middle + reach(False) + _RADIUS + 40
-    width = _SPACING * len(drawing.parts)
+    height = middle + max(reach(False), _LINE) + _RADIUS + 12
+    width = _SPACING * (len(drawing.parts) + 0.2)
     title = escape(drawing.title)
-    elements = [f'<text x="12" y="22" font-weight="bold" font-size="14">{title}</text>']
+    elements = [f'<text x="12" y="22" font-weight="bold">{title}</text>']
     elements += [_arc(wire, target, middle, up) for wire, target, up in arcs]
     elements += [_label(wire, target, middle, up) for wire, target, up in arcs if wire.label]
     elements += [_circle(part, index, middle) for index, part in enumerate(drawing.parts)]
@@ -247,11 +251,19 @@ def _svg(drawing: Drawing) -> tuple[str, tuple[float, float]]:
 
 
 def _x(position: float) -> float:
-    return _SPACING * (position + 0.5)
+    return _SPACING * (position + 0.65)  # words stand left of the first part
 
 
 def _height(span: int) -> float:
     return _BASE * span
+
+
+def _lines(label: str) -> list[str]:
+    """A label's lines; a long one is cut short."""
+    lines = label.split(", ")
+    if len(lines) <= _LINES:
+        return lines
+    return [*lines[: _LINES - 1], f"and {len(lines) - _LINES + 1} more"]
 
 
 def _colour(label: str) -> str:
@@ -277,7 +289,7 @@ def _arc(wire: Wire, target: int, middle: float, up: bool) -> str:
 
 def _label(wire: Wire, target: int, middle: float, up: bool) -> str:
     sign = -1 if up else 1
-    lines = wire.label.split(", ")
+    lines = _lines(wire.label)
     apex = middle + sign * (_RADIUS * 0.8 + _height(target - wire.source))
     x = (_x(wire.source) + _x(target)) / 2
     top = apex - _LINE * (len(lines) - 1) - 6 if up else apex + _LINE
@@ -294,9 +306,13 @@ def _circle(part: Part, index: int, middle: float) -> str:
     inside = part.name if len(part.name) <= 4 else str(index)
     below = part.detail if len(part.name) <= 4 else f"{part.name} {part.detail}"
     x = _x(index)
+    if len(below) <= _BESIDE:  # no arc crosses the line through the parts
+        place = f'x="{x - _RADIUS - 4:.0f}" y="{middle + 4:.1f}" text-anchor="end"'
+    else:
+        place = f'x="{x:.0f}" y="{middle + _RADIUS + 13:.1f}" text-anchor="middle"'
     return (
         f'<circle cx="{x:.0f}" cy="{middle:.1f}" r="{_RADIUS}" fill="{fill}" stroke="#555"/>'
         f'<text x="{x:.0f}" y="{middle + 4:.1f}" text-anchor="middle">{escape(inside)}</text>'
-        f'<text x="{x:.0f}" y="{middle + _RADIUS + 13:.1f}" text-anchor="middle" font-size="10" '
-        f'fill="#555" stroke="white" stroke-width="3" paint-order="stroke">{escape(below)}</text>'
+        f'<text {place} font-size="11" fill="#555" stroke="white" stroke-width="3" '
+        f'paint-order="stroke">{escape(below)}</text>'
     )

@@ -8,12 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ghnas.reports.plots import svg
 from ghnas.utils.statistics import Values
 
 Flags = npt.NDArray[np.bool_]
+WIDTH = 5.2
+"""Inches; small, so that letters are large enough at the width of a phone."""
+OUTLIERS, FEW = 0.02, 50
+"""Share of the candidates that may lie below a figure, and the fewest of which some may."""
 BLUE, ORANGE, GREY = "#1b6ca8", "#d35400", "#8a949e"
 Curves = Sequence[tuple[str, Values, Values]]
 """Name, x (N,) and y (N,) of each."""
@@ -49,6 +53,7 @@ def against_size(sizes: Values, values: Values, front: Flags, size_label: str, l
     chosen = np.flatnonzero(front)
     chosen = chosen[np.argsort(sizes[chosen])]
     axes.plot(sizes[chosen], values[chosen], "o-", ms=4, color=ORANGE, label="Pareto front")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.legend(frameon=False)
     return _svg(figure)
 
@@ -62,7 +67,7 @@ def bars(shares: Mapping[str, float], title: str, label: str) -> str:
         label: Of the lengths.
     """
     names = sorted(shares, key=lambda name: shares[name])
-    figure = Figure(figsize=(6.4, 1.0 + 0.26 * len(names)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.22 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(names, [shares[name] for name in names], color=BLUE)
     axes.set(title=title, xlabel=label)
@@ -80,7 +85,7 @@ def pairs(first: Mapping[str, float], second: Mapping[str, float], names: tuple[
         names: Of the two, for the legend.
     """
     order = sorted(second, key=lambda name: first[name] - second[name])
-    figure = Figure(figsize=(6.4, 1.2 + 0.36 * len(order)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.34 * len(order)), layout="constrained")
     axes = figure.add_subplot()
     places = np.arange(len(order))
     for offset, shares, name, colour in (
@@ -91,7 +96,7 @@ def pairs(first: Mapping[str, float], second: Mapping[str, float], names: tuple[
         axes.barh(places + offset, lengths, height=0.38, color=colour, label=name)
     axes.set_yticks(places, order)
     axes.set(title="Operations", xlabel="% of all choices")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     axes.set_axisbelow(True)
     axes.grid(color="#e4e4e4", axis="x")
     return _svg(figure)
@@ -118,13 +123,26 @@ def curves(lines: Curves, title: str, x_label: str, y_label: str, legend: int = 
 
 
 def _cloud(axes: Axes, x: Values, y: Values) -> None:
-    """A dot for each pair, the smaller the more there are; as pixels, for a small file."""
+    """A dot for each pair, the smaller the more there are, as pixels, for a small file.
+
+    Those far below all others are not shown but counted.
+    """
     size = float(np.clip(3000 / len(x), 3, 14))
     axes.scatter(x, y, s=size, alpha=0.45, color=GREY, linewidths=0, rasterized=True)
+    finite = y[np.isfinite(y)]
+    if len(finite) < FEW:
+        return
+    low, high = np.quantile(finite, OUTLIERS), finite.max()
+    bottom = low - 0.3 * (high - low)
+    below = int((finite < bottom).sum())
+    if below:  # a few bad ones would press all others into a line
+        axes.set_ylim(bottom, high + 0.1 * (high - low))
+        text = f"{below} more below"
+        axes.annotate(text, (0.98, 0.03), xycoords="axes fraction", ha="right", color="#5b6670")
 
 
 def _axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.grid(color="#e4e4e4")

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from ghnas.ranking.comparison import FIGURES, Comparison
 from ghnas.ranking.methods import STEP_IMAGES, ScoreJob, describe_size, steps_of
+from ghnas.reports.numbers import format_estimate
 from ghnas.reports.plots import scatter
-from ghnas.reports.tables import format_estimate, table
+from ghnas.reports.tables import table
 from ghnas.utils.files import write_atomically
 
 COLUMNS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -16,14 +16,8 @@ from ghnas.engine.trials import Trial, primary
 from ghnas.reports import figures
 from ghnas.reports.commands import search_command
 from ghnas.reports.drawing import as_svg, draw
-from ghnas.reports.tables import (
-    describe_order,
-    describe_values,
-    format_count,
-    format_percent,
-    format_seconds,
-    ranking_table,
-)
+from ghnas.reports.numbers import format_count, format_percent, format_seconds
+from ghnas.reports.tables import contents, describe_order, describe_values, ranking_table
 from ghnas.utils.errors import UserError
 from ghnas.utils.statistics import Values
 
@@ -70,7 +64,7 @@ def report(run: Run) -> str:
     ranked = run.ranked()
     if not ranked:
         raise UserError(f"run {run.name} has no scored candidate yet; run `ghnas search --resume`")
-    best, tuned = ranked[:BEST], _finetuned(run)
+    best, tuned = ranked[:BEST], _finetuned(run, {item.name for item in ranked})
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         files("ghnas.reports").joinpath("run_report.html").read_text(encoding="utf-8")
     )
@@ -112,20 +106,31 @@ def facts(run: Run, ranked: Sequence[Trial]) -> list[tuple[str, str]]:
 def _best_table(run: Run, best: Sequence[Trial], tuned: Sequence[FrozenTrial]) -> Table:
     """The table of the terminal, with what fine-tuning made of each."""
     shown = ranking_table(run, best)
-    names = [str(column.header) for column in shown.columns]
-    columns = [[str(cell) for cell in column.cells] for column in shown.columns]
+    names, rows = contents(shown)
     reached = {trial.user_attrs["candidate"]: trial.value for trial in tuned}
-    if reached:
-        names.insert(2, "fine-tuned, validation")
-        columns.insert(2, [format_percent(reached.get(item.name)) for item in best])
-    return Table(names, list(zip(*columns, strict=True)), str(shown.caption or ""))
+    if not reached:
+        return Table(names, rows, str(shown.caption))
+    accuracies = [format_percent(reached.get(item.name)) for item in best]
+    return Table(
+        [*names[:2], "fine-tuned", *names[2:]],
+        [(*row[:2], value, *row[2:]) for row, value in zip(rows, accuracies, strict=True)],
+        f"fine-tuned: accuracy on validation images; {shown.caption}",
+    )
 
 
-def _finetuned(run: Run) -> list[FrozenTrial]:
-    """Finished fine-tunings from where the search would start them, best first."""
-    finished = [item for item in run.stage("finetune") if item.values]
+def _finetuned(run: Run, candidates: Collection[str]) -> list[FrozenTrial]:
+    """Finished fine-tunings, best first: of the candidates as they were scored those from where
+    the search would start them, and all of networks of another size."""
     usual = "ghn" if run.manifest.uses_ghn else "kaiming"
-    finished = [item for item in finished if item.user_attrs.get("start") == usual]
+    finished = [
+        item
+        for item in run.stage("finetune")
+        if item.values
+        and (
+            item.user_attrs.get("start") == usual
+            or item.user_attrs.get("candidate") not in candidates
+        )
+    ]
     return sorted(finished, key=lambda item: -item.values[0])
 
 
@@ -145,13 +150,10 @@ def _sections(run: Run, ranked: Sequence[Trial]) -> Iterable[Section]:
     )
     yield Section(
         "Quality and size",
-        "On the Pareto front no candidate is smaller and as good.",
+        "On the Pareto front no candidate is smaller, or faster, and as good.",
         [
             figures.against_size(sizes, values, pareto_front(sizes, values), name, label)
-            for name, sizes in (
-                ("parameters", np.array([float(item.parameters) for item in ranked])),
-                ("FLOPs (multiply-adds x 2)", np.array([float(item.flops) for item in ranked])),
-            )
+            for name, sizes in _sizes(run, ranked).items()
         ],
     )
     matters = choice_shares([item.architecture.choices for item in ranked], values)
@@ -163,10 +165,23 @@ def _sections(run: Run, ranked: Sequence[Trial]) -> Iterable[Section]:
             pictures.append(figures.pairs(*counted, ("best tenth", "all candidates")))
         yield Section(
             "What the good ones have in common",
-            f"How much of the variance of {label} each choice explains alone, and what the best "
-            "tenth is made of.",
+            f"How much of the variance of {label.partition(',')[0]} each choice explains alone, "
+            "and what the best tenth is made of.",
             pictures,
         )
+
+
+def _sizes(run: Run, ranked: Sequence[Trial]) -> dict[str, Values]:
+    """What a candidate costs, in the order of `ranked`: its name, and lower is better."""
+    names = run.manifest.objectives
+    sizes = {
+        "parameters": np.array([float(item.parameters) for item in ranked]),
+        "FLOPs": np.array([float(item.flops) for item in ranked]),
+    }
+    if "latency" in names[1:]:
+        index = names.index("latency")
+        sizes["latency, ms"] = np.array([1000 * item.values[index] for item in ranked])
+    return sizes
 
 
 def _qualities(run: Run, ranked: Sequence[Trial]) -> tuple[str, Values]:

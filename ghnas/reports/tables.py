@@ -1,20 +1,29 @@
-"""Tables and numbers for people, made for a terminal of 80 columns."""
+"""Tables and sentences for people, made for a terminal of 80 columns."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from ghnas.architectures.architecture import Architecture, Value
 from ghnas.architectures.graph import Graph, Node, format_shape
+from ghnas.reports.numbers import (
+    FLOPS_NOTE,
+    format_best,
+    format_count,
+    format_estimate,
+    format_latency,
+    format_percent,
+    format_seconds,
+)
 from ghnas.spaces import Space
-from ghnas.utils.statistics import Estimate
 
 if TYPE_CHECKING:
     from ghnas.engine.order import Order
@@ -25,43 +34,6 @@ if TYPE_CHECKING:
     from ghnas.ghn.config import GHNInfo
     from ghnas.ghn.library import KnownGHN
     from ghnas.training.hypernetwork.distance import Distance
-
-FLOPS_NOTE = "FLOPs: multiply-adds x 2, one image"
-
-
-def format_count(value: float) -> str:
-    """As `1.23M`, `45.6k` or `789`: three significant digits."""
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit * 0.9995:
-            scaled = value / limit
-            digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-            return f"{scaled:.{digits}f}{unit}"
-    return f"{value:.0f}"
-
-
-def format_percent(share: float | None) -> str:
-    """As `63.2 %`; a dash for nothing."""
-    return "-" if share is None or share != share else f"{100 * share:.1f} %"
-
-
-def format_seconds(seconds: float) -> str:
-    """As `850 ms`, `12.3 s`, `4 min 05 s` or `2 h 03 min`."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def format_estimate(estimate: Estimate, scale: float = 1.0, unit: str = "") -> str:
-    """As `0.87 (0.75 to 0.93)`; a dash where it is not defined."""
-    if math.isnan(estimate.value):
-        return "-"
-    value, low, high = (f"{scale * x:.2f}" for x in astuple(estimate))
-    return f"{value}{unit}" if math.isnan(estimate.low) else f"{value}{unit} ({low} to {high})"
 
 
 def summarise(architecture: Architecture) -> str:
@@ -119,6 +91,12 @@ def table(
     for row in rows:
         result.add_row(*(Text(cell, no_wrap=no) for cell, no in zip(row, cut, strict=True)))
     return result
+
+
+def contents(shown: Table) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The headers of a table and the cells of each row, for what is not a terminal."""
+    columns = [[str(cell) for cell in column.cells] for column in shown.columns]
+    return [str(column.header) for column in shown.columns], list(zip(*columns, strict=True))
 
 
 def cells_table(graph: Graph) -> Table:
@@ -254,7 +232,7 @@ def _value(name: str, value: float | None) -> str:
     """An objective's value."""
     if value is None:
         return "-"
-    return f"{1000 * value:.3g} ms" if name == "latency" else f"{value:.4g}"
+    return format_latency(value) if name == "latency" else f"{value:#.4g}".rstrip(".")
 
 
 def describe_distance(distance: Distance) -> str:
@@ -332,7 +310,7 @@ def ghns_tables(found: Sequence[KnownGHN]) -> list[Table]:
                 _made_for(item.info),
                 f"{item.steps:,}",
                 format_percent(item.accuracy),
-                f"{item.path.stat().st_size / 1e6:.1f} MB",
+                decimal(item.path.stat().st_size),
             )
             for item in found
             if item.where == place
@@ -350,11 +328,6 @@ def _made_for(info: GHNInfo) -> str:
     return describe(info) + classes
 
 
-def format_best(best: float | None, is_accuracy: bool) -> str:
-    """The best value of a search: an accuracy in per cent, another one as it is."""
-    return format_percent(best) if best is None or is_accuracy else f"{best:.4g}"
-
-
 def finetune_table(results: Sequence[FinetuneResult]) -> Table:
     """Accuracy before and after fine-tuning, and what it cost; without a hypernetwork there is no
     accuracy before."""
@@ -367,8 +340,8 @@ def finetune_table(results: Sequence[FinetuneResult]) -> Table:
             format_percent(item.trained.validation),
             format_percent(item.trained.test),
             *([format_percent(item.trained.test_top5)] if many else []),
-            format_count(item.trial.parameters),
-            format_count(item.trial.flops),
+            format_count(item.parameters),
+            format_count(item.flops),
             format_seconds(item.trained.seconds),
         )
         for item in results

@@ -121,7 +121,9 @@ def _make(make: Callable[[Any], nn.Module], trial: Trial | FixedTrial, choices: 
     except Exception as error:  # whatever the user's function does
         raise UserError(f"no module can be made of {choices}: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
-        raise UserError(f"the function makes a {type(module).__name__}, not a torch.nn.Module")
+        raise UserError(
+            f"the function makes an object of type {type(module).__name__}, not a torch.nn.Module"
+        )
     return module
 
 

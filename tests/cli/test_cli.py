@@ -22,6 +22,8 @@ from ghnas.cli import main, options
 from ghnas.cli.app import exit_code
 from ghnas.cli.runs import make_dashboard
 from ghnas.engine.runs import find_run
+from ghnas.reports.numbers import format_count
+from ghnas.reports.run_report import report
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
 
@@ -399,7 +401,24 @@ def test_training_in_another_size(ghnas: Ghnas, pets: Path) -> None:
     network = package.load(found["path"])
     assert network.graph.nodes[0].shape == (3, 24, 24)
     assert max(node.cell for node in network.graph.nodes) == 2
+    assert found["parameters"] == sum(value.numel() for value in network.parameters())
+    name = Path(found["path"]).name
+    assert f"training {name} of " in err
+    assert name in report(find_run(pets / "results"))  # its curve, though from Kaiming
+    code, out, _ = ghnas("finetune", "trial-2", *size, *recipe, *results)
+    assert format_count(found["parameters"]) in out
     code, _, err = ghnas("finetune", "trial-2", *size, "--start", "ghn", *results)
+    assert code == 0, err
+
+
+def test_export_of_a_network_of_another_size(ghnas: Ghnas, pets: Path, tmp_path: Path) -> None:
+    results = ("--results", pets / "results")
+    size = ("--channels", 5, "--epochs", 1)
+    assert ghnas("finetune", "trial-3", *size, *results)[0] == 0
+    code, _, err = ghnas("export", "trial-3", *results)
+    assert code == 2
+    assert "trial-3-channels5" in err
+    code, _, err = ghnas("export", "trial-3-channels5", "-o", tmp_path / "net.py", *results)
     assert code == 0, err
 
 

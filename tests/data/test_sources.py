@@ -91,7 +91,9 @@ def test_images_that_need_more_memory_than_there_is(
 ) -> None:
     write_images(tmp_path, {"a": 6, "b": 6})
     monkeypatch.setattr("ghnas.data.sources.total_memory", lambda: 2**20)
-    assert "need 5.0 MiB of memory, and this machine has 1.0" in refusal(tmp_path, image_size=296)
+    assert "need 5.3 MB of memory, and this machine has 1.0 MB:" in refusal(
+        tmp_path, image_size=296
+    )
     assert load_data(str(tmp_path), image_size=32).image_shape == (3, 32, 32)
 
 

@@ -108,6 +108,14 @@ def test_onnx_computes_what_the_network_does(space, data, tmp_path):
     assert agree(torch.from_numpy(found), logits(read(folder), images))
 
 
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
+def test_onnx_names_the_extra_that_it_takes(missing, data, tmp_path, monkeypatch):
+    folder = saved_network(tmp_path / "saved", "darts", data, 0, SMALL["darts"])
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ghnas.UserError, match=rf"package {missing}.*'ghnas\[onnx\]'"):
+        ghnas.export(folder, tmp_path / "network.onnx")
+
+
 def test_every_operation_has_plain_source():
     """Operations of spaces; a traced network has more, and is not exported."""
     classes = {ops.Op}

@@ -196,7 +196,7 @@ def test_predict_names_what_it_cannot_use(ghn_file: Path, here: Path, ghnas: Ghn
         ("my_nets:Small", "cannot import 'my_nets'"),
         ("my_networks:Large", "has no function or class 'Large'"),
         ("my_networks:broken", "RuntimeError: no weights today"),
-        ("my_networks:number", "makes a int, not a torch.nn.Module"),
+        ("my_networks:number", "of type int, not a torch.nn.Module"),
         ("my_networks:Twisted", "Twisted cannot be traced"),
     ):
         code, _, err = ghnas("predict", network, "--ghn", ghn_file)

@@ -35,4 +35,7 @@ def test_the_note_explains_every_column(finished: Path) -> None:
     text = note(run, run.ranked(2))
     for name in ("accuracy", "params", "flops", "same_as"):
         assert f"**{name}**" in text
-    assert "trial-" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.count("|") for line in table] == [table[0].count("|")] * 4
+    assert "| zero-shot |" in table[0]
+    assert all(a.name in line for a, line in zip(run.ranked(2), table[2:], strict=True))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ghnas.engine.manifest import ShortList
 from ghnas.engine.runs import find_run
+from ghnas.reports import figures
 from ghnas.reports.commands import search_command
 from ghnas.reports.run_report import choice_shares, pareto_front, report
 from ghnas.utils.errors import UserError
@@ -114,6 +115,14 @@ def test_shares_of_the_variance_by_hand() -> None:
     shares = choice_shares(candidates, values)
     assert shares == pytest.approx({"a": 0.8, "b": 0.2, "c": 0.0})
     assert choice_shares(candidates, np.ones(4)) == {}
+
+
+def test_a_few_bad_candidates_do_not_press_the_others_together() -> None:
+    values = np.concatenate([np.linspace(80, 90, 197), [12.0, 15.0, 20.0]])
+    drawn = figures.best_so_far(values, "accuracy, %")
+    assert "3 more below" in drawn
+    assert ">20<" not in drawn  # no such tick
+    assert "more below" not in figures.best_so_far(values[:197], "accuracy, %")
 
 
 def test_figures_are_the_same_each_time(finished: Path) -> None:

@@ -9,13 +9,8 @@ import pytest
 
 from ghnas.engine.order import Noise, Order
 from ghnas.reports.drawing import as_svg, as_text, draw
-from ghnas.reports.tables import (
-    describe_order,
-    format_count,
-    format_percent,
-    format_seconds,
-    summarise,
-)
+from ghnas.reports.numbers import format_count, format_latency, format_percent, format_seconds
+from ghnas.reports.tables import describe_order, summarise
 from ghnas.spaces import load_space
 from ghnas.utils.statistics import Estimate
 
@@ -49,6 +44,15 @@ def test_shares_and_times() -> None:
         "12.3 s",
         "4 min 05 s",
         "2 h 03 min",
+    ]
+
+
+def test_latencies_have_as_many_digits_in_a_column() -> None:
+    assert [format_latency(s) for s in (0.004, 0.00373, 0.0123, 1.2345)] == [
+        "4.00 ms",
+        "3.73 ms",
+        "12.3 ms",
+        "1,234 ms",
     ]
 
 
@@ -86,6 +90,16 @@ def test_a_cell_is_drawn_as_its_genotype() -> None:
     assert "2 ── max_pool_3x3 ─┴─> 4" in drawn
     assert "nothing ─> 3" in drawn
     assert "none" not in drawn
+
+
+def test_long_labels_are_cut_short() -> None:
+    """The blocks of DeepNets-1M are a dozen operations in a row."""
+    drawings = draw(load_space("deepnets1m").sample(seed=3).for_images(IMAGE, 10))
+    longest = max(
+        wire.label.count(",") + 1 for item in drawings for part in item.parts for wire in part.wires
+    )
+    assert longest > 5
+    assert f">and {longest - 4} more<" in as_svg(drawings)
 
 
 def test_a_shortcut_is_a_wire_of_its_own() -> None:

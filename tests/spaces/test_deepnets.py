@@ -214,6 +214,8 @@ def test_the_command(tmp_path: Path, ghnas: Ghnas) -> None:
     code, out, err = ghnas(*arguments, "--workers", 2, "--json")
     assert code == 0, err
     assert json.loads(out)["count"] == 12
+    assert "12 architectures in" in err
+    assert " kB, " in err
     assert Architectures(tmp_path / "deep").column("depth").max() > 40
     code, _, err = ghnas(*arguments, "--seed", 3)
     assert code == 2

@@ -161,7 +161,7 @@ def test_mistakes_are_named(ghn: GHN) -> None:
         score(of(nn.Conv2d(1, 4, 3), *pool, nn.Linear(4, 10)))
     for wrong, message in (
         (lambda trial: nn.Linear(3, 10), "asks its trial for nothing"),
-        (lambda trial: trial.suggest_int("a", 1, 2), "makes a int, not a torch.nn.Module"),
+        (lambda trial: trial.suggest_int("a", 1, 2), "of type int, not a torch.nn.Module"),
         (lambda trial: nn.Dropout(trial.suggest_float("p", 0, 0.5)), "give suggest_float a step"),
         (lambda trial: nn.Linear(trial.suggest_int("a", 1, 2), 1 // 0), "no module can be made"),
     ):

@@ -87,6 +87,8 @@ class FinetuneResult:
             hypernetwork.
         trained: What fine-tuning made of it.
         baseline: The same architecture from Kaiming initialisation, if it was asked for.
+        parameters: Of the network that was trained, which may be larger than the one scored.
+        flops: The same, for one image.
     """
 
     trial: Trial
@@ -94,6 +96,8 @@ class FinetuneResult:
     zero_shot: float | None
     trained: Trained
     baseline: Trained | None
+    parameters: int
+    flops: int
 
 
 def finetune(
@@ -163,7 +167,8 @@ def finetune(
         task, trained = of[name, "ghn" if ghn else "kaiming"]
         baseline = of[name, "kaiming"][1] if settings.baseline else None
         folder = run.network_folder(name)
-        results.append(FinetuneResult(item, folder, task.zero_shot, trained, baseline))
+        size = task.graph.parameter_count, task.graph.flops
+        results.append(FinetuneResult(item, folder, task.zero_shot, trained, baseline, *size))
     return results
 
 
