@@ -74,9 +74,10 @@ def _folder(which: str, results: Path, run: str | None) -> Path:
     if Path(which).is_dir():
         return Path(which)
     from ghnas.engine.runs import find_run, select
+    from ghnas.training.saved import WEIGHTS
 
     found = find_run(results, run)
-    tuned = [path.parent.name for path in found.network_folder("").glob("*/model.safetensors")]
+    tuned = [path.parent.name for path in found.network_folder("").glob(f"*/{WEIGHTS}")]
     if which in tuned:
         return found.network_folder(which)
     chosen = select(found, which)

@@ -45,8 +45,9 @@ def finetune(
         str | None,
         text(
             "--start",
-            "ghn|kaiming",
-            "From predicted weights, or from Kaiming initialisation.",
+            "ghn|kaiming|trained",
+            "From predicted weights, from Kaiming initialisation, or from those of the candidate's "
+            "fine-tuned network where they fit into a larger one.",
             "ghn; kaiming for networks of another size than the search's",
         ),
     ] = None,
@@ -105,8 +106,8 @@ def finetune(
     from ghnas.engine.stages.finetuning import finetune as run_finetuning
     from ghnas.training.recipe import Recipe, check_augment
 
-    if start not in (None, "ghn", "kaiming"):
-        raise UserError(f"--start is ghn or kaiming, not {start!r}")
+    if start not in (None, "ghn", "kaiming", "trained"):
+        raise UserError(f"--start is ghn, kaiming or trained, not {start!r}")
     if precision not in ("fp32", "bf16"):
         raise UserError(f"--precision is fp32 or bf16, not {precision!r}")
     form = NetworkForm(options.given(cells=cells, channels=channels), image_size, start)  # type: ignore[arg-type]
@@ -133,7 +134,9 @@ def finetune(
         why = ", for the run has no hypernetwork"
     elif form.suffix and start is None:
         why = ", for the hypernetwork was trained for networks of another size"
-    if why or start == "kaiming":
+    if start == "trained":
+        say(out, f"training {names} of {found.name}, {place.type}, from trained weights")
+    elif why or start == "kaiming":
         way = f"from Kaiming initialisation{why}"
         say(out, f"training {names} of {found.name}, {place.type}, {way}")
     else:

@@ -328,6 +328,14 @@ def _made_for(info: GHNInfo) -> str:
     return describe(info) + classes
 
 
+STARTS = {
+    "ghn": "Fine-tuned from the GHN's weights",
+    "kaiming": "Trained from Kaiming initialisation",
+    "trained": "Trained from the weights of smaller networks",
+}
+"""Of a table of networks that started so."""
+
+
 def finetune_table(results: Sequence[FinetuneResult]) -> Table:
     """Accuracy before and after fine-tuning, and what it cost; without a hypernetwork there is no
     accuracy before."""
@@ -349,10 +357,7 @@ def finetune_table(results: Sequence[FinetuneResult]) -> Table:
     before = ["zero-shot"] if predicted else []
     top5 = ["test top-5"] if many else []
     columns = ("trial", *before, "validation", "test", *top5, "params", "FLOPs", "time")
-    title = (
-        "Fine-tuned from the GHN's weights" if predicted else "Trained from Kaiming initialisation"
-    )
-    return table(title, columns, rows, FLOPS_NOTE)
+    return table(STARTS[results[0].start], columns, rows, FLOPS_NOTE)
 
 
 def baseline_table(results: Sequence[FinetuneResult]) -> Table:

@@ -34,7 +34,7 @@ from ghnas.training.network_tasks import (
 )
 from ghnas.training.populations import POPULATION, follow
 from ghnas.training.recipe import PLAIN, RecipeNetwork
-from ghnas.training.saved import as_bytes
+from ghnas.training.saved import WEIGHTS, as_bytes
 from ghnas.training.sgd import (
     SGDSettings,
     SGDTraining,
@@ -329,7 +329,7 @@ class _Training:
             "result": asdict(result),
         }
         self.files = {
-            "model.safetensors": as_bytes(self.best, architecture),
+            WEIGHTS: as_bytes(self.best, architecture),
             "architecture.json": json.dumps(architecture, indent=1).encode(),
             "history.json": json.dumps(content, indent=1).encode(),
         }

@@ -18,6 +18,8 @@ from ghnas.utils.files import write_atomically
 from ghnas.utils.tensor_files import read_tensors, tensors_as_bytes
 
 FORMAT = "1"
+WEIGHTS = "model.safetensors"
+"""The file of a trained network."""
 
 
 def describe(architecture: Architecture, data: ImageData) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def read(path: str | PathLike[str]) -> SavedNetwork:
         UserError: If there is none, or it is damaged.
     """
     path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
+    file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"no fine-tuned network at {path}: make one with `ghnas finetune`")
     tensors, metadata = read_tensors(file)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import torch
@@ -24,10 +24,12 @@ from ghnas.scoring.evaluation import evaluate_one
 from ghnas.training.epochs import train_networks
 from ghnas.training.network_tasks import History, Material, NetworkTask, Trained, finished, identity
 from ghnas.training.recipe import FinetuneSettings
-from ghnas.training.saved import describe
+from ghnas.training.saved import WEIGHTS, describe
+from ghnas.training.transfer import transferred
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import require_writable
 from ghnas.utils.processes import Pool, one_torch_thread
+from ghnas.utils.tensor_files import read_tensors
 
 __all__ = [
     "EpochReport",
@@ -39,6 +41,10 @@ __all__ = [
 ]
 
 
+LEAST_TAKEN = 0.1
+"""Share of a network's weights below which it does not start from trained ones."""
+
+
 @dataclass(frozen=True)
 class NetworkForm:
     """How the networks that are trained differ from those that the search scored.
@@ -46,13 +52,14 @@ class NetworkForm:
     Args:
         skeleton: Settings of the space's skeleton, such as `{"cells": 20, "channels": 36}`.
         image_size: Pixels of the images each way; None: as in the search.
-        start: `ghn` for predicted weights, `kaiming`; None: predicted weights where the networks
-            are those of the search, which the hypernetwork was trained for.
+        start: `ghn` for predicted weights, `kaiming`, or `trained` for those of the candidate's
+            network that was fine-tuned as it was scored, where they fit; None: predicted weights
+            where the networks are those of the search, which the hypernetwork was trained for.
     """
 
     skeleton: Mapping[str, int] = field(default_factory=dict)
     image_size: int | None = None
-    start: Start | None = None
+    start: Start | Literal["trained"] | None = None
 
     @property
     def suffix(self) -> str:
@@ -82,6 +89,7 @@ class FinetuneResult:
 
     Args:
         trial: The candidate.
+        start: `ghn`, `kaiming` or `trained`, see `NetworkForm`.
         path: Its folder, for `ghnas.load`.
         zero_shot: Accuracy in [0, 1] with predicted weights on the scoring images; None without a
             hypernetwork.
@@ -92,6 +100,7 @@ class FinetuneResult:
     """
 
     trial: Trial
+    start: str
     path: Path
     zero_shot: float | None
     trained: Trained
@@ -130,7 +139,8 @@ def finetune(
 
     Raises:
         UserError: If the run's hypernetwork or data set is missing or has changed, another process
-            fine-tunes in it, or a baseline is asked for and there is no hypernetwork.
+            fine-tunes in it, a baseline is asked for and there is no hypernetwork, or there are no
+            trained weights to start from.
     """
     if not run.manifest.uses_ghn and (settings.baseline or form.start == "ghn"):
         raise UserError(
@@ -146,7 +156,7 @@ def finetune(
             data = larger.normalised_with(data.mean, data.std)
         objective = objective_of(run, ghn, data, torch.device("cpu"))
         data, checks = objective.data, objective.batches()  # normalised as in the search
-        if form.start == "kaiming" or (form.suffix and form.start is None):
+        if form.start in ("kaiming", "trained") or (form.suffix and form.start is None):
             ghn = None
         if settings.shots is not None:
             data = data.few_shot(settings.shots)
@@ -161,14 +171,17 @@ def finetune(
             for position, history, ended in epochs:
                 desk.count(unfinished[position], history, ended)
     of = {(task.name, task.start): (task, desk.results[i]) for i, task in enumerate(tasks)}
+    start = "ghn" if ghn else "trained" if form.start == "trained" else "kaiming"
     results = []
     for item in selection:
         name = f"{item.name}{form.suffix}"
-        task, trained = of[name, "ghn" if ghn else "kaiming"]
+        task, trained = of[name, start]
         baseline = of[name, "kaiming"][1] if settings.baseline else None
-        folder = run.network_folder(name)
+        assert task.folder is not None
         size = task.graph.parameter_count, task.graph.flops
-        results.append(FinetuneResult(item, folder, task.zero_shot, trained, baseline, *size))
+        results.append(
+            FinetuneResult(item, start, task.folder, task.zero_shot, trained, baseline, *size)
+        )
     return results
 
 
@@ -193,14 +206,37 @@ def _tasks(
             with one_torch_thread():  # small tensors: threads would only wait for each other
                 starts["ghn"] = ghn.predict_graphs([graph])[0]
                 accuracy = evaluate_one(graph, starts["ghn"], material.checks).accuracy
-        if ghn is None or material.settings.baseline:
-            generator = torch.Generator().manual_seed(material.settings.seed)
-            starts["kaiming"] = kaiming(graph, generator)
+        generator = torch.Generator().manual_seed(material.settings.seed)
+        fresh = kaiming(graph, generator)
+        if form.start == "trained":
+            starts["trained"] = _trained_weights(run, item, fresh)
+        if not starts or material.settings.baseline:
+            starts["kaiming"] = fresh
         description = describe(architecture, data)
         for start, parameters in starts.items():
-            folder = name if start == "ghn" or ghn is None else f"{name}-{start}"
+            plain = start == next(iter(starts)) and start != "trained"
+            folder = name if plain else f"{name}-{start}"
             path = run.network_folder(folder)
             yield NetworkTask(name, start, graph, parameters, path, accuracy, description)
+
+
+def _trained_weights(
+    run: Run, item: Trial, fresh: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """First weights from the candidate's network that was fine-tuned as it was scored."""
+    path = run.network_folder(item.name) / WEIGHTS
+    if not path.is_file():
+        raise UserError(
+            f"{item.name} of {run.name} has no trained weights to start from: run "
+            f"`ghnas finetune {item.name}` first"
+        )
+    parameters, share = transferred(read_tensors(path)[0], fresh)
+    if share < LEAST_TAKEN:
+        raise UserError(
+            f"the trained weights of {item.name} are {100 * share:.0f} % of those of this network: "
+            "more cells take them over, other --channels do not"
+        )
+    return parameters
 
 
 class _Desk:

@@ -18,7 +18,12 @@ from ghnas.engine.run import Run, create_run, open_run
 from ghnas.engine.runs import select
 from ghnas.engine.search import new_manifest, search_run
 from ghnas.engine.stages import inputs
-from ghnas.engine.stages.finetuning import EpochReport, FinetuneSettings, finetune
+from ghnas.engine.stages.finetuning import (
+    EpochReport,
+    FinetuneSettings,
+    NetworkForm,
+    finetune,
+)
 from ghnas.engine.stages.training_jobs import training_job
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.spaces import load_space
@@ -141,3 +146,26 @@ def test_two_finetunings_of_one_run(run: Run) -> None:
     assert len(refused) == len(results) == 2
     curves = run.study_beside("finetune", "accuracy", "maximize").trials
     assert [len(trial.intermediate_values) for trial in curves] == [1, 1]
+
+
+def test_a_larger_network_starts_from_trained_weights(run: Run) -> None:
+    """With a rate of nothing the weights stay those of the small network."""
+    chosen, still = select(run, "top-1"), FinetuneSettings(1, 32, learning_rate=1e-30)
+    larger = NetworkForm({"cells": 3}, start="trained")
+    with pytest.raises(UserError, match="ghnas finetune trial-"):
+        finetune(run, chosen, still, CPU, ignore, larger)
+    (small,) = finetune(run, chosen, FinetuneSettings(1, 32), CPU, ignore)
+    (large,) = finetune(run, chosen, still, CPU, ignore, larger)
+    known, found = (dict(ghnas.load(item.path).named_parameters()) for item in (small, large))
+    assert len(found) > len(known)
+    same = [name for name in found if name in known and known[name].shape == found[name].shape]
+    assert any(name.startswith("cells.0.") for name in same)
+    for name in same:
+        torch.testing.assert_close(found[name], known[name])
+    # and what is found again is the network that was trained
+    (again,) = finetune(run, chosen, still, CPU, lambda report: pytest.fail(str(report)), larger)
+    assert (again.path, again.trained) == (large.path, large.trained)
+    (wider,) = run.network_folder(chosen[0].name).parent.glob("*-trained")
+    assert wider == large.path
+    with pytest.raises(UserError, match="--channels"):
+        finetune(run, chosen, still, CPU, ignore, NetworkForm({"channels": 7}, start="trained"))
