@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ghnas.data.conversion import Crops
+from ghnas.data.augmentation import Crops
 from ghnas.data.dataset import (
     Integers,
     LabelledImages,
