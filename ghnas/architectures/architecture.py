@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ghnas.architectures.graph import Graph, Shape
 
@@ -68,6 +68,10 @@ class Architecture:
             and self.image_shape == other.image_shape
             and self.classes == other.classes
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the graph, which is twenty times the rest: a process that needs it builds it."""
+        return {name: value for name, value in vars(self).items() if name != "graph"}
 
     def __str__(self) -> str:
         """The notation of the space, such as a DARTS genotype."""

@@ -195,7 +195,7 @@ class Graph:
         for index, node in enumerate(self.nodes):
             for source in node.inputs:
                 readers[source].append(index)
-        return tuple(tuple(item) for item in readers)
+        return tuple(map(tuple, readers))
 
     @cached_property
     def hash(self) -> str:
@@ -208,10 +208,16 @@ class Graph:
         labels = [node.spec.digest for node in self.nodes]
         forward = [(index, node.inputs) for index, node in enumerate(self.nodes)]
         backward = list(enumerate(self.consumers))[::-1]
+        fresh = _EMPTY.copy  # cheaper than a new one
         for order in (forward, backward, forward, backward):
-            for index, others in order:
-                labels[index] = _combine(labels[index], [labels[i] for i in others])
-        return _combine(b"", labels).hex()
+            for index, others in order:  # hundreds of thousands of times in a search
+                digest = fresh()
+                if len(others) == 1:
+                    digest.update(labels[index] + labels[others[0]])
+                else:
+                    digest.update(labels[index] + b"".join(sorted([labels[i] for i in others])))
+                labels[index] = digest.digest()
+        return blake2b(b"".join(sorted(labels)), digest_size=16).hexdigest()
 
     @cached_property
     def primitives(self) -> PrimitiveGraph:
@@ -243,13 +249,6 @@ def _restore(
     cells: Sequence[int],
 ) -> Graph:
     return Graph(tuple(map(Node, specs, inputs, names, cells)))
-
-
-def _combine(label: bytes, others: list[bytes]) -> bytes:
-    others.sort()
-    digest = _EMPTY.copy()  # cheaper than a new one
-    digest.update(label + b"".join(others))
-    return digest.digest()
 
 
 _EMPTY = blake2b(digest_size=16)

@@ -72,14 +72,7 @@ def finetune(
     accumulate: Annotated[
         int, number("--accumulate", "Parts of a batch, one after the other: less memory.")
     ] = 1,
-    augment: Annotated[
-        str,
-        text(
-            "--augment",
-            "shift|crop|randaugment",
-            "Images moved by a pixel, random resized crops, or crops with RandAugment.",
-        ),
-    ] = "shift",
+    augment: options.Augmentation = "shift",
     seed: options.Seed = 0,
     device: options.Device = "auto",
     cluster: options.Cluster = None,
@@ -102,9 +95,10 @@ def finetune(
     found = find_run(results, run)
     chosen = select(found, which)
 
+    from ghnas.data.augmentation import check_augment
     from ghnas.engine.stages.finetuning import FinetuneSettings, NetworkForm
     from ghnas.engine.stages.finetuning import finetune as run_finetuning
-    from ghnas.training.recipe import Recipe, check_augment
+    from ghnas.training.recipe import Recipe
 
     if start not in (None, "ghn", "kaiming", "trained"):
         raise UserError(f"--start is ghn, kaiming or trained, not {start!r}")

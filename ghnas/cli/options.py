@@ -229,6 +229,14 @@ GHN = Annotated[
         "the one that ships",
     ),
 ]
+Augmentation = Annotated[
+    str,
+    text(
+        "--augment",
+        "shift|crop|randaugment",
+        "Images moved by a pixel, random resized crops, or crops with RandAugment.",
+    ),
+]
 BatchSize = Annotated[int, number("--batch-size", "Images in a step.", least=2, most=2**20)]
 Cluster = Annotated[
     str | None,

@@ -75,6 +75,7 @@ def train(
     cells: options.Cells = None,
     channels: options.Channels = None,
     image_size: options.ImageSize = None,
+    augment: options.Augmentation = "shift",
     evaluate_every: Annotated[
         int, number("--evaluate-every", "Steps between evaluations and saves.")
     ] = 200,
@@ -95,6 +96,7 @@ def train(
     Shows loss, zero-shot accuracy on held-out architectures, rate and remaining time. Run the
     same command again to go on after an interruption.
     """
+    from ghnas.data.augmentation import check_augment
     from ghnas.ghn.config import GENERAL, PRESETS
     from ghnas.training.hypernetwork.mixture import MIXED_CLIP
     from ghnas.training.hypernetwork.training import Job, TrainSettings
@@ -125,6 +127,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         network_clip=MIXED_CLIP if space == GENERAL else TrainSettings.network_clip,
+        augment=check_augment(augment),
         seed=seed,
         evaluate_every=evaluate_every,
         average=average,

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ghnas.data.conversion import Crops
+from ghnas.data.augmentation import Crops
 from ghnas.data.dataset import ImageData, LabelledImages, mixed_order
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -77,7 +77,7 @@ def random_batches(
     Every epoch is shuffled anew and its incomplete last batch left out; a split smaller than
     batch_size gives batches of all its images. mirror: turn half of the images left-right.
     shift: move each image by up to so many pixels each way, repeating its edge.
-    crops: random crops instead, see `ghnas.data.conversion.Crops`.
+    crops: random crops instead, see `ghnas.data.augmentation.Crops`.
     A batch depends on seed and step alone, not on the device or on the batches before it:
     start_step goes on where an interrupted training stopped.
     Raises ValueError for an empty split, or a batch_size, shift or start_step out of range.

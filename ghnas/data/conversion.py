@@ -1,10 +1,9 @@
-"""Images and labels of torch Datasets as tensors, checked one by one; resizing, random crops."""
+"""Images and labels of torch Datasets as tensors, checked one by one; resizing."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,33 +109,3 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return torch.cat(
         [interpolate(part, (size, size), mode="bilinear", antialias=True) for part in parts]
     )
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Random resized crops (Szegedy et al., CVPR 2015) and RandAugment (Cubuk et al., NeurIPS
-    2020), as `torchvision.transforms.v2` has them.
-
-    Args:
-        seed: A step's crops depend on seed and step alone.
-        mirror: Turn half of the images left-right.
-        operations: Of RandAugment on each image; 0: it is left out.
-    """
-
-    seed: int
-    mirror: bool
-    operations: int = 0
-
-    def of(self, images: Iterable[Any], size: int, step: int) -> list[torch.Tensor]:
-        """Crops of a step's images, PIL images or uint8 tensors (C, H, W), in their order: uint8
-        (C, size, size)."""
-        from torchvision.transforms import v2
-
-        parts = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(0.5 * self.mirror)]
-        if self.operations:
-            parts.append(v2.RandAugment(self.operations))
-        transform = v2.Compose([*parts, v2.PILToTensor()])
-        state = np.random.SeedSequence([self.seed % 2**64, 2, step]).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(state[0]) >> 1)
-            return [transform(image) for image in images]

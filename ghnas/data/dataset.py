@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ghnas.data.conversion import Crops, MapDataset, read_dataset
+from ghnas.data.augmentation import Crops
+from ghnas.data.conversion import MapDataset, read_dataset
 from ghnas.utils.errors import DataError
 
 Integers = npt.NDArray[np.int64]

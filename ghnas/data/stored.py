@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ghnas.data.conversion import Crops
+from ghnas.data.augmentation import Crops
 from ghnas.data.dataset import (
     Integers,
     LabelledImages,
@@ -150,6 +150,7 @@ def _unchanged(item: Any) -> Any:
 
 
 def _workers() -> int:
-    """Processes that decode; none in a worker process, whose siblings have the other cores."""
+    """Processes that decode, beside this one; none in a worker process, whose siblings have the
+    other cores."""
     share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
     return 0 if parent_process() else max(min(_MOST_WORKERS, share - 1), 0)

@@ -27,6 +27,7 @@ from ghnas.engine.samplers import Sampler
 from ghnas.engine.trials import Trial
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import rare_garbage_collection
 
 if TYPE_CHECKING:  # SQLAlchemy is loaded where a database is used
     from ghnas.engine.databases.claims import Claims
@@ -128,12 +129,13 @@ class Loop:
             return
         if self.limits:
             require_feasible(self.space, self.limits, random.Random(f"{plan.seed}:limits"))
-        starts = self._tell_recorded()
-        if self.objective.in_background or self.claims is not None:
-            with deferred_interrupt(self._finish) as interrupted:
-                self._evaluate_in_background(starts, interrupted)
-        else:
-            self._evaluate_here(starts)
+        with rare_garbage_collection():
+            starts = self._tell_recorded()
+            if self.objective.in_background or self.claims is not None:
+                with deferred_interrupt(self._finish) as interrupted:
+                    self._evaluate_in_background(starts, interrupted)
+            else:
+                self._evaluate_here(starts)
 
     def _finish(self) -> None:
         self.objective.cancel()

@@ -217,7 +217,7 @@ class Run:
             with writing(self.study_path):
                 if self._size != self.study_path.stat().st_size:
                     self.study()  # somebody else wrote: it may have been deleted
-                append_trials(self.study_path, frozen, len(self.manifest.objectives))
+                append_trials(self.study_path, frozen)
                 self._size = self.study_path.stat().st_size
         else:
             self._add_to_database(trials[0].number, frozen)

@@ -14,13 +14,14 @@ import torch
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.network import Network, kaiming
 from ghnas.data import ImageData, evaluation_batches
+from ghnas.data.augmentation import check_augment
 from ghnas.ghn.checkpoint import check_ghn
 from ghnas.ghn.model import GHN
 from ghnas.scoring.evaluation import SCORE_BATCH, evaluate_one
 from ghnas.spaces import Space
 from ghnas.training.epochs import train_network
 from ghnas.training.network_tasks import History, Material, NetworkTask, finished
-from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe, check_augment
+from ghnas.training.recipe import PLAIN, FinetuneSettings, Recipe
 from ghnas.training.saved import describe, load
 from ghnas.utils.devices import pick_device
 from ghnas.utils.errors import UserError

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,26 +16,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ghnas.architectures.graph import Graph, Node
 from ghnas.architectures.network import Network, traverse
-from ghnas.data.conversion import Crops
+from ghnas.data.augmentation import Augment, Crops, crops_of
 from ghnas.executors.trainable import TrainableNetwork
-from ghnas.utils.errors import UserError
 
 Precision = Literal["fp32", "bf16"]
-Augment = Literal["shift", "crop", "randaugment"]
-RANDAUGMENT_OPERATIONS = 2
-"""On an image, as its authors found best for ResNet-50 on ImageNet."""
-
-
-def check_augment(name: str) -> Augment:
-    """The name of an augmentation.
-
-    Raises:
-        UserError: If it is none.
-    """
-    known: dict[str, Augment] = {item: item for item in get_args(Augment)}
-    if name not in known:
-        raise UserError(f"unknown augmentation {name!r}: use {', '.join(known)}")
-    return known[name]
 
 
 @dataclass(frozen=True)
@@ -111,10 +95,7 @@ class FinetuneSettings:
 
     def crops(self, mirror: bool) -> Crops | None:
         """The random crops, if it asks for them; `mirror`: whether the data allows that."""
-        if self.augment == "shift":
-            return None
-        operations = RANDAUGMENT_OPERATIONS if self.augment == "randaugment" else 0
-        return Crops(self.seed, mirror, operations)
+        return crops_of(self.augment, self.seed, mirror)
 
 
 class RecipeNetwork(TrainableNetwork):

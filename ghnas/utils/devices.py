@@ -37,8 +37,20 @@ def total_memory() -> int | None:
         return None
 
 
+_given: int | None = None
+"""What `use_cores` said last."""
+
+
+def use_cores(count: float) -> None:
+    """Let this process use no more than so many cores, one at least: a cluster gave it those."""
+    global _given
+    _given = max(int(count), 1)
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        there = len(os.sched_getaffinity(0))
+    else:
+        there = os.cpu_count() or 1
+    return min(there, _given or there)

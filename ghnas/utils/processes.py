@@ -33,6 +33,8 @@ ENDED = (
 )
 GRACE = 1.0
 """Seconds that tasks are waited for which were begun when the others were given up."""
+RARELY = 70_000
+"""Objects that are made between two looks for cycles among them."""
 AHEAD = 4
 """Tasks that wait for each process, so that none is idle while results are taken."""
 
@@ -336,7 +338,18 @@ def collect_garbage_rarely() -> None:
     """Look for cycles a hundred times less often, and not among what is there already: a graph is
     hundreds of small objects, and looking through them takes as long as making them."""
     gc.freeze()
-    gc.set_threshold(70_000)
+    gc.set_threshold(RARELY)
+
+
+@contextmanager
+def rare_garbage_collection() -> Iterator[None]:
+    """Look for cycles as rarely as workers do, and restore at the end what was before."""
+    before, *older = gc.get_threshold()
+    gc.set_threshold(before and max(before, RARELY), *older)  # 0: never
+    try:
+        yield
+    finally:
+        gc.set_threshold(before, *older)
 
 
 @contextmanager

@@ -12,14 +12,20 @@ from typing import Any
 
 import torch
 
+from ghnas.utils.devices import use_cores
 from ghnas.utils.processes import use_one_torch_thread
 
 
 class Actor:
-    """A worker of the cluster: keeps what each of several pieces of work is built of."""
+    """A worker of the cluster: keeps what each of several pieces of work is built of.
 
-    def __init__(self) -> None:
+    Args:
+        cpus: That the cluster gave it: what decodes images for it shares them.
+    """
+
+    def __init__(self, cpus: float) -> None:
         use_one_torch_thread()
+        use_cores(cpus)
         self._works: dict[int, Callable[..., Any]] = {}
 
     def introduce(self) -> dict[str, str]:

@@ -313,7 +313,7 @@ class Dispatcher:
         for member in [m for m in self._members if not m.ready][: len(self._members) - self.count]:
             self._dismiss(member)  # the cluster shrank: it would wait for a place
         while len(self._members) < min(wanted, self.count) and now > self._rest:
-            actor = self._kind.remote()
+            actor = self._kind.remote(self.terms.cpus)
             self._members.append(_Member(actor, actor.introduce.remote()))
 
     def _lose(self, member: _Member, why: str) -> None:

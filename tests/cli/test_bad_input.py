@@ -82,6 +82,11 @@ def test_unknown_preset(fails: Callable[..., str], tmp_path: Path) -> None:
     assert "unknown preset 'ghn3': use ghn2, ghn1, mlp" in sentence
 
 
+def test_unknown_augmentation(fails: Callable[..., str], tmp_path: Path) -> None:
+    sentence = fails("train", "--augment", "mixup", "--output", tmp_path / "x.safetensors")
+    assert "unknown augmentation 'mixup': use shift, crop, randaugment" in sentence
+
+
 def test_a_training_cannot_start_from_nothing(fails: Callable[..., str], tmp_path: Path) -> None:
     output = ("--output", tmp_path / "x.safetensors")
     assert "nowhere.safetensors" in fails("train", "--from", "nowhere.safetensors", *output)

@@ -8,6 +8,7 @@ import os
 import tarfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from PIL import Image
 
 import ghnas
 from ghnas.data import ImageData, evaluation_batches, load_data, random_batches
-from ghnas.data.conversion import Crops
+from ghnas.data.augmentation import Crops
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig
 from ghnas.spaces import load_space
@@ -219,6 +220,20 @@ def test_training_and_search_are_as_in_memory(folder: Path, stored: Any, tmp_pat
             )
         )
     assert results[0] == results[1]
+
+
+def test_a_hypernetwork_is_trained_on_crops(folder: Path, stored: Any, tmp_path: Path) -> None:
+    settings = TrainSettings(
+        steps=1, meta_batch=1, batch_size=8, evaluate_every=1, evaluate_architectures=1,
+        evaluate_images=16, workers=1,
+    )  # fmt: skip
+    config, losses = GHNConfig(num_classes=3, hid=8, max_shape=(16, 16, 5, 5)), []
+    for augment in ("shift", "crop", "crop"):
+        path = tmp_path / f"{len(losses)}.safetensors"
+        own = replace(settings, augment=augment)
+        train(Job(SPACE, stored(folder), config, own, path, CPU), lambda progress: None)
+        losses.append(load_ghn(path).info.training["history"][0]["loss"])
+    assert losses[0] != losses[1] == losses[2]
 
 
 def test_a_thousand_classes(tmp_path: Path, stored: Any) -> None:

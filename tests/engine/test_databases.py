@@ -50,6 +50,12 @@ def test_rows_are_those_that_optuna_writes(tmp_path: Path, postgresql: str) -> N
         add_from(storage, ours._study_id, 20, trials[:1])
 
 
+def test_optuna_says_nothing_of_studies_that_it_makes(sqlite: str) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    open_database(sqlite)
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
 # ---------------------------------------------------------------- passwords
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from ghnas.scoring.racing import Race
 from ghnas.scoring.scorer import score
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
+from ghnas.utils.processes import Pool, Workers
 
 SPACE = load_space("darts").with_skeleton(cells=1, channels=2)
 
@@ -121,6 +123,54 @@ def test_each_architecture_is_evaluated_once() -> None:
 
     study = search(space.for_images((3, 8, 8), 2), count, budget=200, sampler="evolution")
     assert len(seen) == len(set(seen)) == len(study.ranked())
+
+
+class CountedWorkers(Workers[Any]):
+    """Keeps how many architectures each task had."""
+
+    def __init__(self, sizes: list[int], *arguments: Any) -> None:
+        super().__init__(1, *arguments)
+        self.sizes = sizes
+
+    def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        for (architectures,) in tasks:
+            self.sizes.append(len(architectures))
+            yield from super().map([(architectures,)])
+
+
+class CountedPool(Pool):
+    size = 2
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def start(self, build: Any, *arguments: Any, **settings: Any) -> Workers[Any]:
+        return CountedWorkers(self.sizes, build, *arguments)
+
+
+def test_workers_are_given_more_at_a_time_of_a_quick_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def content(pool: Pool | None) -> list[Any]:
+        study = search(SPACE, number_of, budget=96, batch_size=32, pool=pool)
+        return [(trial.params, trial.values, trial.user_attrs) for trial in study.trials]
+
+    for seconds, most in ((1e-9, 4), (1e9, 32 // CountedPool.size)):
+        monkeypatch.setattr("ghnas.engine.objectives.base.PIECE_SECONDS", seconds)
+        pool = CountedPool()
+        assert content(pool) == content(None)
+        assert max(pool.sizes) == most
+
+
+def number_of(architecture: Architecture) -> float:
+    return int(architecture.hash[:8], 16)
+
+
+def test_garbage_is_collected_rarely_while_a_search_runs() -> None:
+    before, meanwhile = gc.get_threshold(), []
+    search(SPACE, lambda item: meanwhile.append(gc.get_threshold()) or 1.0, budget=2)
+    assert meanwhile[0][0] > before[0]
+    assert gc.get_threshold() == before
 
 
 def test_an_interrupted_function_search_goes_on(tmp_path: Path) -> None:

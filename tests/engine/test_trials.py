@@ -96,7 +96,7 @@ def test_journal_lines_are_optunas_own(tmp_path: Path) -> None:
     objectives = {"accuracy": ZERO_SHOT["accuracy"], "params": ZERO_SHOT["params"]}
     ours, theirs = tmp_path / "ours.log", tmp_path / "theirs.log"
     create_study(open_storage(ours, None), "a", objectives, {})
-    append_trials(ours, trials, 2)
+    append_trials(ours, trials)
     study = create_study(open_storage(theirs, None), "a", objectives, {})
     study.add_trials(trials)
     assert optuna.load_study(study_name="a", storage=open_storage(ours, None)).trials == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_candidates_round_trip_and_build(name: str, seed: int) -> None:
     assert all(child.choices[key] in (old[key], new[key]) for key in old)
     for item in (candidate, mutant, child):
         assert item.for_images(SHAPE, 10).graph.nodes[-1].shape == (10,)
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_other_processes_are_sent_no_graph(name: str) -> None:
+    candidate = load_space(name).sample(random.Random(0)).for_images(SHAPE, 10)
+    key = candidate.hash
+    sent = pickle.loads(pickle.dumps(candidate))
+    assert sent == candidate
+    assert "graph" not in vars(sent)
+    assert vars(sent)["hash"] == key == sent.graph.hash
 
 
 @pytest.mark.parametrize("name", list_spaces())

@@ -72,6 +72,17 @@ def test_evaluations_are_counted() -> None:
             assert evaluations_after(settings, step) == sum(other > step for other in wanted)
 
 
+def test_augmentation(data: ImageData, tmp_path: Path) -> None:
+    found = {}
+    for name in ("shift", "crop", "randaugment", "crop again"):
+        path = tmp_path / f"{name}.safetensors"
+        augment = name.partition(" ")[0]
+        train(job(path, data, steps=1, evaluate_every=1, augment=augment), lambda progress: None)
+        found[name] = load_ghn(path).info.training["history"][0]["loss"]
+    assert found["crop"] == found.pop("crop again")
+    assert len(set(found.values())) == 3
+
+
 class Stop(Exception):
     pass
 
@@ -82,13 +93,18 @@ def interrupt(progress: TrainProgress) -> None:
         raise Stop
 
 
-def test_an_interrupted_training_ends_the_same(tmp_path: Path, data: ImageData) -> None:
+@pytest.mark.parametrize("augment", ["shift", "randaugment"])
+def test_an_interrupted_training_ends_the_same(
+    tmp_path: Path, data: ImageData, augment: str
+) -> None:
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    train(job(whole, data), lambda progress: None)
+    train(job(whole, data, augment=augment), lambda progress: None)
     with pytest.raises(Stop):
-        train(job(parts, data), interrupt)
+        train(job(parts, data, augment=augment), interrupt)
+    with pytest.raises(UserError, match="a training with other settings"):
+        train(job(parts, data, augment="crop"), interrupt)
     seen: list[int] = []
-    train(job(parts, data), lambda progress: seen.append(progress.step))
+    train(job(parts, data, augment=augment), lambda progress: seen.append(progress.step))
     assert seen == [3, 4]
     for key, value in weights(whole).items():
         torch.testing.assert_close(weights(parts)[key], value)

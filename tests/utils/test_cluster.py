@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -22,11 +23,14 @@ from ghnas.data import load_data
 from ghnas.engine.progress import SearchProgress
 from ghnas.engine.run import open_run
 from ghnas.engine.runs import find_run
+from ghnas.engine.stages import short_list
+from ghnas.engine.trials import Trial
 from ghnas.spaces import parse_space
 from ghnas.utils import ray_dispatch
 from ghnas.utils.cluster import RayPool, connect
 from ghnas.utils.errors import UserError
 from ghnas.utils.processes import AHEAD, LocalPool
+from ghnas.utils.tables import read_rows
 from ghnas.utils.tensor_files import read_tensors
 
 ROOT = Path(__file__).parent.parent.parent
@@ -123,6 +127,22 @@ def test_cancelled_tasks_are_given_up(pool: RayPool) -> None:
         assert list(results) == []
 
 
+def decoders(folder: Path) -> int:
+    """Processes that decode images for this one."""
+    split = load_data(str(folder), in_memory=0, cache=folder.parent / "cache").train
+    batches = split.read([torch.arange(2)])
+    next(batches)
+    return len(multiprocessing.active_children())
+
+
+def test_a_worker_decodes_on_the_processors_that_it_was_given(
+    pool: RayPool, tmp_path: Path
+) -> None:
+    write_own_task(tmp_path, (8, 8), each=12)
+    with pool.start(partial, decoders) as workers:
+        assert list(workers.map([(tmp_path / "pets",)])) == [0]
+
+
 def value(architecture: Architecture) -> float:
     time.sleep(0.02)
     return int(architecture.hash[:8], 16) / 16**8
@@ -149,12 +169,13 @@ def test_a_search_goes_on_with_other_workers(pool: RayPool, tmp_path: Path) -> N
 def test_every_stage_is_that_of_this_machine(
     ghnas: Ghnas, cluster: Any, pool: RayPool, tmp_path: Path
 ) -> None:
-    """Search, fine-tuning and ground truth, by the command line."""
+    """Search, fine-tuning, ground truth and ranking, by the command line."""
     task = write_own_task(tmp_path, (8, 8), each=12)
     space, data = parse_space(OWN_SPACE, "mine"), load_data(str(tmp_path / "pets"))
     ghn = save_untrained(tmp_path / "ghn.safetensors", space, data)
     losses: dict[str, dict[str, float]] = {}
     trained: dict[str, set[str]] = {}
+    scores: dict[str, dict[str, float]] = {}
     weights: dict[str, dict[str, torch.Tensor]] = {}
     for name, options in (("here", ()), ("there", ("--cluster", cluster.address))):
         results, truth = tmp_path / name, tmp_path / f"{name}.csv"
@@ -172,12 +193,52 @@ def test_every_stage_is_that_of_this_machine(
         losses[name] = {t.hash: t.values[1] for t in find_run(results).read()}
         tuned = run("finetune", "trial-0", "--epochs", 1, "--results", results)[0]
         weights[name], _ = read_tensors(Path(tuned["path"]) / "model.safetensors")
-        run("truth", *task, "--count", 2, "--seeds", 1, "--steps", 2, "--output", truth)
+        run("truth", *task, "--count", 3, "--seeds", 1, "--steps", 2, "--output", truth)
         trained[name] = {line.split(",")[0] for line in truth.read_text().splitlines()}
+        ranked = tmp_path / f"rank-{name}"
+        run("rank", *task, "--truth", truth, "--methods", "naswot,params", "--output", ranked)
+        rows = read_rows(ranked / "scores.csv", ())
+        scores[name] = {f"{r['architecture']} {r['method']}": float(r["score"]) for r in rows}
     # a process that has done much before differs in the last digits now and then
     assert losses["here"] == pytest.approx(losses["there"], rel=1e-4)
     assert trained["here"] == trained["there"]
+    assert scores["here"] == pytest.approx(scores["there"], rel=1e-4)
     torch.testing.assert_close(weights["here"], weights["there"], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_trainings_of_a_search_are_those_of_this_machine(
+    ghnas: Ghnas, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--train`; a node is killed while it trains."""
+    monkeypatch.setattr(ray_dispatch, "IDLE", 0.0)  # another pool's workers leave their places
+    task = write_own_task(tmp_path, (8, 8), each=12)
+    node, recorded = cluster.add_node(num_cpus=2), list[int]()
+    frozen_training = short_list.frozen_training
+
+    def record(form: Any, trial: Trial, *rest: Any) -> Any:
+        recorded.append(trial.number)
+        if len(recorded) == 3:
+            cluster.remove_node(node, allow_graceful=False)
+        return frozen_training(form, trial, *rest)
+
+    found: dict[str, dict[tuple[int, int, int], float]] = {}
+    orders: dict[str, list[int]] = {}
+    for name, options in (("here", ()), ("there", ("--cluster", cluster.address))):
+        results = tmp_path / name
+        if name == "there":
+            monkeypatch.setattr(short_list, "frozen_training", record)
+        code, _, err = ghnas(
+            "search", *task, "--ghn", "none", "--objective", "naswot", "--budget", 16,
+            "--train", 8, "--train-steps", 3, "--results", results, *options,
+        )  # fmt: skip
+        assert code == 0, err
+        run = find_run(results)
+        found[name] = {(r.trial, r.steps, r.repeat): r.outcome for r in run.trainings()}
+        orders[name] = [trial.number for trial in run.ranked()]
+    assert len(recorded) == len(found["there"]) == len(found["here"]) == 8
+    assert found["there"] == pytest.approx(found["here"], rel=1e-4)
+    assert orders["there"] == orders["here"]
 
 
 def process(number: int) -> tuple[int, int]:

@@ -42,6 +42,7 @@ def open_database(url: str) -> RDBStorage:
         UserError: If the URL is none, its driver is not installed, or the database cannot be
             reached or does not let the user in.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         for _ in range(_TRIES - 1):
             try:

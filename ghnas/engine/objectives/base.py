@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,9 @@ from ghnas.utils.processes import Pool, Workers
 Function = Callable[[Architecture], float | Sequence[float]]
 Report = Callable[[int, int], None]
 PIECE = 4
-"""Architectures that a worker evaluates by a function before it is given others."""
+"""Architectures that a worker evaluates by a function before it is given others, ..."""
+PIECE_SECONDS = 0.05
+"""... and more of them where they take less than so long."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ class FunctionObjective(Objective):
         self.function, self.pool = function, pool
         self.in_background = pool is not None
         self.batch_size: int | None = None if pool else 1
-        self._workers: Workers[list[Outcome]] | None = None
+        self._workers: Workers[tuple[list[Outcome], float]] | None = None
+        self._seconds = PIECE_SECONDS
+        """That an architecture takes, lately."""
         self.directions = _checked(directions or ("maximize",))
         count = len(self.directions)
         self.names = ("value",) if count == 1 else tuple(f"value_{i}" for i in range(count))
@@ -140,9 +145,18 @@ class FunctionObjective(Objective):
         else:
             if self._workers is None:
                 self._workers = self.pool.start(partial, _outcomes, self.function, self.directions)
-            pieces = (chosen[start : start + PIECE] for start in range(0, len(chosen), PIECE))
-            found = [o for some in self._workers.map((piece,) for piece in pieces) for o in some]
+            size, found = self._piece(len(chosen)), []
+            pieces = ((chosen[start : start + size],) for start in range(0, len(chosen), size))
+            for outcomes, seconds in self._workers.map(pieces):
+                found += outcomes
+                self._seconds = seconds
         return in_places(found, wanted, len(candidates))
+
+    def _piece(self, count: int) -> int:
+        """How many of a batch a worker is given at a time: outcomes do not depend on it."""
+        assert self.pool is not None
+        in_time, share = int(PIECE_SECONDS / self._seconds), -(-count // self.pool.size)
+        return max(PIECE, min(in_time, share))
 
     def ahead(self, batch_size: int) -> int:
         return batches_ahead(self.pool, PIECE, batch_size) if self.pool else 1
@@ -178,8 +192,11 @@ def batches_ahead(pool: Pool, at_a_time: int, batch_size: int) -> int:
 
 def _outcomes(
     function: Function, directions: Directions, candidates: Sequence[Architecture]
-) -> list[Outcome]:
-    return [_outcome(function, directions, item) for item in candidates]
+) -> tuple[list[Outcome], float]:
+    """Outcomes, and how many seconds each took."""
+    began = time.perf_counter()
+    found = [_outcome(function, directions, item) for item in candidates]
+    return found, (time.perf_counter() - began) / len(found)
 
 
 def _outcome(function: Function, directions: Directions, architecture: Architecture) -> Outcome:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from ghnas.architectures.graph import Graph
 from ghnas.data import ImageData, evaluation_batches, random_batches
+from ghnas.data.augmentation import Augment, crops_of
 from ghnas.ghn.checkpoint import save_ghn, start_from
 from ghnas.ghn.config import GHNConfig, GHNInfo
 from ghnas.ghn.model import GHN
@@ -50,7 +51,9 @@ class TrainSettings:
         gradient_clip: Largest norm of the gradient.
         network_clip: Largest norm of the gradient with respect to the weights of one network, so
             that a few unstable networks do not decide on a step.
-        shift: Move training images by up to so many pixels.
+        shift: Move training images by up to so many pixels, if they are augmented so.
+        augment: `shift`, or random `crop`s, or crops with `randaugment`; see
+            `ghnas.training.recipe.FinetuneSettings`.
         seed: Of the initial weights, architectures and images.
         evaluate_every: Steps between evaluations on held-out architectures and saved states.
         average: The result is the mean of the weights at the last so many evaluations.
@@ -68,6 +71,7 @@ class TrainSettings:
     gradient_clip: float = 5.0
     network_clip: float = 5.0
     shift: int = 1
+    augment: Augment = "shift"
     seed: int = 0
     evaluate_every: int = 200
     average: int = 1
@@ -263,6 +267,7 @@ def training_steps(
         mirror=data.mirror,
         shift=settings.shift,
         start_step=start,
+        crops=crops_of(settings.augment, settings.seed, data.mirror),
     )
     steps = range(start, settings.steps)
     for step, meta, (batch, labels) in zip(steps, loader, images, strict=False):
@@ -354,6 +359,8 @@ def identity(job: Job, origin: GHNInfo | None) -> dict[str, object]:
     """What must agree for a training to go on."""
     same = asdict(job.settings)
     del same["workers"]
+    if job.settings.augment == "shift":
+        del same["augment"]  # earlier versions did not have it
     return {
         "space": job.space.name,
         "skeleton": dict(job.space.skeleton),
