@@ -152,3 +152,4 @@ def _worker(
         messages.put(error)
     finally:
         dist.destroy_process_group()
+    os._exit(0)  # Python's own end aborts now and then, in the destructors of torch's threads
