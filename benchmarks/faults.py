@@ -96,6 +96,7 @@ def main() -> None:
         print(f"seed {arguments.seed}", flush=True)
         tallies: dict[str, Tally] = {}
         began = time.monotonic()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was counted is kept
         with contextlib.suppress(KeyboardInterrupt):
             campaign(arguments, inputs, tallies)
     ran = Campaign([arguments.seed], (time.monotonic() - began) / 60, tallies)
@@ -127,7 +128,10 @@ def campaign(arguments: argparse.Namespace, inputs: Inputs, tallies: dict[str, T
         name, fault = rng.choice(commands), rng.choice(faults)
         tally = tallies.setdefault(f"{fault}: {name}", Tally())
         tally.tried += 1
-        refused, problem = FAULTS[fault](name, inputs, rng)
+        try:
+            refused, problem = FAULTS[fault](name, inputs, rng)
+        except RuntimeError as error:  # the command without a fault
+            refused, problem = False, str(error)
         tally.refused += refused
         if problem:
             tally.wrong += 1
