@@ -7,6 +7,7 @@ import errno
 import inspect
 import os
 import re
+import signal
 import sys
 import threading
 import warnings
@@ -178,6 +179,14 @@ def _warnings() -> Iterator[None]:
         yield
 
 
+def _interrupt() -> None:
+    """What Ctrl-C does to the main thread, whatever it waits for."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:  # on Windows
+        _thread.interrupt_main()
+
+
 _SOON = 0.05
 """Seconds after which an interrupt arrives again."""
 
@@ -190,7 +199,7 @@ def _interrupts() -> Iterator[None]:
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(_SOON, _thread.interrupt_main).start()  # now it would be lost here
+            threading.Timer(_SOON, _interrupt).start()  # now it would be lost here
         else:
             before(unraisable)
 
