@@ -15,7 +15,6 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -194,7 +193,7 @@ def _train(
     draw = torch.Generator().manual_seed(seed)
     for step in range(steps):
         data = sets[step % len(sets)]
-        images, labels = next(iter(islice(batches[step % len(sets)], 1)))
+        images, labels = next(batches[step % len(sets)])
         if way.sees:
             chosen = torch.randint(len(data.train), (LOOKED_AT,), generator=draw)
             ghn.images = data.train.select(chosen).images

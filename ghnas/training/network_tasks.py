@@ -28,12 +28,13 @@ class NetworkTask:
 
     Args:
         name: Of the candidate.
-        start: `ghn` or `kaiming`.
+        start: `ghn`, `kaiming` or `trained`.
         graph: The architecture.
         parameters: Weights to start from.
         folder: Where state, weights and history are kept; None: nowhere.
         zero_shot: Accuracy with predicted weights on the scoring images; None: unknown.
         architecture: What `ghnas.load` needs to build the network again.
+        origin: Digest of the trained weights that it starts from; None: it starts from none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class NetworkTask:
     folder: Path | None
     zero_shot: float | None
     architecture: dict[str, Any]
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def identity(task: NetworkTask, material: Material) -> dict[str, Any]:
     """What must agree for a training to go on, or to count as finished."""
     settings = material.settings.as_dict()
     del settings["baseline"]
-    return {"settings": settings, "start": task.start, "data": material.data.fingerprint}
+    same = {"settings": settings, "start": task.start, "data": material.data.fingerprint}
+    return same if task.origin is None else same | {"origin": task.origin}
 
 
 def finished(task: NetworkTask, material: Material) -> Trained | None:

@@ -196,15 +196,22 @@ def test_crops_are_of_the_files_own_pixels(tmp_path: Path, stored: Any) -> None:
     assert contrast[0].max() < 10 < contrast[1].max() / 4
 
 
-def test_training_and_search_are_as_in_memory(folder: Path, stored: Any, tmp_path: Path) -> None:
-    settings = TrainSettings(
-        steps=3, meta_batch=2, batch_size=8, evaluate_every=3, evaluate_architectures=2,
-        evaluate_images=16, workers=1,
+CONFIG = GHNConfig(num_classes=3, hid=8, max_shape=(16, 16, 5, 5))
+
+
+def training(steps: int, architectures: int) -> TrainSettings:
+    """A short one, evaluated at its end."""
+    return TrainSettings(
+        steps=steps, meta_batch=architectures, batch_size=8, evaluate_every=steps,
+        evaluate_architectures=architectures, evaluate_images=16, workers=1,
     )  # fmt: skip
-    config, results = GHNConfig(num_classes=3, hid=8, max_shape=(16, 16, 5, 5)), []
+
+
+def test_training_and_search_are_as_in_memory(folder: Path, stored: Any, tmp_path: Path) -> None:
+    settings, results = training(steps=3, architectures=2), []
     for name, data in (("disk", stored(folder)), ("memory", load_data(str(folder), image_size=12))):
         path = tmp_path / f"{name}.safetensors"
-        train(Job(SPACE, data, config, settings, path, CPU), lambda progress: None)
+        train(Job(SPACE, data, CONFIG, settings, path, CPU), lambda progress: None)
         ghn = load_ghn(path)
         objective = ghnas.ZeroShot(ghn, data, images=12, device="cpu", workers=1)
         study = ghnas.search(SPACE, objective, budget=4)
@@ -223,15 +230,11 @@ def test_training_and_search_are_as_in_memory(folder: Path, stored: Any, tmp_pat
 
 
 def test_a_hypernetwork_is_trained_on_crops(folder: Path, stored: Any, tmp_path: Path) -> None:
-    settings = TrainSettings(
-        steps=1, meta_batch=1, batch_size=8, evaluate_every=1, evaluate_architectures=1,
-        evaluate_images=16, workers=1,
-    )  # fmt: skip
-    config, losses = GHNConfig(num_classes=3, hid=8, max_shape=(16, 16, 5, 5)), []
+    settings, losses = training(steps=1, architectures=1), []
     for augment in ("shift", "crop", "crop"):
         path = tmp_path / f"{len(losses)}.safetensors"
         own = replace(settings, augment=augment)
-        train(Job(SPACE, stored(folder), config, own, path, CPU), lambda progress: None)
+        train(Job(SPACE, stored(folder), CONFIG, own, path, CPU), lambda progress: None)
         losses.append(load_ghn(path).info.training["history"][0]["loss"])
     assert losses[0] != losses[1] == losses[2]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -206,30 +207,39 @@ def _tasks(
             with one_torch_thread():  # small tensors: threads would only wait for each other
                 starts["ghn"] = ghn.predict_graphs([graph])[0]
                 accuracy = evaluate_one(graph, starts["ghn"], material.checks).accuracy
-        generator = torch.Generator().manual_seed(material.settings.seed)
-        fresh = kaiming(graph, generator)
+        if ghn is None or material.settings.baseline:
+            generator = torch.Generator().manual_seed(material.settings.seed)
+            starts["kaiming"] = kaiming(graph, generator)
+        digest = None
         if form.start == "trained":
-            starts["trained"] = _trained_weights(run, item, fresh)
-        if not starts or material.settings.baseline:
-            starts["kaiming"] = fresh
+            source = _trained_file(run, item)
+            digest = hashlib.sha256(source.read_bytes()).hexdigest()
+            starts["trained"] = _taken_over(source, item, starts["kaiming"])
+            if not material.settings.baseline:
+                del starts["kaiming"]
         description = describe(architecture, data)
         for start, parameters in starts.items():
-            plain = start == next(iter(starts)) and start != "trained"
-            folder = name if plain else f"{name}-{start}"
-            path = run.network_folder(folder)
-            yield NetworkTask(name, start, graph, parameters, path, accuracy, description)
+            plain = start == "ghn" or (ghn is None and digest is None)
+            path = run.network_folder(name if plain else f"{name}-{start}")
+            origin = digest if start == "trained" else None
+            yield NetworkTask(name, start, graph, parameters, path, accuracy, description, origin)
 
 
-def _trained_weights(
-    run: Run, item: Trial, fresh: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """First weights from the candidate's network that was fine-tuned as it was scored."""
+def _trained_file(run: Run, item: Trial) -> Path:
+    """Of the candidate's network that was fine-tuned as it was scored."""
     path = run.network_folder(item.name) / WEIGHTS
     if not path.is_file():
         raise UserError(
             f"{item.name} of {run.name} has no trained weights to start from: run "
             f"`ghnas finetune {item.name}` first"
         )
+    return path
+
+
+def _taken_over(
+    path: Path, item: Trial, fresh: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """First weights from a trained network's file where they fit, else fresh ones."""
     parameters, share = transferred(read_tensors(path)[0], fresh)
     if share < LEAST_TAKEN:
         raise UserError(

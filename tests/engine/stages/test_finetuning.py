@@ -169,3 +169,7 @@ def test_a_larger_network_starts_from_trained_weights(run: Run) -> None:
     assert wider == large.path
     with pytest.raises(UserError, match="--channels"):
         finetune(run, chosen, still, CPU, ignore, NetworkForm({"channels": 7}, start="trained"))
+    # other trained weights make another network
+    finetune(run, chosen, FinetuneSettings(2, 32), CPU, ignore)
+    (anew,) = finetune(run, chosen, still, CPU, ignore, larger)
+    assert anew.trained != large.trained
