@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ from fault_inputs import Inputs
 from fault_processes import run
 
 from ghnas.engine.runs import find_run
+from ghnas.ghn.library import cached
+from ghnas.utils.files import cache_folder
 from ghnas.utils.tensor_files import read_tensors
 
+CACHE = cache_folder()
+"""Of the user."""
 Arguments = Callable[[Inputs, Path], list[str]]
 
 
@@ -27,31 +33,47 @@ class Command:
         first: Its arguments, for a working folder.
         again: What goes on after it was ended.
         outcome: What must not depend on whether it was ended.
-        searched: Whether the working folder has a finished search first.
+        earlier: Names of the commands that have filled the working folder before.
+        empty_cache: Whether the user's cache is an empty one (but for compiled
+            kernels), in the working folder.
     """
 
     first: Arguments
     again: Arguments
     outcome: Callable[[Path], Any]
-    searched: bool = False
+    earlier: Sequence[str] = ()
+    empty_cache: bool = False
 
     def prepare(self, inputs: Inputs, work: Path) -> None:
         """Empty the working folder, but for what the command needs.
 
         Raises:
-            RuntimeError: If a search does not succeed.
+            RuntimeError: If an earlier command does not succeed.
         """
         for path in work.iterdir() if work.exists() else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         work.mkdir(exist_ok=True)
-        if not self.searched:
-            return
-        kept = inputs.folder / "searched"
-        if not kept.exists():
-            kept.mkdir()
-            if problem := run(_search_arguments(inputs, kept, "--budget", "40")):
-                raise RuntimeError(problem)
-        shutil.copytree(kept, work, dirs_exist_ok=True)
+        if self.earlier:
+            shutil.copytree(_filled(self.earlier, inputs), work, dirs_exist_ok=True)
+        cache = work / "cache" if self.empty_cache else CACHE
+        os.environ["GHNAS_CACHE"] = str(cache)
+        if self.empty_cache:
+            cache.mkdir()
+            for kernels in CACHE.glob("kernels-*"):
+                (cache / kernels.name).symlink_to(kernels)
+
+
+def _filled(names: Sequence[str], inputs: Inputs) -> Path:
+    """A folder in which commands have run."""
+    kept = inputs.folder / "-".join(["after", *names])
+    if not kept.exists():
+        *before, last = names
+        work = kept.with_name("filling")
+        replace(COMMANDS[last], earlier=before).prepare(inputs, work)
+        if problem := run(COMMANDS[last].first(inputs, work)):
+            raise RuntimeError(f"{last}: {problem}")
+        work.rename(kept)
+    return kept
 
 
 def _search_arguments(inputs: Inputs, work: Path, *more: str) -> list[str]:
@@ -78,9 +100,13 @@ def _search(*options: str) -> Command:
     return Command(first, again, outcome)
 
 
-def _same(arguments: Arguments, outcome: Callable[[Path], Any], searched: bool = False) -> Command:
+def _same(arguments: Arguments, outcome: Callable[[Path], Any], *earlier: str) -> Command:
     """A command that goes on when it is run again."""
-    return Command(arguments, arguments, outcome, searched)
+    return Command(arguments, arguments, outcome, earlier)
+
+
+def _trials(work: Path) -> list[Any]:
+    return [(item.number, item.hash, item.values) for item in find_run(work).read()]
 
 
 def _sums(work: Path) -> dict[str, dict[str, float]]:
@@ -93,6 +119,25 @@ def _sums(work: Path) -> dict[str, dict[str, float]]:
     }
 
 
+def _scores(folder: Path) -> list[list[str]]:
+    """Of a table of scores, without their seconds."""
+    with (folder / "scores.csv").open() as file:
+        head, *rows = csv.reader(file)
+    kept = [i for i, name in enumerate(head) if "seconds" not in name]
+    return sorted([row[i] for i in kept] for row in rows)
+
+
+def _regrets(folder: Path) -> Any:
+    """How far each sampler's best is from the best."""
+    return json.loads((folder / "bench.json").read_text())["methods"]
+
+
+def _page(path: Path) -> tuple[int, bool]:
+    """How many drawings a page has, and whether it is whole."""
+    text = path.read_text()
+    return text.count("<svg"), text.rstrip().endswith("</html>")
+
+
 def _rows(work: Path) -> list[list[str]]:
     """Of a table of trainings, without their seconds."""
     with (work / "truth.csv").open() as file:
@@ -101,6 +146,7 @@ def _rows(work: Path) -> list[list[str]]:
 
 COMMANDS = {
     "search": _search("--budget", "256"),
+    "few": _search("--budget", "40"),
     "evolution": _search("--budget", "256", "--sampler", "evolution"),
     "short trainings": _search(
         "--budget", "40", "--train", "6", "--train-steps", "2,4", "--train-from", "kaiming"
@@ -131,7 +177,7 @@ COMMANDS = {
             "--results", str(work),
         ],
         _sums,
-        searched=True,
+        "few",
     ),
     "truth": _same(
         lambda inputs, work: [
@@ -139,6 +185,57 @@ COMMANDS = {
             "--steps", "4", "--workers", "2", "--output", str(work / "truth.csv"),
         ],
         _rows,
+    ),
+    "join": _same(
+        lambda inputs, work: _search_arguments(
+            inputs, work, "--budget", "256", "--storage", f"sqlite:///{work}/study.db",
+            "--join", "ours",
+        ),
+        _trials,
+    ),
+    # how far adapting comes in its time differs, and so do the scores
+    "adapt": replace(
+        _same(
+            lambda inputs, work: [
+                "search", "--space", str(inputs.own / "mine.yaml"), "--adapt", "4s",
+                "--data", str(inputs.own / "pets"), "--budget", "16", "--results", str(work),
+            ],
+            lambda work: [sorted(item.number for item in find_run(work).read()), len(cached())],
+        ),
+        empty_cache=True,
+    ),
+    "rank": _same(
+        lambda inputs, work: [
+            "rank", "--truth", str(work / "truth.csv"), "--ghn", str(inputs.ghn),
+            "--cells", "2", "--channels", "4", "--score-images", "64", "--proxy-images", "8",
+            "--workers", "2", "--methods", "ghn-accuracy,params,flops,naswot,synflow,steps-2",
+            "--output", str(work / "rank"),
+        ],
+        lambda work: _scores(work / "rank"),
+        "truth",
+    ),
+    "bench": _same(
+        lambda inputs, work: [
+            "bench", str(inputs.accuracies), "--space", "nasbench201", "--seeds", "2",
+            "--trainings", "2,4", "--workers", "2", "--output", str(work / "bench"),
+        ],
+        lambda work: _regrets(work / "bench"),
+    ),
+    "export": _same(
+        lambda inputs, work: ["export", "top-1", "--results", str(work), "-o", f"{work}/x.py"],
+        lambda work: (work / "x.py").read_text(),
+        "few", "finetune",
+    ),
+    "report": _same(
+        lambda inputs, work: ["report", "--results", str(work), "-o", str(work / "x.html")],
+        lambda work: _page(work / "x.html"),
+        "few", "finetune",
+    ),
+    "convert": _same(
+        lambda inputs, work: [
+            "convert", str(inputs.ghn), str(work / "x.safetensors"), "--half",
+        ],
+        _sums,
     ),
 }  # fmt: skip
 

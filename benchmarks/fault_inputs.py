@@ -24,7 +24,7 @@ from ghnas.ghn.published import write_published
 from ghnas.spaces import list_spaces, load_space
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from searching import DARTS_V2, finished, save_untrained
+from searching import DARTS_V2, finished, save_untrained, write_own_task
 
 TOKENS = (
     "[]", "{}", "null", "-1", "0", "1e400", "nan", "true", "''", "1000000000", "10" * 200,
@@ -52,6 +52,16 @@ class Inputs:
     def results(self) -> Path:
         """The folder of the runs."""
         return self.folder / "results"
+
+    @property
+    def accuracies(self) -> Path:
+        """A table of trained accuracies."""
+        return self.folder / "accuracies.csv"
+
+    @property
+    def own(self) -> Path:
+        """A folder with a space and images of a user's own."""
+        return self.folder / "own"
 
 
 @dataclass(frozen=True)
@@ -248,7 +258,10 @@ def make_inputs(folder: Path) -> Inputs:
     space = load_space("nasbench201")
     rows = [f'"{space.sample(seed=i)}",{50 + i},{40 + i}' for i in range(6)]
     head = "architecture,test_accuracy,validation_accuracy"
-    examples["table"] = ["\n".join([head, *rows, ""]).encode()]
+    inputs.accuracies.write_text("\n".join([head, *rows, ""]))
+    examples["table"] = [inputs.accuracies.read_bytes()]
+    inputs.own.mkdir()
+    write_own_task(inputs.own, (8, 8), 40)
     examples["network"] = [_network(folder)]
     return inputs
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +34,7 @@ from ghnas.cli import (
     train,
     truth,
 )
-from ghnas.cli.terminal import use_plain_characters
+from ghnas.cli.terminal import started_by_torchrun, use_plain_characters
 from ghnas.utils.errors import UserError, UserNote, one_sentence
 
 BAD_INPUT = 2
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 2 for a mistake of the user's (one sentence on stderr), 130 after
-        Ctrl-C.
+        Ctrl-C or a wish to end (`SIGTERM`, as of a batch system or a container).
     """
     use_plain_characters()
     return exit_code(lambda: _run(arguments))
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def exit_code(run: Callable[[], object]) -> int:
     """What the program ends with after `run`; says on stderr what went wrong, see `main`."""
     try:
-        with _warnings(), _interrupts():
+        with _warnings(), _interrupts(), _terminations():
             result = run()
         return result if isinstance(result, int) else 0
     except UserError as error:
@@ -182,7 +183,8 @@ def _warnings() -> Iterator[None]:
 def _interrupt() -> None:
     """What Ctrl-C does to the main thread, whatever it waits for."""
     if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        heard = signal.SIGINT if callable(signal.getsignal(signal.SIGINT)) else signal.SIGTERM
+        signal.pthread_kill(threading.main_thread().ident or 0, heard)
     else:  # on Windows
         _thread.interrupt_main()
 
@@ -208,6 +210,31 @@ def _interrupts() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+
+
+@contextmanager
+def _terminations() -> Iterator[None]:
+    """Let `SIGTERM` do what Ctrl-C does, so that nothing half-written is left; not under torchrun,
+    whose processes wait for one another where no signal is heard."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        or started_by_torchrun()
+    ):
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # the background of a shell ignores Ctrl-C, but not this
+            raise KeyboardInterrupt
+        interrupt(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _show_warning(

@@ -25,9 +25,14 @@ def console(json_wanted: bool = False) -> Console:
     return _Console(stderr=json_wanted, highlight=False, quiet=not speaks())
 
 
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def speaks() -> bool:
     """Whether this process prints: of those that torchrun started the first one does."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+    return not started_by_torchrun() or os.environ.get("RANK", "0") == "0"
 
 
 class _Console(Console):

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import multiprocessing
+import os
 import signal
 import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -129,6 +136,21 @@ class Workers(Generic[Result]):
                 with _all_alive():
                     result = future.result()
                 yield result
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the tasks that were submitted, for so many seconds; returns whether all are
+        finished. Their results are dropped.
+
+        Raises:
+            UserError: If a process was ended from outside.
+        """
+        while self._queue:
+            self._here(self._queue.popleft())
+        done, self._futures = wait(self._futures, timeout, return_when=FIRST_EXCEPTION)
+        for future in done:
+            with _all_alive():
+                future.result()
+        return not self._futures
 
     def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """Results in the order of the tasks; no more than a few wait to be taken. After `cancel` it
@@ -253,16 +275,18 @@ class _Processes:
         arguments: tuple[Any, ...],
         gradients: bool,
     ) -> None:
-        before = multiprocessing.active_children()
         self.count = count
         self._pool = ProcessPoolExecutor(
-            count, mp_context=_context(gradients), initializer=_start, initargs=(build, arguments)
+            count,
+            mp_context=_context(gradients),
+            initializer=_start,
+            initargs=(os.getpid(), build, arguments),
         )
         self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
         # all start now, before this process has other threads
         with _all_alive():
             self._pool.submit(int).result()
-        self._all = [p for p in multiprocessing.active_children() if p not in before]
+        self._all: Any = self._pool._processes  # likewise; of those that are spawned more come
 
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         return self._pool.submit(_call, task)
@@ -274,9 +298,10 @@ class _Processes:
         # finds that nobody writes any more
         lock = self._results._wlock  # None where writing needs none
         locked = lock is not None and lock.acquire(timeout=GRACE)
-        for process in self._all:
+        processes = tuple(self._all.values())
+        for process in processes:
             process.kill()  # or the program would wait for work that nobody wants
-        for process in self._all:
+        for process in processes:
             process.join()
         if locked:
             lock.release()
@@ -308,9 +333,11 @@ _work: Callable[..., Any] | None = None
 """What a worker process calls for each task; None in every other process."""
 
 
-def _start(build: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...]) -> None:
+def _start(
+    parent: int, build: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...]
+) -> None:
     global _work
-    become_worker()
+    _become_worker(parent)
     _work = build(*arguments)
 
 
@@ -319,12 +346,15 @@ def _call(task: tuple[Any, ...]) -> Any:
     return _work(*task)
 
 
-def become_worker() -> None:
+def _become_worker(parent: int) -> None:
     """Use one torch thread, ignore Ctrl-C, which the parent answers, and end with the parent."""
     use_one_torch_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended before
+            os._exit(1)
 
 
 def use_one_torch_thread() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -26,6 +28,7 @@ from ghnas.reports.numbers import format_count
 from ghnas.reports.run_report import report
 from ghnas.spaces import load_space
 from ghnas.utils.errors import UserError
+from ghnas.utils.files import replace_atomically
 
 Ghnas = Callable[..., tuple[int, str, str]]
 COMMANDS = (
@@ -537,3 +540,25 @@ def test_an_interrupt_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[
         signal.signal(signal.SIGINT, before)
     assert "to the end" not in went_on
     assert capsys.readouterr().err == "ghnas: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_wish_to_end_is_an_interrupt(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, interrupt: Any
+) -> None:
+    """What is half-written is removed, also in the background of a shell, which ignores Ctrl-C."""
+
+    def write(path: Path) -> None:
+        path.write_text("half")
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        assert exit_code(lambda: replace_atomically(tmp_path / "file", write)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert capsys.readouterr().err == "ghnas: interrupted\n"
+    assert list(tmp_path.iterdir()) == []

@@ -140,6 +140,24 @@ def test_closing_ends_what_still_runs() -> None:
     assert not _alive(first)  # and the test does not take ten minutes
 
 
+def halve(number: int) -> float:
+    time.sleep(number / 100)
+    return 1 / number
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_waiting_for_what_was_submitted(count: int) -> None:
+    with Workers(count, partial, halve) as workers:
+        assert workers.wait(timeout=0)
+        for number in (1, 20):
+            workers.submit(number)
+        while not workers.wait(timeout=0.02):
+            assert count > 1  # a single one works in this process, to the end
+        workers.submit(0)
+        with pytest.raises(ZeroDivisionError):
+            workers.wait(timeout=60)
+
+
 PARENT = """
 import os, time
 from ghnas.utils.processes import Workers

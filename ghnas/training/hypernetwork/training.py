@@ -6,12 +6,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 import torch.multiprocessing
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.checkpoint import load_ghn
@@ -20,7 +20,7 @@ from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, 
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import require_writable
-from ghnas.utils.processes import ENDED, become_worker
+from ghnas.utils.processes import Workers
 
 __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
 
@@ -106,28 +106,19 @@ def _run_on_processes(
     work: Work[JobType], job: JobType, report: Callable[[TrainProgress], None]
 ) -> None:
     compile_gradients()  # once, before the processes start
-    context = torch.multiprocessing.get_context("spawn")
-    messages = context.SimpleQueue()
+    messages = torch.multiprocessing.get_context("spawn").SimpleQueue()
     job = replace(job, data=job.data.without_test())
+    ranks = job.settings.workers
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (work, job, messages, str(Path(folder) / "rendezvous"), job.settings.workers)
-        processes = torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
-            _worker, arguments, nprocs=job.settings.workers, join=False
-        )
-        try:
-            finished = False
-            while not finished:
-                finished = processes.join(timeout=0.2)
-                _read(messages, report)
-        except ProcessExitedException as error:
-            _read(messages, report)
-            raise UserError(ENDED) from error
-        except ProcessRaisedException:
-            _read(messages, report)  # the reason may be there: the others only miss a process
-            raise
-        finally:
-            for process in processes.processes:
-                process.kill()
+        arguments = (work, job, messages, Path(folder) / "rendezvous", ranks)
+        with Workers(ranks, partial, _work_in_rank, *arguments, gradients=True) as workers:
+            for rank in range(ranks):  # none ends before all have begun: each has its process
+                workers.submit(rank)
+            try:
+                while not workers.wait(timeout=0.2):
+                    _read(messages, report)
+            finally:
+                _read(messages, report)  # if one ended early, the reason may be there
 
 
 def _read(messages: Any, report: Callable[[TrainProgress], None]) -> None:
@@ -138,10 +129,9 @@ def _read(messages: Any, report: Callable[[TrainProgress], None]) -> None:
         report(message)
 
 
-def _worker(
-    rank: int, work: Work[Job], job: Job, messages: Any, rendezvous: str, ranks: int
+def _work_in_rank(
+    work: Work[Job], job: Job, messages: Any, rendezvous: Path, ranks: int, rank: int
 ) -> None:
-    become_worker()
     if Path("/sys/class/net/lo").exists():  # the loopback needs no name to be looked up
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
@@ -152,4 +142,3 @@ def _worker(
         messages.put(error)
     finally:
         dist.destroy_process_group()
-    os._exit(0)  # Python's own end aborts now and then, in the destructors of torch's threads
