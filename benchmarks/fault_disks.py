@@ -1,7 +1,8 @@
-"""Commands whose disk is full, or whose memory is used up, and what must hold afterwards.
+"""Commands that cannot write, or whose memory is used up, and what must hold afterwards.
 
 A command ends with exit code 0 or with 2 and one sentence; with room again it goes on, to what it
-gives without a fault. The full disk is a small `tmpfs`, which takes the rights to mount one.
+gives without a fault. The disk that is full or read-only is a small `tmpfs`, which takes the rights
+to mount one; that files may not grow any more is a limit of the process.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import random
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fault_commands import COMMANDS, Command, whole
 from fault_inputs import Inputs
-from fault_processes import difference, run, said, start
+from fault_processes import below, difference, run, said, start
 
 ROOM = 256 * 2**20
 """Bytes that no command needs."""
@@ -52,16 +53,59 @@ def disk_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str 
         )
 
 
+def disk_read_only(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
+    """Run a command on a disk that may not be written to, then on one that may; returns whether it
+    was refused, and what is wrong."""
+    command = COMMANDS[name]
+    with _disk(inputs.folder / "disk") as disk:
+        outcome, _ = whole(name, inputs, inputs.folder / "work")
+        command.prepare(inputs, disk)
+        _mount(disk, "remount,ro")
+        refused, problem = _answer(command.first(inputs, disk))
+        _mount(disk, f"remount,rw,size={ROOM}")
+        return refused, f"read-only: {problem}" if problem else _goes_on(
+            command, inputs, disk, outcome, "read-only"
+        )
+
+
+def files_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
+    """Let a command's files grow to some bytes and no further, from a random moment on, then run it
+    without a limit; returns whether it was refused, and what is wrong."""
+    most = int(2 ** rng.uniform(0, 20))
+
+    def limit(process: int) -> None:
+        for each in (process, *below(process)):
+            resource.prlimit(each, resource.RLIMIT_FSIZE, (most, most))
+
+    return _limited(name, inputs, limit, rng.uniform(0, 1), f"files of {most:,} bytes")
+
+
 def memory_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
-    """Take a command's memory at a random moment, then run it with enough; returns whether it was
-    refused, and what is wrong."""
+    """Take the memory of a command or of one of its processes at a random moment, then run it with
+    enough; returns whether it was refused, and what is wrong."""
+    more, which = rng.randrange(LEAST, MOST), rng.random()
+
+    def limit(process: int) -> None:
+        everyone = (process, *below(process))
+        one = everyone[int(which * len(everyone))]
+        pages = int(Path(f"/proc/{one}/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + more
+        resource.prlimit(one, resource.RLIMIT_AS, (most, most))
+
+    # not while Python loads its modules: that is not the program's to answer
+    return _limited(name, inputs, limit, rng.uniform(0.4, 1), f"{more >> 20} MiB more")
+
+
+def _limited(
+    name: str, inputs: Inputs, limit: Callable[[int], None], share: float, told: str
+) -> tuple[bool, str | None]:
+    """Limit a command's process after a share of its time, then run it without a limit."""
     command, work = COMMANDS[name], inputs.folder / "work"
     outcome, seconds = whole(name, inputs, work)
     command.prepare(inputs, work)
-    # not while Python loads its modules: that is not the program's to answer
-    moment, more = rng.uniform(0.4, 1) * seconds, rng.randrange(LEAST, MOST)
-    refused, problem = _answer(command.first(inputs, work), moment, more)
-    told = f"{more >> 20} MiB after {moment:.2f} s"
+    moment = share * seconds
+    refused, problem = _answer(command.first(inputs, work), moment, limit)
+    told = f"{told} after {moment:.2f} s"
     return refused, f"{told}: {problem}" if problem else _goes_on(
         command, inputs, work, outcome, told
     )
@@ -92,14 +136,14 @@ def _goes_on(
 
 
 def _answer(
-    arguments: list[str], moment: float | None = None, more: int = 0
+    arguments: list[str], moment: float = 0, limit: Callable[[int], None] = lambda process: None
 ) -> tuple[bool, str | None]:
-    """Run a command, and perhaps limit its memory; returns whether it was refused, and what is
-    wrong with its answer."""
+    """Run a command, and limit its process after some seconds; returns whether it was refused, and
+    what is wrong with its answer."""
     process = start(arguments)
-    if moment is not None:
-        time.sleep(moment)
-        _limit_memory(process.pid, more)
+    time.sleep(moment)
+    with suppress(OSError, IndexError):  # it has ended
+        limit(process.pid)
     told = said(process)
     if told is None:
         return False, "does not end"
@@ -111,16 +155,6 @@ def _answer(
     if len("".join(sentences)) > 300:
         return False, f"a long sentence: {sentences}"
     return process.returncode == 2, None
-
-
-def _limit_memory(process: int, more: int) -> None:
-    """A limit on what a process may have, `more` bytes above what it has."""
-    try:
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + more
-        resource.prlimit(process, resource.RLIMIT_AS, (limit, limit))
-    except (OSError, IndexError):  # it has ended
-        pass
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fault_commands import COMMANDS, whole
 from fault_inputs import Inputs
-from fault_processes import difference, run, said, start
+from fault_processes import below, difference, run, said, start
 
 HOW = ("kill", "kill worker", "kill group", "interrupt", "terminate")
 
@@ -39,7 +39,7 @@ def _end(arguments: list[str], how: str, moment: float) -> str | None:
     """Begin a command and end it, or one of its processes, after some seconds."""
     process = start(arguments)
     time.sleep(moment)
-    workers = _below(process.pid)
+    workers = below(process.pid)
     if process.poll() is None:
         if how == "kill worker" and workers:
             os.kill(workers[-1], signal.SIGKILL)
@@ -62,14 +62,3 @@ def _end(arguments: list[str], how: str, moment: float) -> str | None:
     if "Traceback" in told:
         return told[max(told.index("Traceback") - 500, 0) :][:2500]
     return None
-
-
-def _below(pid: int) -> list[int]:
-    """The processes that a process has started, and theirs."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [int(child) for child in children] + [
-        i for child in children for i in _below(int(child))
-    ]

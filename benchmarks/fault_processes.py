@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import itertools
 import multiprocessing.util
 import os
@@ -13,10 +13,13 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 PATIENCE = 300
 """Seconds that a whole command may take on a busy machine."""
+MOST_SAID = 2**20
+"""Bytes that a command may say."""
 
 
 class Process:
@@ -29,10 +32,14 @@ class Process:
 
     def __init__(self, arguments: list[str]) -> None:
         self.returncode: int | None = None
-        self._said = os.memfd_create("said")
+        # a file would be limited as the command's are
+        self._said, stream = os.pipe()
+        fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, MOST_SAID)
         self.pid = os.fork()
         if self.pid == 0:
-            _become(arguments, self._said)
+            os.close(self._said)
+            _become(arguments, stream)
+        os.close(stream)
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
@@ -58,9 +65,9 @@ class Process:
             if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired("ghnas", timeout)
             time.sleep(0.02)
-        os.lseek(self._said, 0, os.SEEK_SET)
-        with os.fdopen(self._said, errors="replace") as told:
-            return told.read(), None
+        os.set_blocking(self._said, False)  # a process that is left may have it still
+        with os.fdopen(self._said, "rb", 0) as told:
+            return (told.read(MOST_SAID) or b"").decode(errors="replace"), None
 
 
 def _become(arguments: list[str], stream: int) -> NoReturn:
@@ -86,12 +93,13 @@ def _become(arguments: list[str], stream: int) -> NoReturn:
         traceback.print_exc()
         code = 1
     finally:
-        with contextlib.suppress(Exception):  # what Python does at the end of a program
+        try:  # what Python does at the end of a program
             threading._shutdown()
             multiprocessing.util._exit_function()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str] | Process:
@@ -125,6 +133,15 @@ def run(arguments: list[str]) -> str | None:
     if told is None:
         return "does not end"
     return f"exit code {process.returncode}: {told[-2000:]}" if process.returncode else None
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and theirs."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(child) for child in children] + [i for child in children for i in below(int(child))]
 
 
 def difference(expected: Any, found: Any) -> str | None:

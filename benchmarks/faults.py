@@ -34,7 +34,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fault_commands import COMMANDS
-from fault_disks import can_mount, disk_full, memory_full
+from fault_disks import can_mount, disk_full, disk_read_only, files_full, memory_full
 from fault_inputs import KINDS, Inputs, Kind, make_inputs
 from fault_kills import interrupted
 
@@ -49,7 +49,14 @@ def _interrupted(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, s
     return False, interrupted(name, inputs, rng)
 
 
-FAULTS = {"kill": _interrupted, "disk": disk_full, "memory": memory_full}
+FAULTS = {
+    "kill": _interrupted,
+    "disk": disk_full,
+    "read-only": disk_read_only,
+    "files": files_full,
+    "memory": memory_full,
+}
+NEED_A_DISK = ("disk", "read-only")
 
 
 class HangError(BaseException):
@@ -123,7 +130,9 @@ def campaign(arguments: argparse.Namespace, inputs: Inputs, tallies: dict[str, T
     if kinds:
         _mutations(kinds, inputs, arguments, time.monotonic() + seconds - kills, tallies)
     rng, end = random.Random(f"kills:{arguments.seed}"), time.monotonic() + kills
-    faults = [name for name in arguments.faults.split(",") if name != "disk" or can_mount()]
+    faults = [
+        name for name in arguments.faults.split(",") if name not in NEED_A_DISK or can_mount()
+    ]
     while commands and time.monotonic() < end:
         name, fault = rng.choice(commands), rng.choice(faults)
         tally = tallies.setdefault(f"{fault}: {name}", Tally())
@@ -261,8 +270,8 @@ def _write(ran: Campaign) -> None:
     parts = {
         "**damaged inputs**": [t for name, t in ran.tallies.items() if ":" not in name],
         "**kills**": [t for name, t in ran.tallies.items() if name.startswith("kill")],
-        "**full disks, memory**": [
-            t for name, t in ran.tallies.items() if name.startswith(("disk", "memory"))
+        "**disks, files, memory**": [
+            t for name, t in ran.tallies.items() if ":" in name and not name.startswith("kill")
         ],
     }
     for name, part in parts.items():
@@ -273,8 +282,9 @@ def _write(ran: Campaign) -> None:
         "other work. Wrong is a traceback, an exit code other than 0 and 2, more than one sentence "
         f"or {MOST_CHARACTERS} characters, more than {LONGEST} s or {LARGEST >> 30} GiB, control "
         "characters, anything executed; after what befalls a command (it is killed; its disk, a "
-        "small tmpfs, or its memory is full) also a result that differs from the one without, and "
-        "what is left of it. One command in five is started as a user would, the others are forked "
+        "small tmpfs, is full or read-only; its files may not grow; its memory or that of one of "
+        "its processes is used up) also a result that differs from the one without, and what is "
+        "left of it. One command in five is started as a user would, the others are forked "
         "from a process that has imported what they need.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)

@@ -129,12 +129,12 @@ def exit_code(run: Callable[[], object]) -> int:
         return 0
     except OSError as error:
         return _fail(_explain(error))
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if "DataLoader worker" in str(error):
             from ghnas.utils.processes import ENDED
 
             return _fail(ENDED)
-        if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         return _fail(
             "there is too little memory for this: what was finished is kept; use fewer --workers, "
@@ -144,8 +144,11 @@ def exit_code(run: Callable[[], object]) -> int:
         return _fail("interrupted", INTERRUPTED)
 
 
-_OUT_OF_MEMORY = re.compile("out of memory|allocate memory|unable to allocate", re.IGNORECASE)
-"""What torch says; Python and NumPy raise a MemoryError."""
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|allocate memory|unable to allocate|failed to map segment|create a primitive",
+    re.IGNORECASE,
+)
+"""What torch, its oneDNN and the loader of libraries say; Python and NumPy raise a MemoryError."""
 
 
 def _run(arguments: Sequence[str] | None) -> Any:

@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 import weakref
 from collections import deque
@@ -98,7 +99,10 @@ class Workers(Generic[Result]):
         self._stop: Future[Any] = Future()
         self._executor: Executor | None = None
         if count > 1:
-            self._use(_Processes(count, build, arguments, gradients))
+            with _uninterrupted():  # or nobody knows of those that have begun
+                processes = _Processes(count, build, arguments, gradients)
+                self._use(processes)
+            processes.wait_for_one()
 
     def _use(self, executor: Executor) -> None:
         """Leave the tasks to others; they are given up with this object."""
@@ -257,6 +261,25 @@ class LocalPool(Pool):
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C, or a wish to end, arrive when a block is over."""
+    arrived: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # which alone hears of them
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in heard:
+        signal.signal(number, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+    for number in arrived:
+        signal.raise_signal(number)
+
+
+@contextmanager
 def _all_alive() -> Iterator[None]:
     """Say in a sentence that a process was ended."""
     try:
@@ -284,9 +307,17 @@ class _Processes:
         )
         self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
         # all start now, before this process has other threads
-        with _all_alive():
-            self._pool.submit(int).result()
+        self._first = self._pool.submit(int)
         self._all: Any = self._pool._processes  # likewise; of those that are spawned more come
+
+    def wait_for_one(self) -> None:
+        """Until a process is ready to work.
+
+        Raises:
+            UserError: If one was ended from outside.
+        """
+        with _all_alive():
+            self._first.result()
 
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         return self._pool.submit(_call, task)

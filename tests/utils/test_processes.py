@@ -189,6 +189,29 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
     pytest.fail("the worker lives on")
 
 
+INTERRUPTED = """
+import os, signal
+from ghnas.utils.processes import Workers
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+parent, forks = os.getpid(), []
+os.register_at_fork(
+    before=lambda: forks.append(None),
+    after_in_child=lambda: len(forks) == 1 and os.kill(parent, signal.SIGINT),
+)
+Workers(2, int)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_an_interrupt_while_processes_start_ends_the_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert done.returncode in (130, -signal.SIGINT)
+    assert done.stderr.strip().endswith("KeyboardInterrupt")
+
+
 TRAINING = """
 import multiprocessing
 from functools import partial
