@@ -34,7 +34,7 @@ from ghnas.scoring.evaluation import SCORE_BATCH
 from ghnas.scoring.racing import Race, Stage
 from ghnas.scoring.scorer import Scorer
 from ghnas.training.populations import POPULATION, train_together
-from ghnas.utils.processes import collect_garbage_rarely
+from ghnas.utils.single_thread import collect_garbage_rarely
 
 NOTHING = {
     "detach", "view", "_unsafe_view", "_reshape_alias", "expand", "slice", "select", "transpose",

@@ -27,7 +27,7 @@ from ghnas.engine.samplers import Sampler
 from ghnas.engine.trials import Trial
 from ghnas.spaces import Space
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import rare_garbage_collection
+from ghnas.utils.single_thread import rare_garbage_collection
 
 if TYPE_CHECKING:  # SQLAlchemy is loaded where a database is used
     from ghnas.engine.databases.claims import Claims

@@ -4,7 +4,6 @@ their parent."""
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import signal
 import sys
@@ -32,6 +31,7 @@ import torch
 import torch.multiprocessing
 
 from ghnas.utils.errors import UserError
+from ghnas.utils.single_thread import one_torch_thread, use_one_torch_thread
 
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
@@ -41,8 +41,6 @@ ENDED = (
 )
 GRACE = 1.0
 """Seconds that tasks are waited for which were begun when the others were given up."""
-RARELY = 70_000
-"""Objects that are made between two looks for cycles among them."""
 AHEAD = 4
 """Tasks that wait for each process, so that none is idle while results are taken."""
 
@@ -386,42 +384,3 @@ def _become_worker(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it has ended before
             os._exit(1)
-
-
-def use_one_torch_thread() -> None:
-    """Compute from now on as all workers do."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # products with them take a hundred times as long
-    collect_garbage_rarely()
-
-
-def collect_garbage_rarely() -> None:
-    """Look for cycles a hundred times less often, and not among what is there already: a graph is
-    hundreds of small objects, and looking through them takes as long as making them."""
-    gc.freeze()
-    gc.set_threshold(RARELY)
-
-
-@contextmanager
-def rare_garbage_collection() -> Iterator[None]:
-    """Look for cycles as rarely as workers do, and restore at the end what was before."""
-    before, *older = gc.get_threshold()
-    gc.set_threshold(before and max(before, RARELY), *older)  # 0: never
-    try:
-        yield
-    finally:
-        gc.set_threshold(before, *older)
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Compute as worker processes do, with one torch thread for each operation, and restore at the
-    end what was before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.set_flush_denormal(False)

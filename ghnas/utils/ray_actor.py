@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ghnas.utils.devices import use_cores
-from ghnas.utils.processes import use_one_torch_thread
+from ghnas.utils.single_thread import use_one_torch_thread
 
 
 class Actor:

@@ -29,7 +29,8 @@ from ghnas.training.saved import WEIGHTS, describe
 from ghnas.training.transfer import transferred
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import require_writable
-from ghnas.utils.processes import Pool, one_torch_thread
+from ghnas.utils.processes import Pool
+from ghnas.utils.single_thread import one_torch_thread
 from ghnas.utils.tensor_files import read_tensors
 
 __all__ = [

@@ -24,7 +24,8 @@ from ghnas.training.populations import POPULATION, train_together
 from ghnas.training.sgd import SGDSettings
 from ghnas.training.short import SETTINGS, ShortTraining, train_briefly
 from ghnas.utils.errors import UserError
-from ghnas.utils.processes import Pool, one_torch_thread
+from ghnas.utils.processes import Pool
+from ghnas.utils.single_thread import one_torch_thread
 
 Start = Literal["ghn", "kaiming"]
 """Where a training starts: from predicted weights, or from Kaiming initialisation."""
