@@ -31,7 +31,7 @@ def interrupted(name: str, inputs: Inputs, rng: random.Random) -> str | None:
         return f"{told}, then: {problem}"
     if problem := difference(outcome, command.outcome(work)):
         return f"{told}: {problem}"
-    hidden = [path for path in work.rglob(".*") if how in ("interrupt", "terminate")]
+    hidden = list(work.rglob(".*"))  # what a process that was killed has left, the next removes
     return f"{told}: left {hidden}" if hidden else None
 
 

@@ -103,10 +103,10 @@ def _become(arguments: list[str], stream: int) -> NoReturn:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str] | Process:
-    """A command in a session of its own, what it says in one stream; one in five is started as a
+    """A command in a session of its own, what it says in one stream; one in ten is started as a
     user would."""
     started = next(_started)
-    if started % 5:
+    if started % 10:
         return Process(arguments)
     return subprocess.Popen(
         [sys.executable, "-m", "ghnas", *arguments],

@@ -284,7 +284,7 @@ def _write(ran: Campaign) -> None:
         "characters, anything executed; after what befalls a command (it is killed; its disk, a "
         "small tmpfs, is full or read-only; its files may not grow; its memory or that of one of "
         "its processes is used up) also a result that differs from the one without, and what is "
-        "left of it. One command in five is started as a user would, the others are forked "
+        "left of it. One command in ten is started as a user would, the others are forked "
         "from a process that has imported what they need.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)

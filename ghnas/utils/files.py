@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import platform
 import secrets
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +35,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside `path`, then rename it into place.
+
+    What a process leaves there that is killed meanwhile, the next one that writes `path` removes.
 
     The file may be read and written by whom the process's umask says, whatever `write` does.
 
@@ -67,9 +72,10 @@ def require_writable(path: Path) -> None:
 def _beside(path: Path) -> Iterator[Path]:
     """A new empty file beside `path`, gone at the end; errors name `path`."""
     # not `tempfile`: what it makes can be read by its owner alone, and so could the result
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    beside = path.with_name(f".{path.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         beside.touch(exist_ok=False)
         yield beside
     except OSError as error:
@@ -79,6 +85,32 @@ def _beside(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+_HERE = f"{zlib.crc32(platform.node().encode()):08x}"
+"""This machine, among those that share a file system."""
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes of this machine had begun beside `path` when they were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_HERE}-*-*"):
+        process = left.name.split("-")[-2]
+        if process.isdecimal() and not _is_running(int(process)):
+            with suppress(OSError):  # another process may have removed it
+                left.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of that number; where that cannot be asked, it is."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def read_json(path: Path) -> Any:

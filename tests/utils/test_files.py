@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +51,31 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
         replace_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, pathlib, sys
+from ghnas.utils.files import replace_atomically
+
+def write(beside: pathlib.Path) -> None:
+    beside.write_text("half")
+    os._exit(1)
+
+replace_atomically(pathlib.Path(sys.argv[1]), write)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="whether a process runs cannot be asked there")
+def test_what_a_killed_process_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "file [1]"
+    assert subprocess.run([sys.executable, "-c", KILLED, path]).returncode == 1
+    (left,) = tmp_path.iterdir()
+
+    def write(beside: Path) -> None:
+        assert not left.exists()
+        write_atomically(path, "by another thread")
+        beside.write_text("whole")  # which has left this one alone
+
+    replace_atomically(path, write)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "whole"
