@@ -18,13 +18,15 @@ from pathlib import Path
 
 from fault_commands import COMMANDS, Command, whole
 from fault_inputs import Inputs
-from fault_processes import below, difference, run, said, start
+from fault_processes import Process, Started, below, difference, run, said, start
 
 ROOM = 256 * 2**20
 """Bytes that no command needs."""
 PAGE = 4096
 LEAST, MOST = 2**20, 192 * 2**20
 """Bytes of memory that a program may still take, where it is little."""
+Begin = Callable[[list[str]], Started]
+"""How a command is started."""
 
 
 _needed: dict[str, int] = {}
@@ -45,7 +47,7 @@ def disk_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str 
         command.prepare(inputs, disk)
         room = _used(disk) + int(needed * rng.uniform(0, 1.05)) // PAGE * PAGE
         _mount(disk, f"remount,size={max(room, PAGE)}")
-        refused, problem = _answer(command.first(inputs, disk))
+        refused, problem = _answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,size={ROOM}")
         told = f"{room:,} bytes"
         return refused, f"{told}: {problem}" if problem else _goes_on(
@@ -61,7 +63,7 @@ def disk_read_only(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool,
         outcome, _ = whole(name, inputs, inputs.folder / "work")
         command.prepare(inputs, disk)
         _mount(disk, "remount,ro")
-        refused, problem = _answer(command.first(inputs, disk))
+        refused, problem = _answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,rw,size={ROOM}")
         return refused, f"read-only: {problem}" if problem else _goes_on(
             command, inputs, disk, outcome, "read-only"
@@ -92,19 +94,25 @@ def memory_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, st
         most = pages * resource.getpagesize() + more
         resource.prlimit(one, resource.RLIMIT_AS, (most, most))
 
-    # not while Python loads its modules: that is not the program's to answer
-    return _limited(name, inputs, limit, rng.uniform(0.4, 1), f"{more >> 20} MiB more")
+    # not while Python loads torch: that is not the program's to answer
+    begin, share = Process, rng.uniform(0.4, 1)
+    return _limited(name, inputs, limit, share, f"{more >> 20} MiB more", begin)
 
 
 def _limited(
-    name: str, inputs: Inputs, limit: Callable[[int], None], share: float, told: str
+    name: str,
+    inputs: Inputs,
+    limit: Callable[[int], None],
+    share: float,
+    told: str,
+    begin: Begin = start,
 ) -> tuple[bool, str | None]:
     """Limit a command's process after a share of its time, then run it without a limit."""
     command, work = COMMANDS[name], inputs.folder / "work"
     outcome, seconds = whole(name, inputs, work)
     command.prepare(inputs, work)
     moment = share * seconds
-    refused, problem = _answer(command.first(inputs, work), moment, limit)
+    refused, problem = _answer(begin(command.first(inputs, work)), moment, limit)
     told = f"{told} after {moment:.2f} s"
     return refused, f"{told}: {problem}" if problem else _goes_on(
         command, inputs, work, outcome, told
@@ -136,11 +144,10 @@ def _goes_on(
 
 
 def _answer(
-    arguments: list[str], moment: float = 0, limit: Callable[[int], None] = lambda process: None
+    process: Started, moment: float = 0, limit: Callable[[int], None] = lambda process: None
 ) -> tuple[bool, str | None]:
-    """Run a command, and limit its process after some seconds; returns whether it was refused, and
-    what is wrong with its answer."""
-    process = start(arguments)
+    """Limit a command's process after some seconds, and let it end; returns whether it was refused,
+    and what is wrong with its answer."""
     time.sleep(moment)
     with suppress(OSError, IndexError):  # it has ended
         limit(process.pid)

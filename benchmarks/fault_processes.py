@@ -102,7 +102,10 @@ def _become(arguments: list[str], stream: int) -> NoReturn:
             os._exit(code)
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str] | Process:
+Started = subprocess.Popen[str] | Process
+
+
+def start(arguments: list[str]) -> Started:
     """A command in a session of its own, what it says in one stream; one in ten is started as a
     user would."""
     started = next(_started)
@@ -117,7 +120,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str] | Process:
 _started = itertools.count(1)
 
 
-def said(process: subprocess.Popen[str] | Process) -> str | None:
+def said(process: Started) -> str | None:
     """What a command has said at its end; None if it does not end."""
     try:
         return process.communicate(timeout=PATIENCE)[0]
