@@ -299,7 +299,7 @@ class _Processes:
         self.count = count
         self._pool = ProcessPoolExecutor(
             count,
-            mp_context=_context(gradients),
+            mp_context=context_of_workers(gradients),
             initializer=_start,
             initargs=(os.getpid(), build, arguments),
         )
@@ -337,8 +337,13 @@ class _Processes:
         self._results._writer.close()
 
 
-def _context(gradients: bool) -> BaseContext:
-    """Fork where it works; it saves seconds of imports."""
+def context_of_workers(gradients: bool) -> BaseContext:
+    """How `Workers` begin now, for locks and queues that they share: by fork where it works, which
+    saves seconds of imports.
+
+    Args:
+        gradients: As in `Workers`.
+    """
     if sys.platform != "linux":
         return torch.multiprocessing.get_context("spawn")
     context = torch.multiprocessing.get_context("fork")

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
 from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.checkpoint import load_ghn
@@ -20,7 +20,7 @@ from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, 
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import require_writable
-from ghnas.utils.processes import Workers
+from ghnas.utils.processes import Workers, context_of_workers
 
 __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
 
@@ -106,7 +106,7 @@ def _run_on_processes(
     work: Work[JobType], job: JobType, report: Callable[[TrainProgress], None]
 ) -> None:
     compile_gradients()  # once, before the processes start
-    messages = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    messages = context_of_workers(gradients=True).SimpleQueue()
     job = replace(job, data=job.data.without_test())
     ranks = job.settings.workers
     with tempfile.TemporaryDirectory() as folder:
