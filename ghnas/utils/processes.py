@@ -304,7 +304,7 @@ class _Processes:
             initargs=(os.getpid(), build, arguments),
         )
         self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
-        self._tasks: Any = self._pool._call_queue
+        self._tasks: Any = self._pool._call_queue  # type: ignore[attr-defined]
         # all start now, before this process has other threads
         self._first = self._pool.submit(int)
         self._all: Any = self._pool._processes  # likewise; of those that are spawned more come

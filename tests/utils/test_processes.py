@@ -189,28 +189,6 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
     pytest.fail("the worker lives on")
 
 
-LARGE = """
-import time
-from functools import partial
-from ghnas.utils.processes import Workers
-
-def sleep(content: bytes) -> None:
-    time.sleep(600)
-
-workers = Workers(2, partial, sleep)
-for _ in range(6):
-    workers.submit(bytes(5_000_000))
-time.sleep(0.5)
-workers.close()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the script has no guard against spawning")
-def test_tasks_that_nobody_takes_do_not_keep_the_program(tmp_path: Path) -> None:
-    (tmp_path / "large.py").write_text(LARGE)
-    subprocess.run([sys.executable, tmp_path / "large.py"], check=True, timeout=60)
-
-
 INTERRUPTED = """
 import os, signal
 from ghnas.utils.processes import Workers
