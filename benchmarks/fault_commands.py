@@ -91,13 +91,7 @@ def _search(*options: str) -> Command:
         began = (work / "runs").is_dir() and any((work / "runs").glob("*/manifest.json"))
         return ["search", "--resume", "--results", str(work)] if began else first(inputs, work)
 
-    def outcome(work: Path) -> list[Any]:
-        run = find_run(work)
-        trials = [(item.number, item.hash, item.values, item.duplicate_of) for item in run.read()]
-        trainings = sorted((t.trial, t.steps, t.repeat, t.outcome) for t in run.trainings())
-        return [trials, trainings]
-
-    return Command(first, again, outcome)
+    return Command(first, again, _searched)
 
 
 def _same(arguments: Arguments, outcome: Callable[[Path], Any], *earlier: str) -> Command:
@@ -105,8 +99,12 @@ def _same(arguments: Arguments, outcome: Callable[[Path], Any], *earlier: str) -
     return Command(arguments, arguments, outcome, earlier)
 
 
-def _trials(work: Path) -> list[Any]:
-    return [(item.number, item.hash, item.values) for item in find_run(work).read()]
+def _searched(work: Path) -> list[Any]:
+    """The trials of a run, and its trainings."""
+    run = find_run(work)
+    trials = [(item.number, item.hash, item.values, item.duplicate_of) for item in run.read()]
+    trainings = sorted((t.trial, t.steps, t.repeat, t.outcome) for t in run.trainings())
+    return [trials, trainings]
 
 
 def _sums(work: Path) -> dict[str, dict[str, float]]:
@@ -191,7 +189,7 @@ COMMANDS = {
             inputs, work, "--budget", "256", "--storage", f"sqlite:///{work}/study.db",
             "--join", "ours",
         ),
-        _trials,
+        _searched,
     ),
     # how far adapting comes in its time differs, and so do the scores
     "adapt": replace(

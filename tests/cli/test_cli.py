@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -518,6 +518,15 @@ def test_bench_refuses(
     assert not (tmp_path / "bench").exists()
 
 
+@contextmanager
+def ctrl_c_is_answered_by(handler: Any) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
     class Interrupted:
         def __del__(self) -> None:
@@ -533,11 +542,8 @@ def test_an_interrupt_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[
         went_on.append("to the end")
 
     # a program in the background of a shell ignores what Ctrl-C sends
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with ctrl_c_is_answered_by(signal.default_int_handler):
         assert exit_code(run) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert "to the end" not in went_on
     assert capsys.readouterr().err == "ghnas: interrupted\n"
 
@@ -554,11 +560,8 @@ def test_a_wish_to_end_is_an_interrupt(
         signal.raise_signal(signal.SIGTERM)
         time.sleep(5)
 
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
+    with ctrl_c_is_answered_by(interrupt):
         assert exit_code(lambda: replace_atomically(tmp_path / "file", write)) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert capsys.readouterr().err == "ghnas: interrupted\n"
     assert list(tmp_path.iterdir()) == []
