@@ -1,6 +1,8 @@
-"""Commands whose processes are ended at random moments, and what must hold afterwards.
+"""Commands whose processes are ended, or stand still, at random moments, and what must hold
+afterwards.
 
-Going on gives what a command gives that was not ended, and no process is left behind.
+Going on gives what a command gives that was not ended, and no process is left behind; a command
+that is only slow gives it too.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from fault_commands import COMMANDS, whole
 from fault_inputs import Inputs
-from fault_processes import below, difference, run, said, start
+from fault_processes import below, difference, finish, run, said, start
 
 HOW = ("kill", "kill worker", "kill group", "interrupt", "terminate")
+PAUSES, LONGEST = 3, 2.0
+"""How often a command stands still, and for how many seconds at most."""
 
 
 def interrupted(name: str, inputs: Inputs, rng: random.Random) -> str | None:
@@ -33,6 +38,29 @@ def interrupted(name: str, inputs: Inputs, rng: random.Random) -> str | None:
         return f"{told}: {problem}"
     hidden = list(work.rglob(".*"))  # what a process that was killed has left, the next removes
     return f"{told}: left {hidden}" if hidden else None
+
+
+def slowed(name: str, inputs: Inputs, rng: random.Random) -> str | None:
+    """Let a command, or one of its processes, stand still at random moments, as a disk or a machine
+    does that has too much to do, and compare; returns what is wrong."""
+    command, work = COMMANDS[name], inputs.folder / "work"
+    outcome, seconds = whole(name, inputs, work)
+    command.prepare(inputs, work)
+    process, told = start(command.first(inputs, work)), []
+    for _ in range(PAUSES):
+        moment, share, pause = rng.uniform(0, seconds / 2), rng.random(), rng.uniform(0, LONGEST)
+        time.sleep(moment)
+        everyone = (process.pid, *below(process.pid))
+        which = int(share * len(everyone))
+        told.append(f"process {which} stands still for {pause:.2f} s after {moment:.2f} s")
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(everyone[which], signal.SIGSTOP)
+            time.sleep(pause)
+            os.kill(everyone[which], signal.SIGCONT)
+    problem = finish(process) or difference(outcome, command.outcome(work))
+    if hidden := list(work.rglob(".*")):
+        problem = problem or f"left {hidden}"
+    return f"{', '.join(told)}: {problem}" if problem else None
 
 
 def _end(arguments: list[str], how: str, moment: float) -> str | None:

@@ -131,7 +131,11 @@ def said(process: Started) -> str | None:
 
 def run(arguments: list[str]) -> str | None:
     """Run a command that must succeed; returns what is wrong."""
-    process = start(arguments)
+    return finish(start(arguments))
+
+
+def finish(process: Started) -> str | None:
+    """Wait for a command that must succeed; returns what is wrong."""
     told = said(process)
     if told is None:
         return "does not end"

@@ -26,7 +26,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from fault_commands import COMMANDS
 from fault_disks import can_mount, disk_full, disk_read_only, files_full, memory_full
 from fault_inputs import KINDS, Inputs, Kind, make_inputs
-from fault_kills import interrupted
+from fault_kills import interrupted, slowed
 
 LONGEST = 20
 """Seconds that an input may take."""
@@ -45,18 +45,29 @@ LARGEST = 8 * 2**30
 MOST_CHARACTERS, MOST_LINES = 300, 4
 
 
-def _interrupted(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
-    return False, interrupted(name, inputs, rng)
+Fault = Callable[[str, Inputs, random.Random], tuple[bool, str | None]]
+"""Befalls a command; returns whether it was refused, and what is wrong."""
+
+
+def _never_refused(fault: Callable[[str, Inputs, random.Random], str | None]) -> Fault:
+    return lambda name, inputs, rng: (False, fault(name, inputs, rng))
 
 
 FAULTS = {
-    "kill": _interrupted,
+    "kill": _never_refused(interrupted),
+    "pause": _never_refused(slowed),
     "disk": disk_full,
     "read-only": disk_read_only,
     "files": files_full,
     "memory": memory_full,
 }
 NEED_A_DISK = ("disk", "read-only")
+GROUPS = {
+    "kill": "kills",
+    "pause": "pauses",
+    **dict.fromkeys(("disk", "read-only", "files", "memory"), "disks, files, memory"),
+}
+"""What faults are counted together; all that befalls no command is a damaged input."""
 
 
 class HangError(BaseException):
@@ -262,32 +273,32 @@ def _write(ran: Campaign) -> None:
     from common import write_table
 
     head = ("what", "tried", "refused in a sentence", "wrong")
-    rows = [
-        (name, f"{tally.tried:,}", "-" if name.startswith("kill") else f"{tally.refused:,}",
-         tally.wrong)
-        for name, tally in sorted(ran.tallies.items())
-    ]  # fmt: skip
-    parts = {
-        "**damaged inputs**": [t for name, t in ran.tallies.items() if ":" not in name],
-        "**kills**": [t for name, t in ran.tallies.items() if name.startswith("kill")],
-        "**disks, files, memory**": [
-            t for name, t in ran.tallies.items() if ":" in name and not name.startswith("kill")
-        ],
-    }
-    for name, part in parts.items():
-        refused = "-" if "kills" in name else f"{sum(t.refused for t in part):,}"
-        rows.append((name, f"{sum(t.tried for t in part):,}", refused, sum(t.wrong for t in part)))
+    groups: dict[str, list[Tally]] = {}
+    rows = []
+    for name, tally in sorted(ran.tallies.items()):
+        group = GROUPS.get(name.partition(":")[0], "damaged inputs")
+        groups.setdefault(group, []).append(tally)
+        rows.append(_row(name, [tally]))
+    rows += [_row(f"**{name}**", tallies) for name, tallies in groups.items()]
     notes = [
         f"Seeds {', '.join(map(str, ran.seeds))}; {ran.minutes:.0f} minutes of one process, beside "
         "other work. Wrong is a traceback, an exit code other than 0 and 2, more than one sentence "
         f"or {MOST_CHARACTERS} characters, more than {LONGEST} s or {LARGEST >> 30} GiB, control "
-        "characters, anything executed; after what befalls a command (it is killed; its disk, a "
-        "small tmpfs, is full or read-only; its files may not grow; its memory or that of one of "
-        "its processes is used up) also a result that differs from the one without, and what is "
-        "left of it. One command in ten is started as a user would, the others are forked "
-        "from a process that has imported what they need.",
+        "characters, anything executed; after what befalls a command (it is killed; one of its "
+        "processes stands still for up to 2 s, three times; its disk, a small tmpfs, is full or "
+        "read-only; its files may not grow; its memory or that of one of its processes is used up) "
+        "also a result that differs from the one without, and what is left of it. One command in "
+        "ten is started as a user would, the others are forked from a process that has imported "
+        "what they need.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)
+
+
+def _row(name: str, tallies: Sequence[Tally]) -> tuple[str, str, str, int]:
+    refused = f"{sum(tally.refused for tally in tallies):,}"
+    never = name.strip("*").startswith(("kill", "pause"))
+    tried = f"{sum(tally.tried for tally in tallies):,}"
+    return name, tried, "-" if never else refused, sum(tally.wrong for tally in tallies)
 
 
 if __name__ == "__main__":
