@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fault_commands import COMMANDS, Command, whole
 from fault_inputs import Inputs
-from fault_processes import Process, Started, below, difference, run, said, start
+from fault_processes import Process, Started, answer, below, difference, run, start
 
 ROOM = 256 * 2**20
 """Bytes that no command needs."""
@@ -47,7 +47,7 @@ def disk_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str 
         command.prepare(inputs, disk)
         room = _used(disk) + int(needed * rng.uniform(0, 1.05)) // PAGE * PAGE
         _mount(disk, f"remount,size={max(room, PAGE)}")
-        refused, problem = _answer(start(command.first(inputs, disk)))
+        refused, problem = answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,size={ROOM}")
         told = f"{room:,} bytes"
         return refused, f"{told}: {problem}" if problem else _goes_on(
@@ -63,7 +63,7 @@ def disk_read_only(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool,
         outcome, _ = whole(name, inputs, inputs.folder / "work")
         command.prepare(inputs, disk)
         _mount(disk, "remount,ro")
-        refused, problem = _answer(start(command.first(inputs, disk)))
+        refused, problem = answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,rw,size={ROOM}")
         return refused, f"read-only: {problem}" if problem else _goes_on(
             command, inputs, disk, outcome, "read-only"
@@ -111,8 +111,11 @@ def _limited(
     command, work = COMMANDS[name], inputs.folder / "work"
     outcome, seconds = whole(name, inputs, work)
     command.prepare(inputs, work)
-    moment = share * seconds
-    refused, problem = _answer(begin(command.first(inputs, work)), moment, limit)
+    process, moment = begin(command.first(inputs, work)), share * seconds
+    time.sleep(moment)
+    with suppress(OSError, IndexError):  # it has ended
+        limit(process.pid)
+    refused, problem = answer(process)
     told = f"{told} after {moment:.2f} s"
     return refused, f"{told}: {problem}" if problem else _goes_on(
         command, inputs, work, outcome, told
@@ -141,27 +144,6 @@ def _goes_on(
         return f"{told}, then: {problem}"
     problem = difference(outcome, command.outcome(work))
     return f"{told}: {problem}" if problem else None
-
-
-def _answer(
-    process: Started, moment: float = 0, limit: Callable[[int], None] = lambda process: None
-) -> tuple[bool, str | None]:
-    """Limit a command's process after some seconds, and let it end; returns whether it was refused,
-    and what is wrong with its answer."""
-    time.sleep(moment)
-    with suppress(OSError, IndexError):  # it has ended
-        limit(process.pid)
-    told = said(process)
-    if told is None:
-        return False, "does not end"
-    sentences = [line for line in told.splitlines() if line.startswith("ghnas: ")]
-    if process.returncode not in (0, 2):
-        return False, f"exit code {process.returncode}: {told[-2000:]}"
-    if len(sentences) != (process.returncode == 2) or "Traceback" in told:
-        return False, f"exit code {process.returncode}, {len(sentences)} sentences: {told[-2000:]}"
-    if len("".join(sentences)) > 300:
-        return False, f"a long sentence: {sentences}"
-    return process.returncode == 2, None
 
 
 @contextmanager

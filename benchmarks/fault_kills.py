@@ -16,11 +16,17 @@ from pathlib import Path
 
 from fault_commands import COMMANDS, whole
 from fault_inputs import Inputs
-from fault_processes import below, difference, finish, run, said, start
+from fault_processes import Process, answer, below, difference, finish, run, said, start
 
 HOW = ("kill", "kill worker", "kill group", "interrupt", "terminate")
 PAUSES, LONGEST = 3, 2.0
 """How often a command stands still, and for how many seconds at most."""
+SEEN = "seen.py"
+READING = (
+    ["show", "top-3"], ["show", "top-1", "--json"], ["runs"], ["runs", "--json"], ["report"],
+    ["export", "top-1", "-o", SEEN],
+)  # fmt: skip
+"""Commands that read what others are writing."""
 
 
 def interrupted(name: str, inputs: Inputs, rng: random.Random) -> str | None:
@@ -42,11 +48,12 @@ def interrupted(name: str, inputs: Inputs, rng: random.Random) -> str | None:
 
 def slowed(name: str, inputs: Inputs, rng: random.Random) -> str | None:
     """Let a command, or one of its processes, stand still at random moments, as a disk or a machine
-    does that has too much to do, and compare; returns what is wrong."""
+    does that has too much to do, read its folder meanwhile, and compare; returns what is wrong."""
     command, work = COMMANDS[name], inputs.folder / "work"
     outcome, seconds = whole(name, inputs, work)
     command.prepare(inputs, work)
     process, told = start(command.first(inputs, work)), []
+    problem = None
     for _ in range(PAUSES):
         moment, share, pause = rng.uniform(0, seconds / 2), rng.random(), rng.uniform(0, LONGEST)
         time.sleep(moment)
@@ -55,12 +62,24 @@ def slowed(name: str, inputs: Inputs, rng: random.Random) -> str | None:
         told.append(f"process {which} stands still for {pause:.2f} s after {moment:.2f} s")
         with suppress(ProcessLookupError):  # it has ended
             os.kill(everyone[which], signal.SIGSTOP)
-            time.sleep(pause)
+            until = time.monotonic() + pause
+            problem = problem or _look(work, rng)
+            time.sleep(max(until - time.monotonic(), 0))
             os.kill(everyone[which], signal.SIGCONT)
-    problem = finish(process) or difference(outcome, command.outcome(work))
+    end = finish(process)
+    problem = problem or end or difference(outcome, command.outcome(work))
     if hidden := list(work.rglob(".*")):
         problem = problem or f"left {hidden}"
     return f"{', '.join(told)}: {problem}" if problem else None
+
+
+def _look(work: Path, rng: random.Random) -> str | None:
+    """Read the run in a folder, if there is one; returns what is wrong with the answer."""
+    look = [str(work.parent / part) if part == SEEN else part for part in rng.choice(READING)]
+    if not (work / "runs").exists():
+        return None
+    _, problem = answer(Process([*look, "--results", str(work)]))
+    return f"{look} meanwhile: {problem}" if problem else None
 
 
 def _end(arguments: list[str], how: str, moment: float) -> str | None:

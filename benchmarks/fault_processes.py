@@ -142,6 +142,22 @@ def finish(process: Started) -> str | None:
     return f"exit code {process.returncode}: {told[-2000:]}" if process.returncode else None
 
 
+def answer(process: Started) -> tuple[bool, str | None]:
+    """Wait for a command that may refuse in one sentence; returns whether it did, and what is wrong
+    with its answer."""
+    told = said(process)
+    if told is None:
+        return False, "does not end"
+    sentences = [line for line in told.splitlines() if line.startswith("ghnas: ")]
+    if process.returncode not in (0, 2):
+        return False, f"exit code {process.returncode}: {told[-2000:]}"
+    if len(sentences) != (process.returncode == 2) or "Traceback" in told:
+        return False, f"exit code {process.returncode}, {len(sentences)} sentences: {told[-2000:]}"
+    if len("".join(sentences)) > 300:
+        return False, f"a long sentence: {sentences}"
+    return process.returncode == 2, None
+
+
 def below(pid: int) -> list[int]:
     """The processes that a process has started, and theirs."""
     try:

@@ -155,6 +155,7 @@ def _run(arguments: Sequence[str] | None) -> Any:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
     _refuse_empty(given)
+    _require_a_folder()
     try:
         return command.main(args=given, prog_name="ghnas", standalone_mode=False)
     except _USAGE_ERROR as error:
@@ -169,6 +170,13 @@ def _refuse_empty(arguments: Sequence[str | None]) -> None:
         name = str(option).removesuffix("=")
         if option and option.startswith("--") and (value == "" or name != option):
             raise UserError(f"{name} has an empty value: give one, or leave {name} out")
+
+
+def _require_a_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # in which torch cannot even be imported
+        raise UserError("this folder has been removed: go to another one, try again") from error
 
 
 @contextmanager

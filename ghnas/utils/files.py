@@ -28,20 +28,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     Raises:
         OSError: If the folder cannot be written or the disk is full; the old file is kept.
+        UserError: If there is something at its place that is neither a file nor a folder.
     """
     data = content.encode() if isinstance(content, str) else content
     replace_atomically(path, lambda beside: beside.write_bytes(data))
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, then rename it into place.
+    """Let `write` make a file beside `path`, then rename it into place. Where `path` is a link, it
+    stays one, and what it points to is replaced.
 
     What a process leaves there that is killed meanwhile, the next one that writes `path` removes.
 
     The file may be read and written by whom the process's umask says, whatever `write` does.
 
     Raises:
-        OSError: As `write_atomically`.
+        OSError, UserError: As `write_atomically`.
     """
     with _beside(path) as beside:
         mode = beside.stat().st_mode
@@ -49,7 +51,7 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         beside.chmod(mode)  # safetensors makes a file of its own that only its owner can read
         with beside.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name with no content
-        os.replace(beside, path)
+        os.replace(beside, os.path.realpath(path))
 
 
 def require_writable(path: Path) -> None:
@@ -57,6 +59,7 @@ def require_writable(path: Path) -> None:
 
     Raises:
         OSError: If the folder cannot be made or written, the disk is full, or `path` is a folder.
+        UserError: If `path` is neither a file nor a folder.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -71,11 +74,14 @@ def require_writable(path: Path) -> None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A new empty file beside `path`, gone at the end; errors name `path`."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is a device or a pipe, which a file would replace: name a file")
+    place = Path(os.path.realpath(path))
     # not `tempfile`: what it makes can be read by its owner alone, and so could the result
-    beside = path.with_name(f".{path.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(4)}")
+    beside = place.with_name(f".{place.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(place)
         beside.touch(exist_ok=False)
         yield beside
     except OSError as error:

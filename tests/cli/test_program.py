@@ -49,6 +49,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems keep such a folder")
+def test_a_folder_that_was_removed(tmp_path: Path) -> None:
+    spaces = shlex.join([sys.executable, "-m", "ghnas", "spaces"])
+    command = f"mkdir gone; cd gone; rmdir ../gone; {spaces}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "ghnas: this folder has been removed: go to another one, try again\n"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no umask")
 def test_no_warnings_and_files_that_follow_the_umask(tmp_path: Path, tiny_ghn: Path) -> None:
     train = ("train", *SMALL, "--hid", "8", "--steps", "2", "--meta-batch", "2", "--workers", "2")

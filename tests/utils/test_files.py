@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ghnas.utils.files import replace_atomically, write_atomically
+from ghnas.utils.errors import UserError
+from ghnas.utils.files import replace_atomically, require_writable, write_atomically
 
 
 @pytest.fixture(params=[0o022, 0o027])
@@ -51,6 +52,32 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
         replace_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes are other things there")
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "file", tmp_path / "disk" / "large"
+    path.symlink_to(elsewhere)
+    for content in ("new", "newer"):
+        require_writable(path)
+        write_atomically(path, content)
+        assert elsewhere.read_text() == content
+        assert path.is_symlink()
+        assert list(elsewhere.parent.iterdir()) == [elsewhere]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes are other things there")
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(UserError, match="name a file"):
+            write_atomically(path, "content")
+        with pytest.raises(UserError, match="name a file"):
+            require_writable(path)
+    assert pipe.is_fifo()
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
 
 
 KILLED = """
