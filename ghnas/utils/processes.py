@@ -304,7 +304,8 @@ class _Processes:
             initargs=(os.getpid(), build, arguments),
         )
         self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
-        self._tasks: Any = self._pool._call_queue  # type: ignore[attr-defined]
+        tasks: Any = self._pool._call_queue  # type: ignore[attr-defined]
+        tasks.cancel_join_thread()  # or what is half handed out to killed processes is waited for
         # all start now, before this process has other threads
         self._first = self._pool.submit(int)
         self._all: Any = self._pool._processes  # likewise; of those that are spawned more come
@@ -322,7 +323,6 @@ class _Processes:
         return self._pool.submit(_call, task)
 
     def close(self) -> None:
-        self._tasks.cancel_join_thread()  # of what waits for processes that are ended now
         self._pool.shutdown(wait=False, cancel_futures=True)
         # half a result would be waited for, at the end of the program, for ever: none is being
         # written while this process has their lock, and where it is not to be had the reader

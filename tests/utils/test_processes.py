@@ -280,3 +280,49 @@ def test_a_program_ends_that_gave_up_half_written_results(tmp_path: Path) -> Non
         [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=120
     )
     assert done.stdout == "closed\n"
+
+
+KILLED_BUSY = """
+import os, signal, sys, time
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import Workers
+
+def build():
+    return work
+
+def work(task):
+    if task:
+        time.sleep(60)
+    return os.getpid()
+
+with Workers(2, build) as workers:
+    if os.fork() == 0:  # a process of the program's own has an end of every pipe
+        sys.stdin.read()
+        os._exit(0)
+    (worker,) = workers.map([(b"",)])
+    for _ in range(6):
+        workers.submit(bytes(2**20))  # more than a pipe holds
+    time.sleep(0.5)
+    os.kill(worker, signal.SIGKILL)
+    try:
+        next(workers.as_completed())
+    except UserError:
+        print("a process was ended")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not fork")
+def test_a_program_ends_whose_worker_was_killed_while_tasks_were_handed_out() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", KILLED_BUSY],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert program.wait(timeout=60) == 0
+        assert program.stdout is not None
+        assert program.stdout.readline() == "a process was ended\n"
+    finally:
+        program.kill()
+        for stream in (program.stdin, program.stdout):
+            assert stream is not None
+            stream.close()  # the other process ends with its input
