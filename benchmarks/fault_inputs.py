@@ -138,7 +138,8 @@ _ON_TEXT: Sequence[Callable[[bytes, random.Random], bytes]] = (_word, _word, _wo
 # ------------------------------------------------------------------ how they are read
 
 
-def _written(inputs: Inputs, name: str, content: bytes) -> Path:
+def written(inputs: Inputs, name: str, content: bytes) -> Path:
+    """Write a content to a path below the inputs' folder."""
     path = inputs.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -151,15 +152,15 @@ def _argument(content: bytes) -> str:
 
 
 def _space(inputs: Inputs, content: bytes) -> int:
-    return main(["spaces", str(_written(inputs, "mine.yaml", content))])
+    return main(["spaces", str(written(inputs, "mine.yaml", content))])
 
 
 def _checkpoint(inputs: Inputs, content: bytes) -> int:
-    source = _written(inputs, "mine.safetensors", content)
+    source = written(inputs, "mine.safetensors", content)
     return main(["convert", str(source), str(inputs.folder / "converted.pt")])
 
 
-def _of_run(name: str, inputs: Inputs, content: bytes) -> int:
+def damage_run(name: str, inputs: Inputs, content: bytes) -> int:
     """A file of a run, for every command that reads runs without computing."""
     run = find_run(inputs.results).path
     copy = inputs.folder / "damaged" / "runs" / run.name
@@ -185,17 +186,17 @@ def _option(inputs: Inputs, content: bytes) -> int:
 
 
 def _image(inputs: Inputs, content: bytes) -> int:
-    _written(inputs, "images/a/0.png", content)
+    written(inputs, "images/a/0.png", content)
     return exit_code(partial(load_data, str(inputs.folder / "images")))
 
 
 def _parquet(inputs: Inputs, content: bytes) -> int:
-    _written(inputs, "tables/train.parquet", content)
+    written(inputs, "tables/train.parquet", content)
     return exit_code(partial(load_data, str(inputs.folder / "tables")))
 
 
 def _table(inputs: Inputs, content: bytes) -> int:
-    table, output = _written(inputs, "table.csv", content), inputs.folder / "bench"
+    table, output = written(inputs, "table.csv", content), inputs.folder / "bench"
     settings = ["--trainings", "2", "--seeds", "1", "--samplers", "random", "--workers", "1"]
     return main(["bench", str(table), "--space", "nasbench201", *settings, "--output", str(output)])
 
@@ -203,18 +204,18 @@ def _table(inputs: Inputs, content: bytes) -> int:
 def _predictor_free(inputs: Inputs, content: bytes) -> int:
     from ghnas import load
 
-    return exit_code(lambda: load(_written(inputs, "model.safetensors", content)) and 0)
+    return exit_code(lambda: load(written(inputs, "model.safetensors", content)) and 0)
 
 
-KINDS = {
+READ = {
     kind.name: kind
     for kind in (
         Kind("space", _space),
         Kind("checkpoint", _checkpoint, text=False),
-        Kind("manifest", partial(_of_run, MANIFEST)),
-        Kind("study", partial(_of_run, JOURNAL)),
-        Kind("progress", partial(_of_run, "progress.json")),
-        Kind("order", partial(_of_run, "order.json")),
+        Kind("manifest", partial(damage_run, MANIFEST)),
+        Kind("study", partial(damage_run, JOURNAL)),
+        Kind("progress", partial(damage_run, "progress.json")),
+        Kind("order", partial(damage_run, "order.json")),
         Kind("selection", _selection),
         Kind("option", _option),
         Kind("image", _image, text=False),

@@ -35,9 +35,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fault_commands import COMMANDS
 from fault_disks import can_mount, disk_full, disk_read_only, files_full, memory_full
-from fault_inputs import KINDS, Inputs, Kind, make_inputs
+from fault_inputs import READ, Inputs, Kind, make_inputs
+from fault_kept import KEPT, add_kept
 from fault_kills import interrupted, slowed
 
+KINDS = READ | KEPT
 LONGEST = 20
 """Seconds that an input may take."""
 LARGEST = 8 * 2**30
@@ -108,6 +110,8 @@ def main() -> None:
     _watch()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         inputs = make_inputs(Path(folder))
+        if arguments.again or set(KEPT) & set(arguments.kinds.split(",")):
+            add_kept(inputs)
         if arguments.again:
             kind = KINDS[arguments.again.name.partition("-")[0]]
             sys.exit(attempt(kind, inputs, arguments.again.read_bytes())[1] or "nothing is wrong")

@@ -151,7 +151,8 @@ class Predictor:
         seed: Of the regression; equal arguments give equal predictions.
 
     Raises:
-        UserError: If there are fewer than `LEAST` architectures.
+        UserError: If there are fewer than `LEAST` architectures, or an accuracy is missing or is
+            no finite number.
 
     Example:
         >>> import ghnas
@@ -176,6 +177,15 @@ class Predictor:
                 f"{len(self.architectures)} trained architectures are too few for a predictor: "
                 f"it takes {LEAST}"
             )
+        for name, values in (("accuracies", self.accuracies), ("scores", self.scores)):
+            if values is not None and len(values) != len(self.architectures):
+                raise UserError(
+                    f"there are {len(values)} {name} of {len(self.architectures)} architectures"
+                )
+        if not np.isfinite(np.asarray(self.accuracies, dtype=float)).all():
+            raise UserError("an accuracy is no finite number")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"the seed must be from 0 to {2**32 - 1}, not {self.seed}")
 
     @cached_property
     def _regression(self) -> Regression:
@@ -262,21 +272,22 @@ def load_predictor(path: str | PathLike[str], space: Space) -> Predictor:
         content = read_json(Path(path))
         scores = content["scores"]
         made_for, names = content["space"], tuple(content["features"])
-        known = list(map(space.parse, content["architectures"])) if made_for == space.name else []
-        predictor_arguments = (
-            [float(value) for value in content["accuracies"]],
-            None if scores is None else np.array(scores, dtype=float),
-            int(content["seed"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if content.get("format", 0) > FORMAT:
+            raise UserError(f"{path} is from a newer version of ghnas: update ghnas")
+        if made_for != space.name:
+            raise UserError(f"{path} is a predictor for space {made_for!r}, not {space.name!r}")
+        if names != feature_names(space):
+            raise UserError(f"{path} was fitted on other features than this version of ghnas makes")
+        known = list(map(space.parse, content["architectures"]))
+        accuracies = [float(value) for value in content["accuracies"]]
+        rows = None if scores is None else np.array(scores, dtype=float).reshape(len(known), -1)
+        seed = int(content["seed"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is no predictor that can be read ({error})") from error
-    if content.get("format", 0) > FORMAT:
-        raise UserError(f"{path} is from a newer version of ghnas: update ghnas")
-    if made_for != space.name:
-        raise UserError(f"{path} is a predictor for space {made_for!r}, not {space.name!r}")
-    if names != feature_names(space):
-        raise UserError(f"{path} was fitted on other features than this version of ghnas makes")
-    return Predictor(space, known, *predictor_arguments)
+    try:
+        return Predictor(space, known, accuracies, rows, seed)
+    except UserError as error:
+        raise UserError(f"{path} is no predictor that can be read: {error}") from error
 
 
 def feature_rows(

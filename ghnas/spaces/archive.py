@@ -129,7 +129,7 @@ def read_manifest(folder: Path) -> ArchitectureManifest:
         if content.get("format", 0) > FORMAT:
             raise UserError(f"{path} is from a newer version of ghnas: update ghnas")
         return ArchitectureManifest.model_validate(content)
-    except (ValidationError, ValueError, AttributeError) as error:
+    except (ValidationError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 
 
@@ -242,10 +242,12 @@ class Architectures(Sequence[Architecture]):
                     f"{self.folder} is not complete ({path.name} is missing): run `ghnas "
                     "generate` again to go on"
                 ) from error
-            except ValueError as error:
+            except Exception as error:  # NumPy reads headers with Python's own parser
                 raise UserError(f"{path} is damaged: delete it and generate again") from error
             if shard.dtype != layout:
                 raise UserError(f"{path} is not of this space: delete it and generate again")
+            if shard.shape != (min(self.manifest.shard, self.manifest.count - start),):
+                raise UserError(f"{path} is damaged: delete it and generate again")
             found.append(shard)
         return found
 
@@ -256,7 +258,10 @@ class Architectures(Sequence[Architecture]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         record = self.shards[index // self.manifest.shard][index % self.manifest.shard]
-        codes = zip(self.space.choices, record["choices"].tolist(), strict=True)
+        codes = list(zip(self.space.choices, record["choices"].tolist(), strict=True))
+        if any(code >= len(item.options) for item, code in codes):
+            path = shard_path(self.folder, index // self.manifest.shard)
+            raise UserError(f"{path} is damaged: delete it and generate again")
         return self.space.architecture({item.name: item.options[code] for item, code in codes})
 
     def __getstate__(self) -> dict[str, Any]:

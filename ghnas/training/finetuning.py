@@ -187,7 +187,7 @@ def finetune(
 def _claim(folder: Path, description: dict[str, Any]) -> None:
     """Make sure that a folder holds this training or none."""
     path, content = folder / "architecture.json", json.dumps(description, indent=1)
-    if path.exists() and path.read_text() != content:
+    if path.exists() and path.read_bytes() != content.encode():
         raise UserError(
             f"{folder} holds another network, or one that was trained with other settings: choose "
             "another folder, or delete this one"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from ghnas.architectures.graph import Graph
@@ -70,6 +71,9 @@ class Trained:
     test_top5: float | None = None
 
 
+_TRAINED = TypeAdapter(Trained)
+
+
 @dataclass(frozen=True)
 class Material:
     """What every training reads.
@@ -105,7 +109,8 @@ def finished(task: NetworkTask, material: Material) -> Trained | None:
         content = read_json(task.folder / "history.json")
         if content["identity"] != identity(task, material):
             return None
-        return Trained(**content["result"])
+        _TRAINED.validate_python(content["result"])
+        return Trained(**content["result"])  # in which an epoch's number stays an integer
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

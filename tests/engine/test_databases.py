@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import traceback
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from searching import finished, make_manifest
+from searching import FakeObjective, finished, make_manifest
 from sqlalchemy.exc import OperationalError
 
 from ghnas import UserError
 from ghnas.engine.databases.connection import database_errors, open_database, without_password
 from ghnas.engine.databases.rows import add_from
 from ghnas.engine.joining import join_run
+from ghnas.engine.run import create_run, open_run
+from ghnas.engine.search import search_run
 
 
 @pytest.fixture
@@ -54,6 +57,31 @@ def test_optuna_says_nothing_of_studies_that_it_makes(sqlite: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO)
     open_database(sqlite)
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trial_params SET distribution_json = '{' WHERE trial_id = 3",
+        "ALTER TABLE trials RENAME COLUMN state TO gone",
+    ],
+    ids=["row", "column"],
+)
+def test_a_damaged_database_is_said_so_wherever_it_is_read(
+    tmp_path: Path, sqlite: str, change: str
+) -> None:
+    run = create_run(tmp_path / "run", make_manifest(storage=sqlite))
+    search_run(run, FakeObjective(), None)
+    with sqlite3.connect(tmp_path / "search.db") as database:
+        database.execute(change)
+    database.close()
+    damaged = open_run(tmp_path / "run")
+    for read in (damaged.ranked, damaged.read, lambda: damaged.complete):
+        with pytest.raises(UserError, match=r"search\.db"):
+            read()
 
 
 # ---------------------------------------------------------------- passwords

@@ -86,6 +86,11 @@ def test_it_is_loaded_as_it_was_saved(tmp_path: Path, scores: np.ndarray | None)
         ({"space": "darts"}, "is a predictor for space 'darts', not 'nasbench201'"),
         ({"features": ["flops"]}, "was fitted on other features"),
         ({"accuracies": None}, "is no predictor that can be read"),
+        ({"accuracies": [0.5] * 9}, "can be read: there are 9 accuracies of"),
+        ({"accuracies": [float("nan")] * len(KNOWN)}, "an accuracy is no finite number"),
+        ({"scores": [0.5] * (len(KNOWN) + 1)}, "is no predictor that can be read"),
+        ({"seed": -1}, "the seed must be from 0"),
+        ({"format": "1"}, "is no predictor that can be read"),
         ({"architectures": ["|x~0|"]}, "is no predictor|not an architecture"),
     ],
 )

@@ -193,9 +193,19 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     generate(tmp_path, space(), TEXT, count=5, seed=1, workers=1)
     shard = tmp_path / "00000.npy"
     whole = shard.read_bytes()
-    shard.write_bytes(whole[:50])
+    records = np.load(shard)
+    for damaged in (b"", whole[:50], whole.replace(b"descr", b"de\0cr"), whole.replace(b"}", b"{")):
+        shard.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"00000\.npy is damaged"):
+            _ = Architectures(tmp_path).shards
+    np.save(shard, records[:3])
     with pytest.raises(UserError, match=r"00000\.npy is damaged"):
         _ = Architectures(tmp_path).shards
+    records["choices"][4, 0] = 255
+    np.save(shard, records)
+    assert Architectures(tmp_path)[3].hash
+    with pytest.raises(UserError, match=r"00000\.npy is damaged"):
+        _ = Architectures(tmp_path)[4]
     np.save(shard, np.zeros(5))
     with pytest.raises(UserError, match="not of this space"):
         _ = Architectures(tmp_path).shards
@@ -204,9 +214,10 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(content | {"format": 99}))
     with pytest.raises(UserError, match="newer version"):
         Architectures(tmp_path)
-    manifest.write_text("{")
-    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
-        Architectures(tmp_path)
+    for damaged in ("{", "[]", json.dumps(content | {"format": "1"})):
+        manifest.write_text(damaged)
+        with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+            Architectures(tmp_path)
 
 
 def test_the_command(tmp_path: Path, ghnas: Ghnas) -> None:

@@ -130,6 +130,19 @@ def test_what_cannot_be_is_refused(tmp_path: Path, data: ImageData) -> None:
     for other in ({"epochs": 2}, {"epochs": 1, "seed": 1}):
         with pytest.raises(UserError, match="another network, or one that was trained with other"):
             finetuned(data, path=tmp_path, **other)
+    (tmp_path / "architecture.json").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="holds another network"):
+        finetuned(data, path=tmp_path, epochs=1)
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path, data: ImageData) -> None:
+    before = finetuned(data, path=tmp_path, epochs=1)
+    history = tmp_path / "history.json"
+    content = json.loads(history.read_text())
+    for damaged in ({"validation": "high"}, {"history": [{"epoch": None}]}, {"seconds": []}):
+        history.write_text(json.dumps(content | {"result": content["result"] | damaged}))
+        assert finetuned(data, path=tmp_path, epochs=1).validation == before.validation
+    assert json.loads(history.read_text())["result"]["validation"] == before.validation
 
 
 def test_networks_as_a_population_are_those_that_train_one_by_one(

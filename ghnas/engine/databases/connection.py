@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -67,7 +69,7 @@ def open_database(url: str) -> RDBStorage:
 
 def _open(url: str) -> RDBStorage:
     # a connection that the server has closed meanwhile is opened again
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    return _Database(url, engine_kwargs={"pool_pre_ping": True})
 
 
 @contextmanager
@@ -81,6 +83,28 @@ def database_errors(url: str) -> Iterator[None]:
             f"storage {without_password(url)!r}: cannot be read or written "
             f"({_problem(cause, url)}); what was recorded is kept, run the same command to go on"
         ) from None
+    except (ValueError, TypeError) as error:  # of what it holds, which is JSON
+        raise UserError(
+            f"storage {without_password(url)!r}: damaged ({_problem(error, url)}); put back a copy "
+            "of it, or start a new search"
+        ) from None
+
+
+class _Database(RDBStorage):
+    """Optuna's storage in a database, whose errors are sentences, whoever calls it."""
+
+
+def _in_a_sentence(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: _Database, *arguments: Any, **options: Any) -> Any:
+        with database_errors(self.url):
+            return method(self, *arguments, **options)
+
+    return call
+
+
+for _name in (*BaseStorage.__abstractmethods__, "_get_trials"):
+    setattr(_Database, _name, _in_a_sentence(getattr(RDBStorage, _name)))
 
 
 def _parsed(url: str) -> URL | None:
