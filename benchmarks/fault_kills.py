@@ -107,5 +107,5 @@ def _end(arguments: list[str], how: str, moment: float) -> str | None:
         return f"processes are left: {left}"
     # a worker that was ended makes the command say so
     if "Traceback" in told:
-        return told[max(told.index("Traceback") - 500, 0) :][:2500]
+        return told[-2500:]
     return None

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import _thread
 import errno
 import inspect
 import os
 import re
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -34,11 +30,11 @@ from ghnas.cli import (
     train,
     truth,
 )
-from ghnas.cli.terminal import started_by_torchrun, use_plain_characters
+from ghnas.cli.interrupts import INTERRUPTED, Interrupts
+from ghnas.cli.terminal import use_plain_characters
 from ghnas.utils.errors import UserError, UserNote, one_sentence
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="ghnas",
@@ -118,8 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def exit_code(run: Callable[[], object]) -> int:
     """What the program ends with after `run`; says on stderr what went wrong, see `main`."""
+    interrupts = Interrupts()
     try:
-        with _warnings(), _interrupts(), _terminations():
+        with _warnings(), interrupts:
             result = run()
         return result if isinstance(result, int) else 0
     except UserError as error:
@@ -129,7 +126,11 @@ def exit_code(run: Callable[[], object]) -> int:
         return 0
     except OSError as error:
         return _fail(_explain(error))
-    except (MemoryError, RuntimeError, ImportError) as error:
+    except Exception as error:
+        if interrupts.heard:  # of what could not go on as it was
+            return _fail("interrupted", INTERRUPTED)
+        if not isinstance(error, MemoryError | RuntimeError | ImportError):
+            raise
         if "DataLoader worker" in str(error):
             from ghnas.utils.processes import ENDED
 
@@ -189,63 +190,6 @@ def _warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
         yield
-
-
-def _interrupt() -> None:
-    """What Ctrl-C does to the main thread, whatever it waits for."""
-    if hasattr(signal, "pthread_kill"):
-        heard = signal.SIGINT if callable(signal.getsignal(signal.SIGINT)) else signal.SIGTERM
-        signal.pthread_kill(threading.main_thread().ident or 0, heard)
-    else:  # on Windows
-        _thread.interrupt_main()
-
-
-_SOON = 0.05
-"""Seconds after which an interrupt arrives again."""
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Let Ctrl-C arrive again if it came where Python can raise nothing: in a destructor, or in a
-    function that C code calls."""
-    before = sys.unraisablehook
-
-    def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(_SOON, _interrupt).start()  # now it would be lost here
-        else:
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-@contextmanager
-def _terminations() -> Iterator[None]:
-    """Let `SIGTERM` do what Ctrl-C does, so that nothing half-written is left; not under torchrun,
-    whose processes wait for one another where no signal is heard."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-        or started_by_torchrun()
-    ):
-        yield
-        return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        interrupt = signal.getsignal(signal.SIGINT)
-        if not callable(interrupt):  # the background of a shell ignores Ctrl-C, but not this
-            raise KeyboardInterrupt
-        interrupt(number, frame)
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _show_warning(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ghnas.utils.errors import UserError, first_line
-from ghnas.utils.files import replace_atomically
+from ghnas.utils.files import replace_atomically, write_atomically
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -25,30 +24,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     Raises:
         OSError: If the folder cannot be written or the disk is full; the old file is kept.
     """
-    plain = _plain(tensors)
-
-    def write(beside: Path) -> None:
-        try:
-            save_file(plain, beside, metadata=metadata)
-        except SafetensorError as error:
-            raise _of_the_system(error, path) from error
-
-    replace_atomically(path, write)
+    # not `save_file`: what it makes on the way is left behind, by another name, by a process that
+    # is killed
+    write_atomically(path, tensors_as_bytes(tensors, metadata))
 
 
 def tensors_as_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """What `write_tensors` writes."""
-    return save(_plain(tensors), metadata)
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-
-
-def _of_the_system(error: SafetensorError, path: Path) -> Exception:
-    """The operating system's error that safetensors tells of in its text alone."""
-    number = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(number[1]), str(error), str(path)) if number else error
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    return save(plain, metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -546,6 +547,42 @@ def test_an_interrupt_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[
         assert exit_code(run) == 130
     assert "to the end" not in went_on
     assert capsys.readouterr().err == "ghnas: interrupted\n"
+
+
+CARELESS = """
+import signal, time
+
+try:
+    signal.raise_signal(signal.SIGINT)
+except BaseException:
+    pass
+time.sleep(5)
+"""
+
+
+def test_an_interrupt_that_an_import_swallows_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "careless.py").write_text(CARELESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    began = time.monotonic()
+    with ctrl_c_is_answered_by(signal.default_int_handler):
+        assert exit_code(lambda: importlib.import_module("careless")) == 130
+    assert time.monotonic() - began < 5
+    assert capsys.readouterr().err == "ghnas: interrupted\n"
+
+
+def test_what_fails_after_an_interrupt_is_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise AttributeError("half of a library")
+
+    with ctrl_c_is_answered_by(signal.default_int_handler):
+        assert exit_code(run) == 130
+    assert capsys.readouterr().err == "ghnas: interrupted\n"
+    with pytest.raises(AttributeError, match="our own"):
+        exit_code(lambda: setattr(object(), "our own", 1))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")

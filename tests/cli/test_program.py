@@ -49,6 +49,30 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished: Path) -> None:
     assert done.stderr == ""
 
 
+SWALLOWS = """
+import signal
+
+try:
+    signal.raise_signal(signal.SIGINT)
+except BaseException:
+    pass
+print("went on")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_an_interrupt_while_pytorch_is_imported_ends_the_program(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(SWALLOWS)
+    program = (
+        "import sys, ghnas.cli.app as app; sys.exit(app.exit_code(lambda: __import__('torch')))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "ghnas: interrupted\n")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="other systems keep such a folder")
 def test_a_folder_that_was_removed(tmp_path: Path) -> None:
     spaces = shlex.join([sys.executable, "-m", "ghnas", "spaces"])
