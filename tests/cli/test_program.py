@@ -64,7 +64,8 @@ print("went on")
 def test_an_interrupt_while_pytorch_is_imported_ends_the_program(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(SWALLOWS)
     program = (
-        "import sys, ghnas.cli.app as app; sys.exit(app.exit_code(lambda: __import__('torch')))"
+        "import sys; from ghnas.cli.app import exit_code; "
+        "sys.exit(exit_code(lambda: __import__('torch')))"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
