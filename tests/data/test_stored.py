@@ -7,7 +7,7 @@ import io
 import os
 import tarfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -295,13 +295,23 @@ def test_a_copy_of_a_folder_is_the_same_data(folder: Path, stored: Any, tmp_path
     assert stored(other, image_size=13).fingerprint != stored(folder).fingerprint
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no index", None])
+def patched(archive: bytes) -> bytes:
+    """A zip archive whose first member is said to be what zipfile cannot read."""
+    flags = archive.index(b"PK\1\2") + 8
+    return archive[:flags] + bytes([archive[flags] | 1 << 5]) + archive[flags + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda _: b"PK\x03\x04 no index", lambda archive: archive[:-40], patched],
+    ids=["empty", "no index", "cut", "patched"],
+)
 def test_a_damaged_index_is_made_anew(
-    folder: Path, stored: Any, tmp_path: Path, damage: bytes | None
+    folder: Path, stored: Any, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     before = stored(folder).fingerprint
     (kept,) = (tmp_path / "cache" / "indexes").glob("train*.npz")
-    kept.write_bytes(kept.read_bytes()[:-40] if damage is None else damage)
+    kept.write_bytes(damage(kept.read_bytes()))
     assert stored(folder).fingerprint == before
 
 
