@@ -39,6 +39,8 @@ from fault_inputs import READ, Inputs, Kind, make_inputs
 from fault_kept import KEPT, add_kept
 from fault_kills import interrupted, slowed
 
+from ghnas.cli.interrupts import INTERRUPTED
+
 KINDS = READ | KEPT
 LONGEST = 20
 """Seconds that an input may take."""
@@ -202,6 +204,8 @@ def attempt(kind: Kind, inputs: Inputs, content: bytes) -> tuple[int | None, str
         return None, f"took more than {LONGEST} s"
     except BaseException:
         return None, traceback.format_exc()
+    if code == INTERRUPTED:  # it was this program that was to end
+        raise KeyboardInterrupt
     said = err.getvalue()
     if _executed:
         return code, f"executed {_executed}"
