@@ -18,7 +18,7 @@ from ghnas.engine.run import CLAIMS, MANIFEST, Run
 from ghnas.engine.samplers import Sampler
 from ghnas.engine.storage import create_study, writing
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import write_atomically
+from ghnas.utils.files import is_empty, write_atomically
 
 PIECE, LEARNING_PIECE = 64, 16
 """Candidates that a process claims at a time: of a sampler that does not learn from values, and of
@@ -110,7 +110,7 @@ def join_run(path: Path, manifest: Manifest, url: str) -> Run:
         found = read_manifest(path / MANIFEST)
         if found.study_name != manifest.study_name or found.difference(shared):
             raise UserError(f"{path} holds another search: choose another folder")
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and not is_empty(path):
         raise UserError(f"{path} is not empty: choose another folder for the search")
     own = shared.model_copy(update={"sources": manifest.sources})
     with writing(path):

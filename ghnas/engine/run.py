@@ -29,7 +29,7 @@ from ghnas.engine.trials import Direction, Trial, TrialFormat, rank_trials
 from ghnas.spaces import Space, parse_space
 from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import locked, read_json, write_atomically
+from ghnas.utils.files import is_empty, locked, read_json, write_atomically
 
 if TYPE_CHECKING:  # SQLAlchemy is loaded where a database is used
     from ghnas.engine.databases.claims import Claims
@@ -352,7 +352,7 @@ def create_run(path: Path, manifest: Manifest, url: str | None = None) -> Run:
         UserError: If the folder cannot be written or the storage cannot be opened.
     """
     manifest = manifest.model_copy(update={"study_name": path.resolve().name})
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not is_empty(path):
         raise UserError(f"{path} is not empty: choose another folder for the search")
     try:
         with writing(path):

@@ -119,6 +119,12 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether there is nothing in a folder that anybody sees: what a process that was killed had
+    begun to write is hidden."""
+    return all(item.name.startswith(".") for item in folder.iterdir())
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 

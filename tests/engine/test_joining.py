@@ -28,7 +28,7 @@ from ghnas.engine.databases import claims
 from ghnas.engine.databases.connection import open_database
 from ghnas.engine.joining import join_run, joined_manifest
 from ghnas.engine.objectives import Outcome
-from ghnas.engine.run import Run, open_run
+from ghnas.engine.run import Run, create_run, open_run
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals"),
@@ -264,6 +264,23 @@ def test_what_a_study_was_started_with(tmp_path: Path, sqlite: str) -> None:
     assert joined(tmp_path / "second", sqlite).path == second.path
     with pytest.raises(UserError, match="holds another search"):
         joined(tmp_path / "second", sqlite, "another")
+
+
+@pytest.mark.parametrize("way", ["joined", "alone"])
+def test_a_folder_in_which_a_process_was_killed_while_it_began(
+    tmp_path: Path, sqlite: str, way: str
+) -> None:
+    path = tmp_path / "run"
+
+    def begin() -> Run:
+        return joined(path, sqlite) if way == "joined" else create_run(path, make_manifest())
+
+    path.mkdir()
+    (path / "notes.txt").write_text("somebody's")
+    with pytest.raises(UserError, match="is not empty"):
+        begin()
+    (path / "notes.txt").rename(path / ".manifest.json.half")
+    assert begin().read() == []
 
 
 @pytest.mark.parametrize(
