@@ -340,11 +340,25 @@ def open_run(path: Path, url: str | None = None) -> Run:
     return Run(path, read_manifest(path / MANIFEST), url)
 
 
+def _only_begun(path: Path) -> bool:
+    """Whether a folder has nothing but the study of a search that was killed before it wrote its
+    manifest, and so before its first trial."""
+    if [item.name for item in path.iterdir() if not item.name.startswith(".")] != [JOURNAL]:
+        return False
+    try:
+        storage = open_storage(path / JOURNAL, None)
+        studies = [study._study_id for study in storage.get_all_studies()]
+        return not any(storage.get_n_trials(study) for study in studies)
+    except UserError:
+        return False
+
+
 def create_run(path: Path, manifest: Manifest, url: str | None = None) -> Run:
     """Make a run's folder with its manifest and its study.
 
     Args:
-        path: The folder; it must not exist, or be empty.
+        path: The folder; it must not exist, be empty, or be of a search that was killed before it
+            began.
         manifest: What to search; the study gets the folder's name.
         url: As in `Run`.
 
@@ -353,7 +367,9 @@ def create_run(path: Path, manifest: Manifest, url: str | None = None) -> Run:
     """
     manifest = manifest.model_copy(update={"study_name": path.resolve().name})
     if path.is_dir() and not is_empty(path):
-        raise UserError(f"{path} is not empty: choose another folder for the search")
+        if not _only_begun(path):
+            raise UserError(f"{path} is not empty: choose another folder for the search")
+        (path / JOURNAL).unlink()
     try:
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from searching import finished, go_on, make_manifest, make_run, ranking
 
 from ghnas.engine.manifest import FORMAT_VERSION, Manifest, Sources, read_manifest
 from ghnas.engine.objectives import ZERO_SHOT, check_objectives
-from ghnas.engine.run import JOURNAL, LOCK, MANIFEST, PROGRESS, Run, open_run
+from ghnas.engine.run import JOURNAL, LOCK, MANIFEST, PROGRESS, Run, create_run, open_run
 from ghnas.engine.runs import find_run, list_runs, select
 from ghnas.engine.storage import repair_journal
 from ghnas.spaces import load_space, read_space_file
@@ -259,6 +259,18 @@ def test_run_folder(run: Run) -> None:
     assert study.user_attrs["seed"] == 0
     assert study.user_attrs["space"] == "darts"
     assert study.best_trial.number == run.ranked(1)[0].number
+
+
+def test_a_search_that_was_killed_before_its_manifest_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    create_run(path, make_manifest())
+    (path / MANIFEST).unlink()
+    assert create_run(path, make_manifest()).read() == []
+    whole = finished(tmp_path)
+    (whole.path / MANIFEST).unlink()
+    with pytest.raises(UserError, match="is not empty"):  # trials are never thrown away
+        create_run(whole.path, make_manifest())
+    assert whole.study_path.stat().st_size > 0
 
 
 def test_runs_are_found_and_listed(tmp_path: Path) -> None:
