@@ -7,12 +7,14 @@ from __future__ import annotations
 import io
 import os
 import random
+import shutil
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from fault_inputs import Inputs, Kind, damage_run, written
@@ -123,11 +125,9 @@ def _training_state(path: Path) -> TrainingState:
 def _finetuned(name: str, inputs: Inputs, content: bytes) -> int:
     """A file of a training of two epochs, of which one is done."""
     folder = inputs.folder / "finetuned"
-    for path in folder.iterdir():
-        path.unlink()
     begun = inputs.folder / ("whole" if name == "history.json" else "begun")
-    for path in begun.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(begun, folder)
     (folder / name).write_bytes(content)
     return exit_code(partial(_finetune, folder))
 
@@ -164,16 +164,8 @@ def _listed(inputs: Inputs) -> Path:
     return path
 
 
-@contextmanager
-def _cache(inputs: Inputs) -> Iterator[None]:
-    before = os.environ.get("GHNAS_CACHE")
-    os.environ["GHNAS_CACHE"] = str(inputs.folder / "listed-cache")
-    try:
-        yield
-    finally:
-        os.environ.pop("GHNAS_CACHE")
-        if before is not None:
-            os.environ["GHNAS_CACHE"] = before
+def _cache(inputs: Inputs) -> AbstractContextManager[Any]:
+    return patch.dict(os.environ, GHNAS_CACHE=str(inputs.folder / "listed-cache"))
 
 
 KEPT = {
@@ -245,7 +237,6 @@ def _add_finetuned(inputs: Inputs) -> None:
     with suppress(KeyboardInterrupt):
         _finetune(folder / "begun", stop)
     _finetune(folder / "whole")
-    (folder / "finetuned").mkdir()
     examples["training"] = [(folder / "begun" / "state.pt").read_bytes()]
     examples["description"] = [(folder / "begun" / "architecture.json").read_bytes()]
     examples["history"] = [(folder / "whole" / "history.json").read_bytes()]
