@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghnas.ghn.features import FeatureBatch, Traversal
+from ghnas.ghn.features import FeatureBatch
+from ghnas.ghn.traversal import Traversal
 
 
 class MLP(nn.Module):

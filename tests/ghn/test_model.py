@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +145,29 @@ def test_predictions_do_not_depend_on_the_batch() -> None:
         alone = ghn.predict_graphs([graph])[0]
         for key, value in together.items():
             torch.testing.assert_close(value, alone[key], rtol=1e-4, atol=1e-5)
+
+
+OUT_OF_MEMORY = """
+import resource, torch
+from ghnas.ghn.traversal import Edges
+some = torch.arange(3)
+edges, sent = Edges(some, some, torch.ones(3), some), torch.ones(3, 8)
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+try:
+    edges.receive(sent)
+except MemoryError:
+    print("too little memory")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_too_little_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "too little memory\n"), found.stderr
 
 
 def test_gradients_reach_every_parameter() -> None:
