@@ -9,6 +9,7 @@ the space, the seed and its number alone, not on who made it.
 from __future__ import annotations
 
 import gc
+import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from ghnas.spaces import Space, parse_space
 from ghnas.spaces.base import ATTEMPTS
 from ghnas.spaces.deepnets import DeepNetsSpace
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import read_json, replace_atomically, write_atomically
+from ghnas.utils.files import read_json, write_atomically
 from ghnas.utils.processes import Workers
 
 FORMAT = 1
@@ -147,12 +148,9 @@ def _write_shard(space: Space, folder: Path, seed: int, number: int, count: int)
     # splits of one seed share nothing
     rng = random.Random(f"{seed}:{space.skeleton.get('split', '')}:{number}")
     records = make_records(space, rng, count)
-
-    def save(beside: Path) -> None:
-        with beside.open("wb") as file:
-            np.save(file, records)
-
-    replace_atomically(shard_path(folder, number), save)
+    stream = io.BytesIO()  # into a file, NumPy does not say that its last page found no room
+    np.save(stream, records)
+    write_atomically(shard_path(folder, number), stream.getvalue())
     return count
 
 

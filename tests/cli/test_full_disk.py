@@ -54,6 +54,17 @@ def test_convert(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path, target: str, size
     assert (tmp_path / target).read_text() == "what was there before"
 
 
+def test_generate_whose_last_page_finds_no_room(ghnas: Ghnas, tmp_path: Path) -> None:
+    made = "generate", "--space", "darts", "--count", "300", "-o"
+    assert ghnas(*made, tmp_path / "whole")[0] == 0
+    whole, shard = (tmp_path / name / "00000.npy" for name in ("whole", "part"))
+    with files_up_to(whole.stat().st_size // 4096 * 4096):
+        refused(ghnas(*made, tmp_path / "part"))
+    assert not shard.exists()
+    assert ghnas(*made, tmp_path / "part")[0] == 0
+    assert shard.read_bytes() == whole.read_bytes()
+
+
 def test_predict(ghnas: Ghnas, tiny_ghn: Path, tmp_path: Path) -> None:
     with files_up_to(100_000):
         sentence = refused(
