@@ -16,7 +16,7 @@ from ghnas.engine.databases.connection import database_errors, open_database
 from ghnas.engine.manifest import Joined, Manifest, parse_manifest, read_manifest
 from ghnas.engine.run import CLAIMS, MANIFEST, Run
 from ghnas.engine.samplers import Sampler
-from ghnas.engine.storage import create_study, writing
+from ghnas.engine.storage import StudyExistsError, create_study, writing
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import is_empty, write_atomically
 
@@ -138,7 +138,7 @@ def _make_study(url: str, manifest: Manifest) -> Manifest:
         if not _has(storage, _pieces_of(name)):
             try:
                 create_study(storage, _pieces_of(name), {"candidates": "maximize"}, {})
-            except UserError:  # another process was faster: what it was started with counts
+            except StudyExistsError:  # another process was faster: what it was started with counts
                 joined_manifest(url, name)
         pieces = storage.get_study_id_from_name(_pieces_of(name))
         if _KEPT not in storage.get_study_system_attrs(pieces):

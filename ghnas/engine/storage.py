@@ -71,6 +71,10 @@ def _lock(journal: Path) -> JournalFileSymlinkLock:
     return JournalFileSymlinkLock(str(journal.resolve()), LOCK_GRACE)
 
 
+class StudyExistsError(UserError):
+    """A study of that name is there already."""
+
+
 def create_study(
     storage: BaseStorage,
     name: str,
@@ -86,7 +90,8 @@ def create_study(
         may_exist: Whether to open it if it exists.
 
     Raises:
-        UserError: If it exists and may not.
+        StudyExistsError: If it exists and may not.
+        UserError: If it cannot be written.
     """
     try:
         study = optuna.create_study(
@@ -96,7 +101,7 @@ def create_study(
             load_if_exists=may_exist,
         )
     except optuna.exceptions.DuplicatedStudyError as error:
-        raise UserError(
+        raise StudyExistsError(
             f"the storage already holds a study {name!r}, started in the same second; try again"
         ) from error
     with warnings.catch_warnings():

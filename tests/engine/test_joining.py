@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
+from file_limits import files_up_to
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from searching import FakeObjective, entries, finished, go_on, make_manifest, ranking
@@ -354,6 +355,18 @@ def test_a_process_that_dies_while_it_makes_the_study(
             dying(name)
         with pytest.raises(Killed):
             joined(tmp_path / "run", sqlite)
+    run = joined(tmp_path / "run", sqlite)
+    go_on(run)
+    assert same(run, finished(tmp_path))
+
+
+@pytest.mark.parametrize("size", [100, 4000, 12_000])
+def test_a_database_that_takes_no_more_when_the_study_is_made(
+    tmp_path: Path, sqlite: str, size: int
+) -> None:
+    open_database(sqlite)  # its tables are there
+    with files_up_to(size), pytest.raises(UserError, match="cannot be read or written"):
+        joined(tmp_path / "run", sqlite)
     run = joined(tmp_path / "run", sqlite)
     go_on(run)
     assert same(run, finished(tmp_path))
