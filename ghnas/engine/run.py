@@ -112,8 +112,16 @@ class Run:
         return self._load_study(self.open_storage())
 
     def _load_study(self, storage: BaseStorage) -> optuna.Study:
+        name, wanted = self.manifest.study_name, self.manifest.directions
         with self.expected():
-            return optuna.load_study(study_name=self.manifest.study_name, storage=storage)
+            study = optuna.load_study(study_name=name, storage=storage)
+        if (found := tuple(item.name.lower() for item in study.directions)) != wanted:
+            raise UserError(
+                f"{self.storage_url}: damaged, study {name!r} says {', '.join(found) or 'nothing'} "
+                f"where the search was to {', '.join(wanted)}; put back a copy of it, or start a "
+                "new search"
+            )
+        return study
 
     @contextlib.contextmanager
     def expected(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ghnas.utils.memory import require_memory
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,7 @@ def _compile_sum(width: int, dtype: torch.dtype) -> None:
         MemoryError: If there is no memory for that, where torch would end the process with a
             segmentation fault.
     """
-    try:
-        mmap.mmap(-1, _ROOM).close()
-    except OSError as error:
-        raise MemoryError("no memory to compile a sum") from error
+    require_memory(_ROOM, "compile a sum")
     rows, one = torch.zeros(1, width, dtype=dtype), torch.zeros(1, dtype=torch.int64)
     F.embedding_bag(one, rows, one, mode="sum", per_sample_weights=rows.new_ones(1))
 

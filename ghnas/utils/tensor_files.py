@@ -16,6 +16,10 @@ from torch import Tensor
 
 from ghnas.utils.errors import UserError, first_line
 from ghnas.utils.files import replace_atomically, write_atomically
+from ghnas.utils.memory import require_memory
+
+_COPIES, _BESIDE = 2, 2**20
+"""How often safetensors has what it writes in memory, and bytes for what it does besides."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -30,8 +34,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def tensors_as_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """What `write_tensors` writes."""
+    """What `write_tensors` writes.
+
+    Raises:
+        MemoryError: If there is no memory for it, where safetensors would end the process.
+    """
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    size = sum(value.nbytes for value in plain.values()) + len(str(metadata))
+    require_memory(_COPIES * size + _BESIDE, "write tensors")
     return save(plain, metadata)
 
 

@@ -67,8 +67,10 @@ def test_optuna_says_nothing_of_studies_that_it_makes(sqlite: str) -> None:
     [
         "UPDATE trial_params SET distribution_json = '{' WHERE trial_id = 3",
         "ALTER TABLE trials RENAME COLUMN state TO gone",
+        "DELETE FROM study_directions",
+        "UPDATE study_directions SET direction = 'MINIMIZE'",
     ],
-    ids=["row", "column"],
+    ids=["row", "column", "no direction", "another direction"],
 )
 def test_a_damaged_database_is_said_so_wherever_it_is_read(
     tmp_path: Path, sqlite: str, change: str
