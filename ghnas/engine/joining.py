@@ -140,6 +140,8 @@ def _make_study(url: str, manifest: Manifest) -> Manifest:
                 create_study(storage, _pieces_of(name), {"candidates": "maximize"}, {})
             except StudyExistsError:  # another process was faster: what it was started with counts
                 joined_manifest(url, name)
+                if not _has(storage, _pieces_of(name)):  # a part of it is left
+                    raise
         pieces = storage.get_study_id_from_name(_pieces_of(name))
         if _KEPT not in storage.get_study_system_attrs(pieces):
             storage.set_study_system_attr(pieces, _KEPT, manifest.model_dump_json())

@@ -198,6 +198,11 @@ class TrialFormat:
             UserError: If one of them is somebody else's, or not what the search wrote there.
         """
         found = study.get_trials(deepcopy=False)
+        if (gap := next((n for n, item in enumerate(found) if item.number != n), None)) is not None:
+            raise UserError(
+                f"study {self.study!r} is damaged: trial {gap} is not there; put back a copy, or "
+                "start a new search"
+            )
         trials = [self.trial(frozen) for frozen in found]
         if any(SEAL in frozen.user_attrs for frozen in found):  # an earlier ghnas wrote none
             for frozen, trial in zip(found, trials, strict=True):

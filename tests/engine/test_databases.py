@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import traceback
 from pathlib import Path
@@ -62,27 +63,46 @@ def test_optuna_says_nothing_of_studies_that_it_makes(sqlite: str) -> None:
 # ---------------------------------------------------------------- damage
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run and its database."""
+    folder = tmp_path_factory.mktemp("sound")
+    run = create_run(folder / "run", make_manifest(storage=f"sqlite:///{folder}/search.db"))
+    search_run(run, FakeObjective(), None)
+    return folder
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE trial_params SET distribution_json = '{' WHERE trial_id = 3",
         "ALTER TABLE trials RENAME COLUMN state TO gone",
+        "UPDATE studies SET study_name = 'other'",
         "DELETE FROM study_directions",
         "UPDATE study_directions SET direction = 'MINIMIZE'",
+        "UPDATE study_directions SET direction = 'MAXIMIZX'",
+        "DELETE FROM trials WHERE trial_id = 1",
+        "DELETE FROM trials WHERE trial_id = 3",
+        "UPDATE trials SET number = NULL WHERE trial_id = 3",
+        "UPDATE trials SET state = 'COMPLETX' WHERE trial_id = 3",
+        "UPDATE trial_values SET value = NULL WHERE trial_id = 3",
+        "UPDATE trial_values SET objective = 5 WHERE trial_id = 3",
+        "UPDATE trial_params SET param_value = 99 WHERE trial_id = 3",
+        "UPDATE trial_params SET param_value = 9e999 WHERE trial_id = 3",
+        "UPDATE trial_params SET distribution_json = '{' WHERE trial_id = 3",
+        "UPDATE trial_params SET distribution_json = '{}' WHERE trial_id = 3",
+        "UPDATE trial_user_attributes SET value_json = NULL WHERE trial_id = 3",
     ],
-    ids=["row", "column", "no direction", "another direction"],
 )
 def test_a_damaged_database_is_said_so_wherever_it_is_read(
-    tmp_path: Path, sqlite: str, change: str
+    sound: Path, tmp_path: Path, change: str
 ) -> None:
-    run = create_run(tmp_path / "run", make_manifest(storage=sqlite))
-    search_run(run, FakeObjective(), None)
-    with sqlite3.connect(tmp_path / "search.db") as database:
+    path, url = shutil.copy(sound / "search.db", tmp_path), f"sqlite:///{tmp_path}/search.db"
+    with sqlite3.connect(path) as database:
         database.execute(change)
     database.close()
-    damaged = open_run(tmp_path / "run")
-    for read in (damaged.ranked, damaged.read, lambda: damaged.complete):
-        with pytest.raises(UserError, match=r"search\.db"):
+    damaged = open_run(sound / "run", url)
+    for read in (damaged.ranked, damaged.read, lambda: search_run(damaged, FakeObjective(), None)):
+        with pytest.raises(UserError, match=r"search\.db|study 'run"):
             read()
 
 

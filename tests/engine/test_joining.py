@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import sys
 import time
 from collections import Counter
@@ -370,6 +371,15 @@ def test_a_database_that_takes_no_more_when_the_study_is_made(
     run = joined(tmp_path / "run", sqlite)
     go_on(run)
     assert same(run, finished(tmp_path))
+
+
+def test_a_database_with_a_part_of_the_study(tmp_path: Path, sqlite: str) -> None:
+    joined(tmp_path / "run", sqlite)
+    with sqlite3.connect(tmp_path / "search.db") as database:
+        database.execute("DELETE FROM studies")
+    database.close()
+    with pytest.raises(UserError, match="the storage already holds a study 'ours-claims'"):
+        joined(tmp_path / "other", sqlite)
 
 
 def test_functions_join_too(tmp_path: Path, sqlite: str) -> None:

@@ -9,7 +9,9 @@ from functools import wraps
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -77,7 +79,7 @@ def database_errors(url: str) -> Iterator[None]:
     """Turn errors of a database into a sentence that names it."""
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError) as error:
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
         cause = error.__cause__ or error  # Optuna's own text names no cause
         raise UserError(
             f"storage {without_password(url)!r}: cannot be read or written "
@@ -93,18 +95,35 @@ def database_errors(url: str) -> Iterator[None]:
 class _Database(RDBStorage):
     """Optuna's storage in a database, whose errors are sentences, whoever calls it."""
 
+    def _get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        found = super()._get_trials(*arguments, **options)
+        if any(trial.number is None for trial in found):  # Optuna would compare it with others
+            raise ValueError("a trial has no number")
+        return found
+
+
+_READ_TRIALS = ("_get_trials", "get_all_trials", "get_trial")
+"""Methods whose KeyError is of a trial's row; that of others is of a study that is not there."""
+
 
 def _in_a_sentence(method: Callable[..., Any]) -> Callable[..., Any]:
+    missing = () if method.__name__ in _READ_TRIALS else (KeyError,)
+
     @wraps(method)
     def call(self: _Database, *arguments: Any, **options: Any) -> Any:
         with database_errors(self.url):
-            return method(self, *arguments, **options)
+            try:
+                return method(self, *arguments, **options)
+            except (OptunaError, SQLAlchemyError, OSError, MemoryError, UserError, *missing):
+                raise
+            except Exception as error:  # a damaged row makes Optuna raise nearly every kind
+                raise ValueError(first_line(error)) from error
 
     return call
 
 
 for _name in (*BaseStorage.__abstractmethods__, "_get_trials"):
-    setattr(_Database, _name, _in_a_sentence(getattr(RDBStorage, _name)))
+    setattr(_Database, _name, _in_a_sentence(getattr(_Database, _name)))
 
 
 def _parsed(url: str) -> URL | None:
