@@ -91,7 +91,8 @@ def _end(arguments: list[str], how: str, moment: float) -> str | None:
         if how == "kill worker" and workers:
             os.kill(workers[-1], signal.SIGKILL)
         elif how == "kill group":
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has no group of its own yet
+                os.killpg(process.pid, signal.SIGKILL)
         else:
             signals = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
             process.send_signal(signals.get(how, signal.SIGKILL))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from file_limits import files_up_to
 
 import ghnas
 from ghnas.data import ImageData, load_data, random_batches
+from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.checkpoint import load_ghn
 from ghnas.ghn.config import GHNConfig
 from ghnas.ghn.model import GHN
@@ -22,10 +25,11 @@ from ghnas.training.hypernetwork.loop import (
     compute_gradients,
     evaluations_after,
     rate_schedule,
+    train_rank,
 )
 from ghnas.training.hypernetwork.meta_batches import MetaBatches
 from ghnas.training.hypernetwork.mixture import Mixture
-from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, train
+from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, run, train
 from ghnas.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -166,6 +170,24 @@ def test_processes_train_together(tmp_path: Path, data: ImageData) -> None:
     for output, workers, losses in ((one, 0, told[0]), (two, 2, told[1])):
         train(job(output, data, workers=workers), lambda p, seen=losses: seen.append(p.loss))
     assert told[0] == pytest.approx(told[1], rel=1e-3)
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs signals of POSIX")
+def test_files_that_may_not_grow_end_all_processes(tmp_path: Path, data: ImageData) -> None:
+    compile_gradients()  # into a file
+
+    def late(*_: object) -> None:
+        raise AssertionError("the processes do not end")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(120)
+    try:
+        with files_up_to(67), pytest.raises(OSError, match="File too large"):
+            run(train_rank, job(tmp_path / "x.safetensors", data, workers=2), lambda progress: None)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:

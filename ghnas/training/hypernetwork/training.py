@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.checkpoint import load_ghn
@@ -28,6 +29,7 @@ __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
 JobType = TypeVar("JobType", bound=Job)
 Work = Callable[[JobType, Callable[[TrainProgress], None], int, int], None]
 """A process's part of a training: of a job, a report, its number and the number of processes."""
+LOOPBACK = "127.0.0.1"
 
 
 def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
@@ -109,16 +111,26 @@ def _run_on_processes(
     messages = context_of_workers(gradients=True).SimpleQueue()
     job = replace(job, data=job.data.without_test())
     ranks = job.settings.workers
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (work, job, messages, Path(folder) / "rendezvous", ranks)
-        with Workers(ranks, partial, _work_in_rank, *arguments, gradients=True) as workers:
-            for rank in range(ranks):  # none ends before all have begun: each has its process
-                workers.submit(rank)
-            try:
-                while not workers.wait(timeout=0.2):
-                    _read(messages, report)
-            finally:
-                _read(messages, report)  # if one ended early, the reason may be there
+    arguments = (work, job, messages, ranks)
+    with Workers(ranks, partial, _work_in_rank, *arguments, gradients=True) as workers:
+        store = _rendezvous()  # it has a thread, and so comes after the processes
+        for rank in range(ranks):  # none ends before all have begun: each has its process
+            workers.submit(store.port, rank)
+        try:
+            while not workers.wait(timeout=0.2):
+                _read(messages, report)
+        finally:
+            _read(messages, report)  # if one ended early, the reason may be there
+
+
+def _rendezvous() -> TCPStore:
+    """Where the processes of this machine find each other, and nobody from another machine. It is
+    no file: torch waits for ever for the rest of one that is cut off by a full disk."""
+    listening = socket.create_server((LOOPBACK, 0))
+    port = listening.getsockname()[1]
+    return TCPStore(
+        LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+    )
 
 
 def _read(messages: Any, report: Callable[[TrainProgress], None]) -> None:
@@ -130,11 +142,12 @@ def _read(messages: Any, report: Callable[[TrainProgress], None]) -> None:
 
 
 def _work_in_rank(
-    work: Work[Job], job: Job, messages: Any, rendezvous: Path, ranks: int, rank: int
+    work: Work[Job], job: Job, messages: Any, ranks: int, port: int, rank: int
 ) -> None:
     if Path("/sys/class/net/lo").exists():  # the loopback needs no name to be looked up
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
+    store = TCPStore(LOOPBACK, port)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
     try:
         work(job, messages.put, rank, ranks)
         dist.barrier()  # none ends while another may still write to it
