@@ -323,6 +323,7 @@ class _Processes:
         return self._pool.submit(_call, task)
 
     def close(self) -> None:
+        manager: Any = self._pool._executor_manager_thread  # which `shutdown` lets go of
         self._pool.shutdown(wait=False, cancel_futures=True)
         # half a result would be waited for, at the end of the program, for ever: none is being
         # written while this process has their lock, and where it is not to be had the reader
@@ -337,6 +338,9 @@ class _Processes:
         if locked:
             lock.release()
         self._results._writer.close()
+        # or a program that ends now wakes it through a pipe that it is closing
+        if manager is not None and manager is not threading.current_thread():
+            manager.join(GRACE)
 
 
 def context_of_workers(gradients: bool) -> BaseContext:

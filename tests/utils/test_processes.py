@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -138,6 +139,14 @@ def test_closing_ends_what_still_runs() -> None:
         first = next(results)
         assert _alive(first)
     assert not _alive(first)  # and the test does not take ten minutes
+
+
+def test_closing_ends_the_threads_too() -> None:
+    before = threading.active_count()
+    for _ in range(20):  # a program that ends would meet one that is about to end
+        with Workers(2, partial, sleep) as workers:
+            assert next(workers.as_completed([(0,)]))
+        assert threading.active_count() == before
 
 
 def halve(number: int) -> float:
