@@ -202,9 +202,11 @@ def attempt(kind: Kind, inputs: Inputs, content: bytes) -> tuple[int | None, str
             code = kind.read(inputs, content)
     except HangError:
         return None, f"took more than {LONGEST} s"
+    except KeyboardInterrupt:  # it was this program that was to end
+        raise
     except BaseException:
         return None, traceback.format_exc()
-    if code == INTERRUPTED:  # it was this program that was to end
+    if code == INTERRUPTED:  # likewise
         raise KeyboardInterrupt
     said = err.getvalue()
     if _executed:
