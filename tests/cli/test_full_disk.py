@@ -13,6 +13,7 @@ from file_limits import files_up_to
 
 from ghnas.utils.files import require_writable, write_atomically
 
+pytest.importorskip("resource", reason="needs limits of POSIX")
 Ghnas = Callable[..., tuple[int, str, str]]
 
 

@@ -104,6 +104,9 @@ def test_a_damaged_database_is_said_so_wherever_it_is_read(
     for read in (damaged.ranked, damaged.read, lambda: search_run(damaged, FakeObjective(), None)):
         with pytest.raises(UserError, match=r"search\.db|study 'run"):
             read()
+    if "FROM trials" not in change:  # which only makes it incomplete
+        with pytest.raises(UserError, match=r"search\.db"):
+            assert damaged.complete
 
 
 # ---------------------------------------------------------------- passwords
