@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,45 @@ def test_rows_are_those_that_optuna_writes(tmp_path: Path, postgresql: str) -> N
     optuna.delete_study(study_name="rows", storage=storage)
     with pytest.raises(UserError, match="was deleted"):
         add_from(storage, ours._study_id, 20, trials[:1])
+
+
+INTERRUPTED = """
+import itertools
+import signal
+import sys
+
+from ghnas.engine.databases.connection import open_database
+
+storage = open_database(sys.argv[1])
+(study,) = storage.get_all_studies()
+
+
+def interrupt(frame, event, argument):
+    if event == "c_return" and argument.__name__ == "fetchall" and next(calls) == wanted:
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+
+
+for wanted in itertools.count():
+    calls = itertools.count()
+    try:
+        sys.setprofile(interrupt)
+        trials = storage.get_all_trials(study._study_id)
+        sys.setprofile(None)
+        break
+    except KeyboardInterrupt:
+        continue
+print(f"{wanted > 0}, {len(trials)}")
+"""
+
+
+def test_reads_that_are_interrupted_log_no_traceback(sqlite: str) -> None:
+    study = optuna.create_study(storage=open_database(sqlite), study_name="one")
+    study.add_trials([optuna.trial.create_trial(value=0.5) for _ in range(2)])
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, sqlite], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True, 2\n", "")
 
 
 def test_optuna_says_nothing_of_studies_that_it_makes(sqlite: str) -> None:

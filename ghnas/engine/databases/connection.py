@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ _TRIES, _PAUSE = 10, 0.2
 """How often the tables are made, where others make them at the same time, and seconds between."""
 _SECRET_SETTINGS = ("password", "passwd", "sslpassword")
 """Of a URL's query, where drivers take a password too."""
+
+# of a connection that ends badly SQLAlchemy logs the traceback besides raising its error; a program
+# that wants its log gets it still
+logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
 
 
 def without_password(url: str) -> str:
