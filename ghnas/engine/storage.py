@@ -67,8 +67,29 @@ def _backend(journal: Path) -> JournalFileBackend:
     return JournalFileBackend(str(journal.resolve()), _lock(journal))
 
 
-def _lock(journal: Path) -> JournalFileSymlinkLock:
-    return JournalFileSymlinkLock(str(journal.resolve()), LOCK_GRACE)
+def _lock(journal: Path) -> _Lock:
+    return _Lock(str(journal.resolve()), LOCK_GRACE)
+
+
+class _LockLostError(OSError, RuntimeError):
+    """A lock that another process has broken; Optuna catches a RuntimeError where it breaks one."""
+
+
+class _Lock(JournalFileSymlinkLock):
+    """Optuna's lock, which says why it cannot be released; where Optuna cannot break one that was
+    left, it would try for ever."""
+
+    def release(self) -> None:
+        try:
+            super().release()
+        except RuntimeError as error:
+            cause = error.__context__
+            if isinstance(cause, FileNotFoundError):  # as a machine does that sleeps
+                reason = f"this process stood still for more than {LOCK_GRACE} s; try again"
+                raise _LockLostError(cause.errno, reason, self._lock_file) from error
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror, self._lock_file) from error
+            raise
 
 
 class StudyExistsError(UserError):

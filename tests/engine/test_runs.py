@@ -410,6 +410,33 @@ def test_lock_that_a_killed_process_left_is_broken(
     assert not lock.is_symlink()
 
 
+@pytest.mark.parametrize("left", [False, True])
+def test_a_lock_that_cannot_be_released_says_why(
+    run: Run, monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    """The disk is read-only by now: also where another process has left the lock."""
+    monkeypatch.setattr("ghnas.engine.storage.LOCK_GRACE", 3)
+    if left:
+        Path(f"{run.study_path}.lock").symlink_to(run.study_path)
+
+    def rename(source: str, target: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", source)
+
+    monkeypatch.setattr("os.rename", rename)
+    with pytest.raises(UserError, match=r"study\.log: cannot be written \(Read-only file system\)"):
+        repair_journal(run.study_path)
+
+
+def test_a_lock_that_another_process_has_broken_is_lost(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a machine sleeps it has the lock; when it wakes up, others have waited too long."""
+    lock = Path(f"{run.study_path}.lock")
+    monkeypatch.setattr("ghnas.engine.storage.cut_torn_line", lambda _: lock.unlink())
+    with pytest.raises(UserError, match="this process stood still for more than 5 s; try again"):
+        repair_journal(run.study_path)
+
+
 def test_a_lock_that_another_process_has_is_respected(run: Run) -> None:
     """Whoever repairs a journal waits for a writer that is at it."""
     held = JournalFileSymlinkLock(str(run.study_path))
