@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_inputs import Inputs
-from fault_processes import run
+from fault_processes import difference, run
 
 from ghnas.engine.runs import find_run
 from ghnas.ghn.library import cached
@@ -255,3 +255,14 @@ def whole(name: str, inputs: Inputs, work: Path) -> tuple[Any, float]:
             raise RuntimeError(f"{name}: {problem}")
         _whole[name] = command.outcome(work), time.monotonic() - began
     return _whole[name]
+
+
+def goes_on(command: Command, inputs: Inputs, work: Path, outcome: Any) -> str | None:
+    """Go on with a command that a fault has befallen; returns what is wrong with what it has left,
+    or with its outcome."""
+    hidden = [path for path in work.rglob(".*") if path.is_file()]
+    if hidden:
+        return f"left {hidden}"
+    if problem := run(command.again(inputs, work)):
+        return f"then: {problem}"
+    return difference(outcome, command.outcome(work))

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fault_commands import COMMANDS, Command, whole
+from fault_commands import COMMANDS, goes_on, whole
 from fault_inputs import Inputs
-from fault_processes import Process, Started, answer, below, difference, run, start
+from fault_processes import Process, Started, answer, below, run, start
 
 ROOM = 256 * 2**20
 """Bytes that no command needs."""
@@ -50,9 +50,8 @@ def disk_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str 
         refused, problem = answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,size={ROOM}")
         told = f"{room:,} bytes"
-        return refused, f"{told}: {problem}" if problem else _goes_on(
-            command, inputs, disk, outcome, told
-        )
+        problem = problem or goes_on(command, inputs, disk, outcome)
+        return refused, f"{told}: {problem}" if problem else None
 
 
 def disk_read_only(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
@@ -65,9 +64,8 @@ def disk_read_only(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool,
         _mount(disk, "remount,ro")
         refused, problem = answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,rw,size={ROOM}")
-        return refused, f"read-only: {problem}" if problem else _goes_on(
-            command, inputs, disk, outcome, "read-only"
-        )
+        problem = problem or goes_on(command, inputs, disk, outcome)
+        return refused, f"read-only: {problem}" if problem else None
 
 
 def files_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
@@ -116,10 +114,8 @@ def _limited(
     with suppress(OSError, IndexError):  # it has ended
         limit(process.pid)
     refused, problem = answer(process)
-    told = f"{told} after {moment:.2f} s"
-    return refused, f"{told}: {problem}" if problem else _goes_on(
-        command, inputs, work, outcome, told
-    )
+    problem = problem or goes_on(command, inputs, work, outcome)
+    return refused, f"{told} after {moment:.2f} s: {problem}" if problem else None
 
 
 def _needs(name: str, inputs: Inputs, disk: Path) -> int:
@@ -132,18 +128,6 @@ def _needs(name: str, inputs: Inputs, disk: Path) -> int:
             raise RuntimeError(f"{name}: {problem}")
         _needed[name] = _used(disk) - before
     return _needed[name]
-
-
-def _goes_on(
-    command: Command, inputs: Inputs, work: Path, outcome: object, told: str
-) -> str | None:
-    hidden = [path for path in work.rglob(".*") if path.is_file()]
-    if hidden:
-        return f"{told}: left {hidden}"
-    if problem := run(command.again(inputs, work)):
-        return f"{told}, then: {problem}"
-    problem = difference(outcome, command.outcome(work))
-    return f"{told}: {problem}" if problem else None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,9 +29,10 @@ class Process:
 
     Args:
         arguments: Of the command line.
+        before: Called in the process first.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], before: Callable[[], None] = lambda: None) -> None:
         self.returncode: int | None = None
         # a file would be limited as the command's are
         self._said, stream = os.pipe()
@@ -38,7 +40,7 @@ class Process:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._said)
-            _become(arguments, stream)
+            _become(arguments, stream, before)
         os.close(stream)
 
     def poll(self) -> int | None:
@@ -70,7 +72,7 @@ class Process:
             return (told.read(MOST_SAID) or b"").decode(errors="replace"), None
 
 
-def _become(arguments: list[str], stream: int) -> NoReturn:
+def _become(arguments: list[str], stream: int, before: Callable[[], None]) -> NoReturn:
     """Be `python -m ghnas` from here on."""
     code = 70
     try:
@@ -84,6 +86,7 @@ def _become(arguments: list[str], stream: int) -> NoReturn:
             )
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
         sys.argv = ["ghnas", *arguments]
+        before()
         runpy.run_module("ghnas", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

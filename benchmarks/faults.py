@@ -33,6 +33,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from fault_calls import allocation_fails, system_fails
 from fault_commands import COMMANDS
 from fault_disks import can_mount, disk_full, disk_read_only, files_full, memory_full
 from fault_inputs import READ, Inputs, Kind, make_inputs
@@ -64,12 +65,16 @@ FAULTS = {
     "read-only": disk_read_only,
     "files": files_full,
     "memory": memory_full,
+    "call": system_fails,
+    "allocation": allocation_fails,
 }
 NEED_A_DISK = ("disk", "read-only")
 GROUPS = {
     "kill": "kills",
     "pause": "pauses",
-    **dict.fromkeys(("disk", "read-only", "files", "memory"), "disks, files, memory"),
+    **dict.fromkeys(
+        ("disk", "read-only", "files", "memory", "call", "allocation"), "disks, files, memory"
+    ),
 }
 """What faults are counted together; all that befalls no command is a damaged input."""
 
@@ -296,10 +301,10 @@ def _write(ran: Campaign) -> None:
         f"or {MOST_CHARACTERS} characters, more than {LONGEST} s or {LARGEST >> 30} GiB, control "
         "characters, anything executed; after what befalls a command (it is killed; one of its "
         "processes stands still for up to 2 s, three times; its disk, a small tmpfs, is full or "
-        "read-only; its files may not grow; its memory or that of one of its processes is used up) "
-        "also a result that differs from the one without, and what is left of it. One command in "
-        "ten is started as a user would, the others are forked from a process that has imported "
-        "what they need.",
+        "read-only; its files may not grow; its memory or that of one of its processes is used up; "
+        "one of its calls, to the operating system or for memory, fails) also a result that "
+        "differs from the one without, and what is left of it. One command in ten is started as a "
+        "user would, the others are forked from a process that has imported what they need.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)
 

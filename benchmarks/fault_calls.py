@@ -1,0 +1,160 @@
+"""Commands in which one call of the process fails: one to the operating system, as on a disk that
+is full, broken or read-only by now, or one that finds no memory.
+
+A first run notes which calls there are, by the function that makes them; each of them is as likely
+to fail, however often it is made. So what happens once and takes no time is tried as often as what
+takes all of it, which no limit of a disk or of memory and no moment of a clock does.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing.util
+import os
+import random
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fault_commands import COMMANDS, goes_on, whole
+from fault_inputs import Inputs
+from fault_processes import Process, answer, said
+
+SYSTEM = frozenset({
+    "open", "write", "writelines", "flush", "close", "fsync", "replace", "rename", "mkdir",
+    "unlink", "remove", "rmdir", "scandir", "listdir", "truncate", "ftruncate", "read", "readline",
+    "readlines", "readinto", "flock", "lockf", "symlink", "link", "mmap", "stat", "lstat", "utime",
+    "chmod", "statvfs",
+})  # fmt: skip
+"""Functions of Python that call the operating system about files."""
+DATABASE = frozenset({"execute", "executemany", "commit", "fetchall", "fetchone"})
+"""Those of sqlite3."""
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
+ALLOCATING = ("ghnas", "optuna", "sqlalchemy", "safetensors", "json", "numpy")
+"""Packages whose calls find no memory; what only waits or imports is left out."""
+OURS = ("fault_", "runpy", "importlib", "multiprocessing/util")
+"""Parts of paths whose calls are not the command's."""
+AROUND = ("main", "exit_code", "_fail", "use_plain_characters", "one_sentence")
+"""Functions of the program that are what says that there is no memory."""
+
+Site = tuple[str, str, str, str]
+"""A file, a function in it, the kind of event, and the name of the C function that it calls."""
+Struck = Callable[[str], BaseException]
+"""The error that a call of a C function of this name ends with."""
+
+
+def system_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
+    """Let one call to the operating system fail, then run the command again; returns whether it was
+    refused, and what is wrong."""
+    number = rng.choice(ERRORS)
+
+    def struck(called: str) -> BaseException:
+        if called in DATABASE:
+            return sqlite3.OperationalError("disk I/O error")
+        return OSError(number, os.strerror(number), "a file")
+
+    return _failing(name, inputs, rng, _of_the_system, struck, errno.errorcode[number])
+
+
+def allocation_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
+    """Let one call find no memory, then run the command again; returns whether it was refused, and
+    what is wrong."""
+    return _failing(name, inputs, rng, _allocates, lambda _: MemoryError(), "no memory")
+
+
+def _of_the_system(site: Site) -> bool:
+    return site[2] == "c_call" and site[3] in SYSTEM | DATABASE
+
+
+def _allocates(site: Site) -> bool:
+    return (
+        site[2] in ("call", "c_call")
+        and any(f"/{package}/" in site[0] for package in ALLOCATING)
+        and site[1] not in AROUND
+    )
+
+
+def _failing(
+    name: str,
+    inputs: Inputs,
+    rng: random.Random,
+    is_wanted: Callable[[Site], bool],
+    struck: Struck,
+    told: str,
+) -> tuple[bool, str | None]:
+    command, work = COMMANDS[name], inputs.folder / "work"
+    outcome, _ = whole(name, inputs, work)
+    counts = _calls(name, inputs, work)
+    site = rng.choice([site for site in counts if is_wanted(site)])
+    nth = rng.randint(1, counts[site])
+    command.prepare(inputs, work)
+    process = Process(command.first(inputs, work), lambda: _strike(site, nth, struck))
+    refused, problem = answer(process)
+    told = f"{told}, call {nth:,} of {counts[site]:,} at {':'.join(site)}"
+    problem = problem or goes_on(command, inputs, work, outcome)
+    return refused, f"{told}: {problem}" if problem else None
+
+
+_counted: dict[str, dict[Site, int]] = {}
+
+
+def _calls(name: str, inputs: Inputs, work: Path) -> dict[Site, int]:
+    """How often a command makes each of its calls.
+
+    Raises:
+        RuntimeError: If it does not succeed.
+    """
+    if name not in _counted:
+        command, kept = COMMANDS[name], inputs.folder / "calls.json"
+        command.prepare(inputs, work)
+        process = Process(command.first(inputs, work), lambda: _count(kept))
+        told = said(process)
+        if process.returncode:
+            raise RuntimeError(f"{name}: {told}")
+        _counted[name] = {tuple(site): count for site, count in json.loads(kept.read_text())}
+    return _counted[name]
+
+
+def _count(kept: Path) -> None:
+    """Count this process's calls from here on; they are in a file when it ends."""
+    counts: Counter[Site] = Counter()
+
+    def hook(frame: FrameType, event: str, called: Any) -> None:
+        counts[_site(frame, event, called)] += 1
+
+    def save() -> None:
+        sys.setprofile(None)
+        own = [each for each in counts.items() if not any(part in each[0][0] for part in OURS)]
+        kept.write_text(json.dumps(own))
+
+    multiprocessing.util.Finalize(None, save, exitpriority=0)
+    sys.setprofile(hook)
+
+
+def _strike(site: Site, nth: int, struck: Struck) -> None:
+    """Let a call of this process fail."""
+    _, function, wanted, name = site
+    left = nth
+
+    def hook(frame: FrameType, event: str, called: Any) -> None:
+        nonlocal left
+        if event != wanted or frame.f_code.co_qualname != function:
+            return
+        if _site(frame, event, called) == site:
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise struck(name)
+
+    sys.setprofile(hook)
+
+
+def _site(frame: FrameType, event: str, called: Any) -> Site:
+    code = frame.f_code
+    name = getattr(called, "__name__", "?") if event.startswith("c_") else ""
+    return code.co_filename, code.co_qualname, event, name
