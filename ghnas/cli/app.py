@@ -119,30 +119,38 @@ def exit_code(run: Callable[[], object]) -> int:
         with _warnings(), interrupts:
             result = run()
         return result if isinstance(result, int) else 0
-    except UserError as error:
-        return _fail(str(error))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        return _fail(_explain(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if interrupts.heard:  # of what could not go on as it was
             return _fail("interrupted", INTERRUPTED)
-        if not isinstance(error, MemoryError | RuntimeError | ImportError):
+        sentence = _sentence(error)
+        if sentence is None:
             raise
-        if "DataLoader worker" in str(error):
-            from ghnas.utils.processes import ENDED
+        return _fail(sentence)
 
-            return _fail(ENDED)
-        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
-            raise
-        return _fail(
-            "there is too little memory for this: what was finished is kept; use fewer --workers, "
-            "smaller images or networks, or a machine with more"
-        )
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", INTERRUPTED)
+
+def _sentence(error: Exception) -> str | None:
+    """What there is to say of an error; None of one that is the program's own fault."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _explain(error)
+    if not isinstance(error, MemoryError | RuntimeError | ImportError):
+        return None
+    if "DataLoader worker" in str(error):
+        from ghnas.utils.processes import ENDED
+
+        return ENDED
+    if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+        return None
+    return (
+        "there is too little memory for this: what was finished is kept; use fewer --workers, "
+        "smaller images or networks, or a machine with more"
+    )
 
 
 _OUT_OF_MEMORY = re.compile(

@@ -572,11 +572,16 @@ def test_an_interrupt_that_an_import_swallows_is_not_lost(
     assert capsys.readouterr().err == "ghnas: interrupted\n"
 
 
-def test_what_fails_after_an_interrupt_is_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "error", [AttributeError("half of a library"), UserError("half of ours"), OSError("a file's")]
+)
+def test_what_fails_after_an_interrupt_is_an_interrupt(
+    capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
     def run() -> None:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        raise AttributeError("half of a library")
+        raise error
 
     with ctrl_c_is_answered_by(signal.default_int_handler):
         assert exit_code(run) == 130
