@@ -139,18 +139,28 @@ def _sentence(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return _explain(error)
-    if not isinstance(error, MemoryError | RuntimeError | ImportError):
-        return None
-    if "DataLoader worker" in str(error):
-        from ghnas.utils.processes import ENDED
+    if isinstance(error, RuntimeError):
+        if "start new thread" in str(error):
+            return _LIMITS[errno.EAGAIN]
+        if "DataLoader worker" in str(error):
+            from ghnas.utils.processes import ENDED
 
-        return ENDED
-    if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            return ENDED
+    if not _is_of_memory(error):
         return None
     return (
         "there is too little memory for this: what was finished is kept; use fewer --workers, "
         "smaller images or networks, or a machine with more"
     )
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether there was too little memory, also where a library has made another error of that."""
+    if isinstance(error, RuntimeError | ImportError) and _OUT_OF_MEMORY.search(str(error)):
+        return True
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 _OUT_OF_MEMORY = re.compile(
@@ -227,10 +237,19 @@ _REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
 }
+_LIMITS = {
+    errno.EAGAIN: "no more processes may be started here: use fewer --workers, or raise the limit "
+    "(ulimit -u)",
+    errno.EMFILE: "no more files may be open at once: use fewer --workers, or raise the limit "
+    "(ulimit -n)",
+}
+"""Of a user's processes and files, which the system counts."""
 
 
 def _explain(error: OSError) -> str:
     """An operating-system error in one sentence."""
+    if error.errno in _LIMITS:
+        return _LIMITS[error.errno]
     reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     where = f"{error.filename}: " if error.filename else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

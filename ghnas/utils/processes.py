@@ -306,9 +306,12 @@ class _Processes:
         self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
         tasks: Any = self._pool._call_queue  # type: ignore[attr-defined]
         tasks.cancel_join_thread()  # or what is half handed out to killed processes is waited for
-        # all start now, before this process has other threads
-        self._first = self._pool.submit(int)
         self._all: Any = self._pool._processes  # likewise; of those that are spawned more come
+        try:  # all start now, before this process has other threads
+            self._first = self._pool.submit(int)
+        except BaseException:  # those that have started would wait for work, and be waited for
+            self.close()
+            raise
 
     def wait_for_one(self) -> None:
         """Until a process is ready to work.
@@ -339,7 +342,7 @@ class _Processes:
             lock.release()
         self._results._writer.close()
         # or a program that ends now wakes it through a pipe that it is closing
-        if manager is not None and manager is not threading.current_thread():
+        if manager not in (None, threading.current_thread()) and manager.is_alive():
             manager.join(GRACE)
 
 

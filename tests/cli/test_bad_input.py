@@ -410,6 +410,37 @@ def test_too_little_memory(
     assert "too little memory" in fails("search")
 
 
+def test_too_little_memory_of_which_a_library_makes_something_else(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise ValueError("too many values to unpack") from None
+
+    monkeypatch.setattr("ghnas.utils.devices.pick_device", refuse)
+    assert "too little memory" in fails("search")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("can't start new thread"), "no more processes may be started here"),
+        (BlockingIOError(errno.EAGAIN, "try again"), "no more processes may be started here"),
+        (OSError(errno.EMFILE, "too many", "a file"), "no more files may be open at once"),
+    ],
+)
+def test_limits_of_a_user(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ghnas.utils.devices.pick_device", refuse)
+    assert words in fails("search")
+
+
 def test_port_in_use(fails: Callable[..., str], finished: Path) -> None:
     import socket
 

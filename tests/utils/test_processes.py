@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,38 @@ def test_closing_ends_the_threads_too() -> None:
         with Workers(2, partial, sleep) as workers:
             assert next(workers.as_completed([(0,)]))
         assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_processes_of_which_a_part_cannot_be_started_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a user may have no more of them: those that run would wait for work for ever."""
+    started: list[int] = []
+    fork = os.fork
+
+    def fork_once() -> int:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        if pid := fork():
+            started.append(pid)
+        return pid
+
+    monkeypatch.setattr("os.fork", fork_once)
+    with pytest.raises(BlockingIOError):
+        Workers(3, partial, sleep)
+    assert not _alive(*started)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_processes_without_their_thread_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = active_children()
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Workers(3, partial, sleep)
+    assert active_children() == before
 
 
 def halve(number: int) -> float:
