@@ -35,7 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fault_calls import allocation_fails, system_fails
 from fault_commands import COMMANDS
-from fault_disks import can_mount, disk_full, disk_read_only, files_full, memory_full
+from fault_disks import can_mount, disk_full, disk_read_only, files_full, files_open, memory_full
 from fault_inputs import READ, Inputs, Kind, make_inputs
 from fault_kept import KEPT, add_kept
 from fault_kills import interrupted, slowed
@@ -64,6 +64,7 @@ FAULTS = {
     "disk": disk_full,
     "read-only": disk_read_only,
     "files": files_full,
+    "open files": files_open,
     "memory": memory_full,
     "call": system_fails,
     "allocation": allocation_fails,
@@ -73,7 +74,8 @@ GROUPS = {
     "kill": "kills",
     "pause": "pauses",
     **dict.fromkeys(
-        ("disk", "read-only", "files", "memory", "call", "allocation"), "disks, files, memory"
+        ("disk", "read-only", "files", "open files", "memory", "call", "allocation"),
+        "disks, files, memory",
     ),
 }
 """What faults are counted together; all that befalls no command is a damaged input."""
@@ -301,7 +303,7 @@ def _write(ran: Campaign) -> None:
         f"or {MOST_CHARACTERS} characters, more than {LONGEST} s or {LARGEST >> 30} GiB, control "
         "characters, anything executed; after what befalls a command (it is killed; one of its "
         "processes stands still for up to 2 s, three times; its disk, a small tmpfs, is full or "
-        "read-only; its files may not grow; its memory or that of one of its processes is used up; "
+        "read-only; its files may not grow; few more may be open; its memory or that of one of its processes is used up; "
         "one of its calls, to the operating system or for memory, fails) also a result that "
         "differs from the one without, and what is left of it. One command in ten is started as a "
         "user would, the others are forked from a process that has imported what they need.",
