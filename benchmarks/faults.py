@@ -303,10 +303,11 @@ def _write(ran: Campaign) -> None:
         f"or {MOST_CHARACTERS} characters, more than {LONGEST} s or {LARGEST >> 30} GiB, control "
         "characters, anything executed; after what befalls a command (it is killed; one of its "
         "processes stands still for up to 2 s, three times; its disk, a small tmpfs, is full or "
-        "read-only; its files may not grow; few more may be open; its memory or that of one of its processes is used up; "
-        "one of its calls, to the operating system or for memory, fails) also a result that "
-        "differs from the one without, and what is left of it. One command in ten is started as a "
-        "user would, the others are forked from a process that has imported what they need.",
+        "read-only; its files may not grow; few more may be open; its memory or that of one of its "
+        "processes is used up; one of its calls, to the operating system or for memory, fails) "
+        "also a result that differs from the one without, and what is left of it. One command in "
+        "ten is started as a user would, the others are forked from a process that has imported "
+        "what they need.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)
 
