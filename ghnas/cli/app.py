@@ -140,7 +140,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return _explain(error)
     if isinstance(error, RuntimeError):
-        if "start new thread" in str(error):
+        if _NO_THREAD.search(str(error)):
             return _LIMITS[errno.EAGAIN]
         if "DataLoader worker" in str(error):
             from ghnas.utils.processes import ENDED
@@ -168,6 +168,8 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """What torch, its oneDNN and the loader of libraries say; Python and NumPy raise a MemoryError."""
+_NO_THREAD = re.compile("can't start new thread|Resource temporarily unavailable")
+"""What Python and torch say."""
 
 
 def _run(arguments: Sequence[str] | None) -> Any:

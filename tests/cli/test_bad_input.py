@@ -427,6 +427,7 @@ def test_too_little_memory_of_which_a_library_makes_something_else(
     ("error", "words"),
     [
         (RuntimeError("can't start new thread"), "no more processes may be started here"),
+        (RuntimeError("Resource temporarily unavailable"), "no more processes may be started here"),
         (BlockingIOError(errno.EAGAIN, "try again"), "no more processes may be started here"),
         (OSError(errno.EMFILE, "too many", "a file"), "no more files may be open at once"),
     ],

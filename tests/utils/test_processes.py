@@ -170,17 +170,24 @@ def test_processes_of_which_a_part_cannot_be_started_end(monkeypatch: pytest.Mon
     assert not _alive(*started)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
-def test_processes_without_their_thread_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = active_children()
+@pytest.mark.parametrize("most", range(5))
+def test_processes_are_not_begun_without_their_threads(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A pool whose second thread cannot start would be waited for, for ever."""
+    before, running = active_children(), threading.active_count()
+    start, started = threading.Thread.start, []
 
-    def start(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    def start_some(self: threading.Thread) -> None:
+        if len(started) == most:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
 
-    monkeypatch.setattr("threading.Thread.start", start)
+    monkeypatch.setattr("threading.Thread.start", start_some)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         Workers(3, partial, sleep)
-    assert active_children() == before
+    assert (active_children(), threading.active_count()) == (before, running)
 
 
 def halve(number: int) -> float:
