@@ -25,7 +25,7 @@ ROOM = 256 * 2**20
 PAGE = 4096
 LEAST, MOST = 2**20, 192 * 2**20
 """Bytes of memory that a program may still take, where it is little."""
-FILES = 16
+FILES = 64
 """Files that it may still open, where those are few, are fewer than these."""
 Begin = Callable[[list[str]], Started]
 """How a command is started."""
@@ -83,17 +83,15 @@ def files_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str
 
 
 def files_open(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
-    """Let a command, or one of its processes, open a few files more and no others, from a random
-    moment on, then run it without a limit; returns whether it was refused, and what is wrong."""
-    more, which = rng.randrange(FILES), rng.random()
+    """Let a command open a few files more than it begins with and no others, then run it without a
+    limit; returns whether it was refused, and what is wrong."""
+    more = rng.randrange(FILES)
 
     def limit(process: int) -> None:
-        everyone = (process, *below(process))
-        one = everyone[int(which * len(everyone))]
-        most = len(os.listdir(f"/proc/{one}/fd")) + more
-        resource.prlimit(one, resource.RLIMIT_NOFILE, (most, most))
+        most = len(os.listdir(f"/proc/{process}/fd")) + more
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (most, most))
 
-    return _limited(name, inputs, limit, rng.uniform(0, 1), f"{more} more open files")
+    return _limited(name, inputs, limit, 0, f"{more} more open files")
 
 
 def memory_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:

@@ -31,6 +31,7 @@ import torch
 import torch.multiprocessing
 
 from ghnas.utils.errors import UserError
+from ghnas.utils.limits import require_threads
 from ghnas.utils.single_thread import one_torch_thread, use_one_torch_thread
 
 Result = TypeVar("Result")
@@ -297,7 +298,7 @@ class _Processes:
         gradients: bool,
     ) -> None:
         self.count = count
-        _require_threads(count + 2)  # the pool's two: one that cannot start lets it wait for ever
+        require_threads(count + 2)  # the pool's two: one that cannot start lets it wait for ever
         self._pool = ProcessPoolExecutor(
             count,
             mp_context=context_of_workers(gradients),
@@ -345,24 +346,6 @@ class _Processes:
         # or a program that ends now wakes it through a pipe that it is closing
         if manager not in (None, threading.current_thread()) and manager.is_alive():
             manager.join(GRACE)
-
-
-def _require_threads(count: int) -> None:
-    """See whether so many threads may start, or processes, which the system counts alike.
-
-    Raises:
-        RuntimeError: If not.
-    """
-    over, started = threading.Event(), []
-    try:
-        for _ in range(count):
-            thread = threading.Thread(target=over.wait)
-            thread.start()
-            started.append(thread)
-    finally:
-        over.set()
-        for thread in started:
-            thread.join()
 
 
 def context_of_workers(gradients: bool) -> BaseContext:

@@ -299,3 +299,27 @@ def test_load_explains_itself(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="damaged"):
         ghnas.load(tmp_path)
+
+
+FEW_FILES = """
+import resource, sys
+from ghnas.cli import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), 100))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the system")
+@pytest.mark.parametrize("files", [19, 26])
+def test_processes_that_may_open_few_files(tmp_path: Path, files: int) -> None:
+    """Torch would abort, or wait for ever."""
+    sizes = ["--cells", "2", "--channels", "4", "--hid", "8", "--steps", "1", "--workers", "2"]
+    output = ["--output", str(tmp_path / "ghn.safetensors")]
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(files), "train", *sizes, *output],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "ghnas: no more files may be open at once" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, 
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import require_writable
+from ghnas.utils.limits import require_files
 from ghnas.utils.processes import Workers, context_of_workers
 
 __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
@@ -30,6 +31,9 @@ JobType = TypeVar("JobType", bound=Job)
 Work = Callable[[JobType, Callable[[TrainProgress], None], int, int], None]
 """A process's part of a training: of a job, a report, its number and the number of processes."""
 LOOPBACK = "127.0.0.1"
+FILES, FILES_OF_RANK = 32, 8
+"""More than what processes that find each other open: where there are fewer torch aborts, or waits
+for ever."""
 
 
 def train(job: Job, report: Callable[[TrainProgress], None]) -> GHNInfo:
@@ -111,6 +115,7 @@ def _run_on_processes(
     messages = context_of_workers(gradients=True).SimpleQueue()
     job = replace(job, data=job.data.without_test())
     ranks = job.settings.workers
+    require_files(FILES + ranks * FILES_OF_RANK)
     arguments = (work, job, messages, ranks)
     with Workers(ranks, partial, _work_in_rank, *arguments, gradients=True) as workers:
         store = _rendezvous()  # it has a thread, and so comes after the processes
