@@ -306,9 +306,9 @@ class _Processes:
             initargs=(os.getpid(), build, arguments),
         )
         self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
+        self._all: Any = self._pool._processes  # likewise; of those that are spawned more come
         tasks: Any = self._pool._call_queue  # type: ignore[attr-defined]
         tasks.cancel_join_thread()  # or what is half handed out to killed processes is waited for
-        self._all: Any = self._pool._processes  # likewise; of those that are spawned more come
         try:  # all start now, before this process has other threads
             self._first = self._pool.submit(int)
         except BaseException:  # those that have started would wait for work, and be waited for
