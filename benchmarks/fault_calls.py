@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fault_commands import COMMANDS, goes_on, whole
+from fault_commands import COMMANDS, goes_on, left, whole
 from fault_inputs import Inputs
 from fault_processes import Process, answer, said
 
@@ -32,8 +32,14 @@ SYSTEM = frozenset({
     "chmod", "statvfs",
 })  # fmt: skip
 """Functions of Python that call the operating system about files."""
+FILES = frozenset({
+    "", "BufferedRandom", "BufferedReader", "BufferedWriter", "FileIO", "TextIOWrapper", "mmap",
+})  # fmt: skip
+"""Classes that have some of them as methods; a list or a string has methods of such names too."""
+REMOVING = frozenset({"unlink", "remove", "rmdir"})
+"""Of these, what removes files; after one that fails, it is the next command that removes them."""
 DATABASE = frozenset({"execute", "executemany", "commit", "fetchall", "fetchone"})
-"""Those of sqlite3."""
+"""Methods of sqlite3."""
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
 ALLOCATING = ("ghnas", "optuna", "sqlalchemy", "safetensors", "json", "numpy")
 """Packages whose calls find no memory; what only waits or imports is left out."""
@@ -43,9 +49,10 @@ AROUND = ("main", "exit_code", "_fail", "use_plain_characters", "one_sentence")
 """Functions of the program that are what says that there is no memory."""
 
 Site = tuple[str, str, str, str]
-"""A file, a function in it, the kind of event, and the name of the C function that it calls."""
-Struck = Callable[[str], BaseException]
-"""The error that a call of a C function of this name ends with."""
+"""A file, a function in it, the kind of event, and the C function that it calls, a method with its
+class."""
+Struck = Callable[[Site], BaseException]
+"""The error that a call ends with."""
 
 
 def system_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
@@ -53,8 +60,8 @@ def system_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, s
     refused, and what is wrong."""
     number = rng.choice(ERRORS)
 
-    def struck(called: str) -> BaseException:
-        if called in DATABASE:
+    def struck(site: Site) -> BaseException:
+        if _is_of_a_database(site):
             return sqlite3.OperationalError("disk I/O error")
         return OSError(number, os.strerror(number), "a file")
 
@@ -68,7 +75,13 @@ def allocation_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[boo
 
 
 def _of_the_system(site: Site) -> bool:
-    return site[2] == "c_call" and site[3] in SYSTEM | DATABASE
+    of, _, name = site[3].rpartition(".")
+    return site[2] == "c_call" and (_is_of_a_database(site) or (of in FILES and name in SYSTEM))
+
+
+def _is_of_a_database(site: Site) -> bool:
+    of, _, name = site[3].rpartition(".")
+    return of in ("Cursor", "Connection") and name in DATABASE
 
 
 def _allocates(site: Site) -> bool:
@@ -96,7 +109,9 @@ def _failing(
     process = Process(command.first(inputs, work), lambda: _strike(site, nth, struck))
     refused, problem = answer(process)
     told = f"{told}, call {nth:,} of {counts[site]:,} at {':'.join(site)}"
-    problem = problem or goes_on(command, inputs, work, outcome)
+    if site[3] not in REMOVING:
+        problem = problem or left(work)
+    problem = problem or goes_on(command, inputs, work, outcome) or left(work)
     return refused, f"{told}: {problem}" if problem else None
 
 
@@ -138,23 +153,23 @@ def _count(kept: Path) -> None:
 
 def _strike(site: Site, nth: int, struck: Struck) -> None:
     """Let a call of this process fail."""
-    _, function, wanted, name = site
-    left = nth
+    _, function, wanted, _ = site
+    to_come = nth
 
     def hook(frame: FrameType, event: str, called: Any) -> None:
-        nonlocal left
+        nonlocal to_come
         if event != wanted or frame.f_code.co_qualname != function:
             return
         if _site(frame, event, called) == site:
-            left -= 1
-            if left == 0:
+            to_come -= 1
+            if to_come == 0:
                 sys.setprofile(None)
-                raise struck(name)
+                raise struck(site)
 
     sys.setprofile(hook)
 
 
 def _site(frame: FrameType, event: str, called: Any) -> Site:
     code = frame.f_code
-    name = getattr(called, "__name__", "?") if event.startswith("c_") else ""
+    name = getattr(called, "__qualname__", "?") if event.startswith("c_") else ""
     return code.co_filename, code.co_qualname, event, name

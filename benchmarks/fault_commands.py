@@ -257,12 +257,14 @@ def whole(name: str, inputs: Inputs, work: Path) -> tuple[Any, float]:
     return _whole[name]
 
 
+def left(work: Path) -> str | None:
+    """What a command has begun to write in its folder and neither finished nor removed."""
+    hidden = list(work.rglob(".*"))
+    return f"left {hidden}" if hidden else None
+
+
 def goes_on(command: Command, inputs: Inputs, work: Path, outcome: Any) -> str | None:
-    """Go on with a command that a fault has befallen; returns what is wrong with what it has left,
-    or with its outcome."""
-    hidden = [path for path in work.rglob(".*") if path.is_file()]
-    if hidden:
-        return f"left {hidden}"
+    """Go on with a command that a fault has befallen; returns what is wrong with its outcome."""
     if problem := run(command.again(inputs, work)):
         return f"then: {problem}"
     return difference(outcome, command.outcome(work))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fault_commands import COMMANDS, goes_on, whole
+from fault_commands import COMMANDS, goes_on, left, whole
 from fault_inputs import Inputs
 from fault_processes import Process, Started, answer, below, run, start
 
@@ -52,7 +52,7 @@ def disk_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str 
         refused, problem = answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,size={ROOM}")
         told = f"{room:,} bytes"
-        problem = problem or goes_on(command, inputs, disk, outcome)
+        problem = problem or left(disk) or goes_on(command, inputs, disk, outcome)
         return refused, f"{told}: {problem}" if problem else None
 
 
@@ -66,7 +66,7 @@ def disk_read_only(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool,
         _mount(disk, "remount,ro")
         refused, problem = answer(start(command.first(inputs, disk)))
         _mount(disk, f"remount,rw,size={ROOM}")
-        problem = problem or goes_on(command, inputs, disk, outcome)
+        problem = problem or left(disk) or goes_on(command, inputs, disk, outcome)
         return refused, f"read-only: {problem}" if problem else None
 
 
@@ -128,7 +128,7 @@ def _limited(
     with suppress(OSError, IndexError):  # it has ended
         limit(process.pid)
     refused, problem = answer(process)
-    problem = problem or goes_on(command, inputs, work, outcome)
+    problem = problem or left(work) or goes_on(command, inputs, work, outcome)
     return refused, f"{told} after {moment:.2f} s: {problem}" if problem else None
 
 

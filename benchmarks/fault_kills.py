@@ -14,9 +14,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from fault_commands import COMMANDS, whole
+from fault_commands import COMMANDS, goes_on, left, whole
 from fault_inputs import Inputs
-from fault_processes import Process, answer, below, difference, finish, run, said, start
+from fault_processes import Process, answer, below, difference, finish, said, start
 
 HOW = ("kill", "kill worker", "kill group", "interrupt", "terminate")
 PAUSES, LONGEST = 3, 2.0
@@ -38,12 +38,9 @@ def interrupted(name: str, inputs: Inputs, rng: random.Random) -> str | None:
     told = f"{how} after {moment:.2f} s"
     if problem := _end(command.first(inputs, work), how, moment):
         return f"{told}: {problem}"
-    if problem := run(command.again(inputs, work)):
-        return f"{told}, then: {problem}"
-    if problem := difference(outcome, command.outcome(work)):
-        return f"{told}: {problem}"
-    hidden = list(work.rglob(".*"))  # what a process that was killed has left, the next removes
-    return f"{told}: left {hidden}" if hidden else None
+    # what a process that was killed has left, the next removes
+    problem = goes_on(command, inputs, work, outcome) or left(work)
+    return f"{told}: {problem}" if problem else None
 
 
 def slowed(name: str, inputs: Inputs, rng: random.Random) -> str | None:
@@ -67,9 +64,7 @@ def slowed(name: str, inputs: Inputs, rng: random.Random) -> str | None:
             time.sleep(max(until - time.monotonic(), 0))
             os.kill(everyone[which], signal.SIGCONT)
     end = finish(process)
-    problem = problem or end or difference(outcome, command.outcome(work))
-    if hidden := list(work.rglob(".*")):
-        problem = problem or f"left {hidden}"
+    problem = problem or end or difference(outcome, command.outcome(work)) or left(work)
     return f"{', '.join(told)}: {problem}" if problem else None
 
 

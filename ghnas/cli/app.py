@@ -135,6 +135,8 @@ def exit_code(run: Callable[[], object]) -> int:
 
 def _sentence(error: Exception) -> str | None:
     """What there is to say of an error; None of one that is the program's own fault."""
+    if any(_NO_FILE.search(str(each)) for each in _chain(error)):  # not the fault of what was read
+        return _LIMITS[errno.EMFILE]
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
@@ -154,13 +156,18 @@ def _sentence(error: Exception) -> str | None:
     )
 
 
-def _is_of_memory(error: BaseException | None) -> bool:
+def _is_of_memory(error: BaseException) -> bool:
     """Whether there was too little memory, also where a library has made another error of that."""
     if isinstance(error, RuntimeError | ImportError) and _OUT_OF_MEMORY.search(str(error)):
         return True
-    while error is not None and not isinstance(error, MemoryError):
+    return any(isinstance(each, MemoryError) for each in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came of."""
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error is not None
 
 
 _OUT_OF_MEMORY = re.compile(
@@ -169,7 +176,8 @@ _OUT_OF_MEMORY = re.compile(
 )
 """What torch, its oneDNN and the loader of libraries say; Python and NumPy raise a MemoryError."""
 _NO_THREAD = re.compile("can't start new thread|Resource temporarily unavailable")
-"""What Python and torch say."""
+_NO_FILE = re.compile(os.strerror(errno.EMFILE))
+"""What Python and torch say where no process or thread may start, and no file may be opened."""
 
 
 def _run(arguments: Sequence[str] | None) -> Any:

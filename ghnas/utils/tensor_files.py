@@ -65,6 +65,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        with path.open("rb"):  # safetensors says of all that it cannot open that it is not there
+            pass
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ghnas.spaces import list_spaces
+from ghnas.utils.errors import UserError
 
 Ghnas = Callable[..., tuple[int, str, str]]
 DARTS = list_spaces()["darts"].read_text()
@@ -430,6 +432,10 @@ def test_too_little_memory_of_which_a_library_makes_something_else(
         (RuntimeError("Resource temporarily unavailable"), "no more processes may be started here"),
         (BlockingIOError(errno.EAGAIN, "try again"), "no more processes may be started here"),
         (OSError(errno.EMFILE, "too many", "a file"), "no more files may be open at once"),
+        (
+            RuntimeError("unable to open file <x> in read-only mode: Too many open files (24)"),
+            "no more files may be open at once",
+        ),
     ],
 )
 def test_limits_of_a_user(
@@ -440,6 +446,21 @@ def test_limits_of_a_user(
 
     monkeypatch.setattr("ghnas.utils.devices.pick_device", refuse)
     assert words in fails("search")
+
+
+def test_file_that_is_not_to_blame(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        try:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "x.npy")
+        except OSError as error:
+            raise UserError("x.npy is damaged: delete it and generate again") from error
+
+    monkeypatch.setattr("ghnas.utils.devices.pick_device", refuse)
+    sentence = fails("search")
+    assert "no more files may be open at once" in sentence
+    assert "damaged" not in sentence
 
 
 def test_port_in_use(fails: Callable[..., str], finished: Path) -> None:
