@@ -7,6 +7,7 @@ to mount one; that files may not grow any more is a limit of the process.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -88,7 +89,9 @@ def files_open(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str
     more = rng.randrange(FILES)
 
     def limit(process: int) -> None:
-        most = len(os.listdir(f"/proc/{process}/fd")) + more
+        used = {int(number) for number in os.listdir(f"/proc/{process}/fd")}
+        free = (number for number in itertools.count() if number not in used)
+        most = next(itertools.islice(free, more, None))
         resource.prlimit(process, resource.RLIMIT_NOFILE, (most, most))
 
     return _limited(name, inputs, limit, 0, f"{more} more open files")

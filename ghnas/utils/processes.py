@@ -335,13 +335,15 @@ class _Processes:
         # finds that nobody writes any more
         lock = self._results._wlock  # None where writing needs none
         locked = lock is not None and lock.acquire(timeout=GRACE)
-        processes = tuple(self._all.values())
-        for process in processes:
-            process.kill()  # or the program would wait for work that nobody wants
-        for process in processes:
-            process.join()
-        if locked:
-            lock.release()
+        try:
+            processes = tuple(self._all.values())
+            for process in processes:
+                process.kill()  # or the program would wait for work that nobody wants
+            for process in processes:
+                process.join()
+        finally:  # also without the memory for these few steps
+            if locked:
+                lock.release()
         self._results._writer.close()
         # or a program that ends now wakes it through a pipe that it is closing
         if manager not in (None, threading.current_thread()) and manager.is_alive():
