@@ -114,8 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def exit_code(run: Callable[[], object]) -> int:
     """What the program ends with after `run`; says on stderr what went wrong, see `main`."""
-    interrupts = Interrupts()
+    interrupts: Interrupts | None = None
     try:
+        interrupts = Interrupts()
         with _warnings(), interrupts:
             result = run()
         return result if isinstance(result, int) else 0
@@ -125,7 +126,7 @@ def exit_code(run: Callable[[], object]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except Exception as error:
-        if interrupts.heard:  # of what could not go on as it was
+        if interrupts and interrupts.heard:  # of what could not go on as it was
             return _fail("interrupted", INTERRUPTED)
         sentence = _sentence(error)
         if sentence is None:

@@ -412,6 +412,16 @@ def test_too_little_memory(
     assert "too little memory" in fails("search")
 
 
+def test_too_little_memory_to_begin_with(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ghnas.cli.interrupts.Interrupts.__init__", refuse)
+    assert "too little memory" in fails("search")
+
+
 def test_too_little_memory_of_which_a_library_makes_something_else(
     fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

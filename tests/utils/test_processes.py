@@ -376,3 +376,34 @@ def test_a_program_ends_whose_worker_was_killed_while_tasks_were_handed_out() ->
         for stream in (program.stdin, program.stdout):
             assert stream is not None
             stream.close()  # the other process ends with its input
+
+
+CLOSED_WITHOUT_MEMORY = """
+import time
+from functools import partial
+from multiprocessing.process import BaseProcess
+
+from ghnas.utils.processes import Workers
+
+def kill(process):
+    raise MemoryError
+
+if __name__ == "__main__":
+    workers = Workers(2, partial, time.sleep)
+    workers.submit(2)
+    time.sleep(0.5)
+    BaseProcess.kill = kill
+    try:
+        workers.close()
+    except MemoryError:
+        print("no memory")
+"""
+
+
+def test_a_program_ends_that_had_no_memory_to_close(tmp_path: Path) -> None:
+    script = tmp_path / "closed.py"
+    script.write_text(CLOSED_WITHOUT_MEMORY)
+    done = subprocess.run(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "no memory\n"
