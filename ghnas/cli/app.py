@@ -77,12 +77,10 @@ for _name, (_function, _example) in COMMANDS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
+        from ghnas.utils.versions import installed_version
 
-        try:
-            typer.echo(f"ghnas {version('ghnas')}")
-        except PackageNotFoundError:
-            typer.echo("ghnas, a checkout that is not installed")
+        own = installed_version("ghnas")
+        typer.echo(f"ghnas {own}" if own else "ghnas, a checkout that is not installed")
         raise typer.Exit
 
 

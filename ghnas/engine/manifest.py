@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +23,7 @@ from ghnas.scoring.latency import LatencyTable, read_table
 from ghnas.spaces.files import explain
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import read_json
+from ghnas.utils.versions import installed_version
 
 FORMAT_VERSION = 2
 """Of the run folder; raised when an older ghnas could not read it."""
@@ -237,13 +237,9 @@ def _short(value: Any) -> str:
 
 def installed_versions() -> dict[str, str]:
     """Versions of what a run's result depends on, found without importing it."""
-    found = {"python": platform.python_version()}
-    for package in ("ghnas", "torch", "optuna"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # ghnas, run from a checkout
-            found[package] = "unknown"
-    return found
+    packages = ("ghnas", "torch", "optuna")
+    found = {package: installed_version(package) or "unknown" for package in packages}
+    return {"python": platform.python_version(), **found}
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -6,7 +6,6 @@ import hashlib
 import socket
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from ghnas.utils.devices import use_cores
 from ghnas.utils.single_thread import use_one_torch_thread
+from ghnas.utils.versions import installed_version
 
 
 class Actor:
@@ -58,9 +58,5 @@ def versions() -> dict[str, str]:
     root, digest = Path(__file__).parent.parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    try:
-        own = version("ghnas")
-    except PackageNotFoundError:  # a checkout that is not installed
-        own = "checkout"
-    code = f"{own} (files {digest.hexdigest()[:8]})"
+    code = f"{installed_version('ghnas') or 'checkout'} (files {digest.hexdigest()[:8]})"
     return {"ghnas": code, "torch": torch.__version__}

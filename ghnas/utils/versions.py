@@ -1,0 +1,15 @@
+"""Versions of packages, found without importing them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package; None where it is not installed, as a checkout is not, or what says
+    so cannot be read."""
+    with suppress(PackageNotFoundError):
+        found = metadata(package)
+        return found["Version"] if "Version" in found else None
+    return None
