@@ -45,6 +45,8 @@ ALLOCATING = ("ghnas", "optuna", "sqlalchemy", "safetensors", "json", "numpy")
 """Packages whose calls find no memory; what only waits or imports is left out."""
 OURS = ("fault_", "runpy", "importlib", "multiprocessing/util")
 """Parts of paths whose calls are not the command's."""
+PIPES = ("multiprocessing/connection", "multiprocessing/popen")
+"""Those whose files are pipes, which no disk fills or breaks."""
 AROUND = ("main", "exit_code", "_fail", "use_plain_characters", "one_sentence")
 """Functions of the program that are what says that there is no memory."""
 
