@@ -78,7 +78,8 @@ def allocation_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[boo
 
 def _of_the_system(site: Site) -> bool:
     of, _, name = site[3].rpartition(".")
-    return site[2] == "c_call" and (_is_of_a_database(site) or (of in FILES and name in SYSTEM))
+    is_of_files = of in FILES and name in SYSTEM and not any(part in site[0] for part in PIPES)
+    return site[2] == "c_call" and (is_of_files or _is_of_a_database(site))
 
 
 def _is_of_a_database(site: Site) -> bool:

@@ -11,5 +11,6 @@ def installed_version(package: str) -> str | None:
     so cannot be read."""
     with suppress(PackageNotFoundError):
         found = metadata(package)
-        return found["Version"] if "Version" in found else None
+        if "Version" in found:
+            return found["Version"]
     return None
