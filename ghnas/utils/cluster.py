@@ -154,6 +154,9 @@ class _OnCluster:
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         return self._dispatcher.submit(self._work, task)
 
+    def check(self) -> None:
+        """Nothing to do: what the dispatcher cannot have done, it gives up itself."""
+
     def close(self) -> None:
         self._dispatcher.end_work(self._work)
 

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     FIRST_EXCEPTION,
@@ -24,6 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
+from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -42,6 +43,8 @@ ENDED = (
 )
 GRACE = 1.0
 """Seconds that tasks are waited for which were begun when the others were given up."""
+LOOK = 1.0
+"""Seconds after which it is seen to that somebody works on what is waited for."""
 AHEAD = 4
 """Tasks that wait for each process, so that none is idle while results are taken."""
 
@@ -56,8 +59,22 @@ class Executor(Protocol):
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         """Do a task when somebody is free."""
 
+    def check(self) -> None:
+        """See whether what was submitted can still be done.
+
+        Raises:
+            UserError: If not.
+        """
+
     def close(self) -> None:
         """Give up what is not done."""
+
+
+def _some(futures: Collection[Future[Any]], executor: Executor) -> set[Future[Any]]:
+    """Those that are done, of which one is waited for."""
+    while not (done := wait(futures, LOOK, FIRST_COMPLETED).done):
+        executor.check()
+    return done
 
 
 class Workers(Generic[Result]):
@@ -101,7 +118,11 @@ class Workers(Generic[Result]):
             with _uninterrupted():  # or nobody knows of those that have begun
                 processes = _Processes(count, build, arguments, gradients)
                 self._use(processes)
-            processes.wait_for_one()
+            try:
+                processes.wait_for_one()
+            except BaseException:  # not when nobody has the error any more
+                self.close()
+                raise
 
     def _use(self, executor: Executor) -> None:
         """Leave the tasks to others; they are given up with this object."""
@@ -133,8 +154,9 @@ class Workers(Generic[Result]):
             self.submit(*task)
         while self._queue:
             yield self._here(self._queue.popleft())
-        while self._futures:
-            done, self._futures = wait(self._futures, return_when=FIRST_COMPLETED)
+        while self._futures and self._executor is not None:
+            done = _some(self._futures, self._executor)
+            self._futures -= done
             for future in done:
                 with _all_alive():
                     result = future.result()
@@ -153,6 +175,8 @@ class Workers(Generic[Result]):
         for future in done:
             with _all_alive():
                 future.result()
+        if self._futures and self._executor is not None:
+            self._executor.check()
         return not self._futures
 
     def map(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
@@ -171,14 +195,13 @@ class Workers(Generic[Result]):
                 begun.append(self._executor.submit(task))
                 self._begun.add(begun[-1])
                 if len(begun) > AHEAD * self._executor.count:
-                    yield self._result(begun.popleft())
+                    yield self._result(begun.popleft(), self._executor)
             while begun:
-                yield self._result(begun.popleft())
+                yield self._result(begun.popleft(), self._executor)
 
-    def _result(self, future: Future[Result]) -> Result:
+    def _result(self, future: Future[Result], executor: Executor) -> Result:
         self._begun.discard(future)
-        either: tuple[Future[Any], ...] = (future, self._stop)
-        wait(either, return_when=FIRST_COMPLETED)
+        _some((future, self._stop), executor)
         if self._cancelled:
             wait((future,), timeout=max(self._until - time.monotonic(), 0))
             if not future.done():
@@ -321,11 +344,18 @@ class _Processes:
         Raises:
             UserError: If one was ended from outside.
         """
+        _some((self._first,), self)
         with _all_alive():
             self._first.result()
 
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         return self._pool.submit(_call, task)
+
+    def check(self) -> None:
+        # the pool itself waits for the rest of a result that an ended process had begun to write,
+        # and in Python 3.11 can miss what is submitted while it notices that one has ended
+        if connection.wait([process.sentinel for process in self._all.values()], timeout=0):
+            raise UserError(ENDED)
 
     def close(self) -> None:
         manager: Any = self._pool._executor_manager_thread  # which `shutdown` lets go of

@@ -407,3 +407,58 @@ def test_a_program_ends_that_had_no_memory_to_close(tmp_path: Path) -> None:
         [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=60
     )
     assert done.stdout == "no memory\n"
+
+
+KILLED_WRITING = """
+import os, signal, sys, time
+from multiprocessing.connection import Connection
+
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import Workers
+
+def build():
+    return work
+
+def work(task):
+    if task == "sleep":
+        time.sleep(300)
+    writes = iter((True, True, False))
+
+    def write(handle, part, system=os.write):  # as where the pipe is full
+        if not next(writes):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return system(handle, part[:1000])
+
+    Connection._send.__defaults__ = (write,)
+    return bytes(100_000)
+
+def wait(workers):
+    while not workers.wait(timeout=0.1):
+        pass
+
+WAYS = {
+    "map": lambda workers: list(workers.map([("sleep",), ("",)])),
+    "as_completed": lambda workers: list(workers.as_completed()),
+    "wait": wait,
+}
+
+if __name__ == "__main__":
+    with Workers(2, build) as workers:
+        for task in ("sleep", ""):
+            workers.submit(task)
+        try:
+            WAYS[sys.argv[1]](workers)
+        except UserError as error:
+            print(str(error).partition(",")[0])
+"""
+
+
+@pytest.mark.parametrize("way", ["map", "as_completed", "wait"])
+def test_a_worker_that_was_killed_while_it_wrote_its_result(tmp_path: Path, way: str) -> None:
+    """The pool itself would wait for the rest, for ever."""
+    script = tmp_path / "killed_writing.py"
+    script.write_text(KILLED_WRITING)
+    done = subprocess.run(
+        [sys.executable, script, way], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "a process was ended from outside\n"
