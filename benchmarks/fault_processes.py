@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import itertools
 import multiprocessing.util
@@ -14,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,6 +87,7 @@ def _become(arguments: list[str], stream: int, before: Callable[[], None]) -> No
                 number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             )
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+        faulthandler.enable()
         sys.argv = ["ghnas", *arguments]
         before()
         runpy.run_module("ghnas", run_name="__main__", alter_sys=True)
@@ -117,6 +120,7 @@ def start(arguments: list[str]) -> Started:
     return subprocess.Popen(
         [sys.executable, "-m", "ghnas", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONFAULTHANDLER": "1"},
     )  # fmt: skip
 
 
@@ -124,11 +128,16 @@ _started = itertools.count(1)
 
 
 def said(process: Started) -> str | None:
-    """What a command has said at its end; None if it does not end."""
+    """What a command has said at its end; None if it does not end, and then it is printed where
+    its processes stood."""
     try:
         return process.communicate(timeout=PATIENCE)[0]
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGABRT)
+        with suppress(subprocess.TimeoutExpired):
+            print(process.communicate(timeout=10)[0], flush=True)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         return None
 
 
