@@ -306,6 +306,16 @@ def _alive(process: int) -> bool:
         return False
 
 
+def _printed(program: str, folder: Path, *arguments: str, seconds: float) -> str:
+    """What a program prints, which is a file, as processes that are spawned need it, and ends."""
+    script = folder / "program.py"
+    script.write_text(program)
+    return subprocess.run(
+        [sys.executable, script, *arguments],
+        stdout=subprocess.PIPE, text=True, check=True, timeout=seconds,
+    ).stdout  # fmt: skip
+
+
 CLOSED_EARLY = """
 import time
 from functools import partial
@@ -324,12 +334,7 @@ if __name__ == "__main__":
 
 
 def test_a_program_ends_that_gave_up_half_written_results(tmp_path: Path) -> None:
-    script = tmp_path / "closed_early.py"
-    script.write_text(CLOSED_EARLY)
-    done = subprocess.run(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=120
-    )
-    assert done.stdout == "closed\n"
+    assert _printed(CLOSED_EARLY, tmp_path, seconds=120) == "closed\n"
 
 
 KILLED_BUSY = """
@@ -401,12 +406,7 @@ if __name__ == "__main__":
 
 
 def test_a_program_ends_that_had_no_memory_to_close(tmp_path: Path) -> None:
-    script = tmp_path / "closed.py"
-    script.write_text(CLOSED_WITHOUT_MEMORY)
-    done = subprocess.run(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, check=True, timeout=60
-    )
-    assert done.stdout == "no memory\n"
+    assert _printed(CLOSED_WITHOUT_MEMORY, tmp_path, seconds=60) == "no memory\n"
 
 
 KILLED_WRITING = """
@@ -456,9 +456,5 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("way", ["map", "as_completed", "wait"])
 def test_a_worker_that_was_killed_while_it_wrote_its_result(tmp_path: Path, way: str) -> None:
     """The pool itself would wait for the rest, for ever."""
-    script = tmp_path / "killed_writing.py"
-    script.write_text(KILLED_WRITING)
-    done = subprocess.run(
-        [sys.executable, script, way], stdout=subprocess.PIPE, text=True, check=True, timeout=60
-    )
-    assert done.stdout == "a process was ended from outside\n"
+    printed = _printed(KILLED_WRITING, tmp_path, way, seconds=60)
+    assert printed == "a process was ended from outside\n"
