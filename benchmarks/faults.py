@@ -253,7 +253,10 @@ _executed: list[str] = []
 
 
 def _watch() -> None:
-    """Note whatever is executed from here on."""
+    """Note whatever is executed from here on, but for what matplotlib asks the system's fonts once
+    on each machine."""
+    import matplotlib.font_manager  # noqa: F401
+
     events = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile")
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
