@@ -15,11 +15,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from fault_commands import COMMANDS, goes_on, left, whole
 from fault_inputs import Inputs
-from fault_processes import Process, Started, answer, below, run, start
+from fault_processes import Process, Started, answer, below, run, start, when_begun
 
 ROOM = 256 * 2**20
 """Bytes that no command needs."""
@@ -87,14 +88,22 @@ def files_open(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str
     """Let a command open a few files more than it begins with and no others, then run it without a
     limit; returns whether it was refused, and what is wrong."""
     more = rng.randrange(FILES)
+    command, work = COMMANDS[name], inputs.folder / "work"
+    outcome, _ = whole(name, inputs, work)
+    command.prepare(inputs, work)
+    process = Process(command.first(inputs, work), lambda: when_begun(partial(_limit_files, more)))
+    refused, problem = answer(process)
+    problem = problem or left(work) or goes_on(command, inputs, work, outcome)
+    return refused, f"{more} more open files: {problem}" if problem else None
 
-    def limit(process: int) -> None:
-        used = {int(number) for number in os.listdir(f"/proc/{process}/fd")}
-        free = (number for number in itertools.count() if number not in used)
-        most = next(itertools.islice(free, more, None))
-        resource.prlimit(process, resource.RLIMIT_NOFILE, (most, most))
 
-    return _limited(name, inputs, limit, 0, f"{more} more open files")
+def _limit_files(more: int) -> None:
+    """Let this process open so many more files."""
+    listed = os.listdir("/proc/self/fd")  # one of them is the folder itself, closed by now
+    used = {int(number) for number in listed if os.path.lexists(f"/proc/self/fd/{number}")}
+    free = (number for number in itertools.count() if number not in used)
+    most = next(itertools.islice(free, more, None))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def memory_full(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:

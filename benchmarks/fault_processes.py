@@ -17,7 +17,10 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
+
+from ghnas.cli import main
 
 PATIENCE = 300
 """Seconds that a whole command may take on a busy machine."""
@@ -106,6 +109,18 @@ def _become(arguments: list[str], stream: int, before: Callable[[], None]) -> No
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def when_begun(do: Callable[[], None]) -> None:
+    """Do something in this process when the program begins: a file of it that Python cannot load
+    is not the program's to answer."""
+
+    def hook(frame: FrameType, event: str, _: Any) -> None:
+        if frame.f_code is main.__code__:
+            sys.setprofile(None)
+            do()
+
+    sys.setprofile(hook)
 
 
 Started = subprocess.Popen[str] | Process
