@@ -219,6 +219,25 @@ def test_a_useless_state_is_dropped(base: Path, tmp_path: Path) -> None:
     assert adapt_file(job(base, output, images(), steps=2), print).training["steps"] == 2
 
 
+def test_nothing_is_taken_from_a_state_that_is_damaged_in_part(base: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole.safetensors", tmp_path / "a.safetensors"
+    state = output.with_name(output.name + ".state")
+
+    def stop(progress: TrainProgress) -> None:
+        if state.exists():
+            raise Stop
+
+    made = replace(job(base, output, images(), steps=48), report_every=1)
+    with pytest.raises(Stop):
+        adapt_file(made, stop)
+    content = torch.load(state, weights_only=True)
+    torch.save(content | {"optimizer": {}}, state)
+    for each in (made, replace(made, output=whole)):
+        adapt_file(each, lambda progress: None)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(output)[name], value)
+
+
 def known(path: Path) -> KnownGHN:
     return KnownGHN("base", path, "here", load_ghn(path).info)
 

@@ -6,6 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import torch
 import torch.distributed as dist
 from file_limits import files_up_to
 
-import ghnas
+import ghnas.training.hypernetwork.loop
 from ghnas.data import ImageData, load_data, random_batches
 from ghnas.executors.fused import compile_gradients
 from ghnas.ghn.checkpoint import load_ghn
@@ -29,9 +32,11 @@ from ghnas.training.hypernetwork.loop import (
 )
 from ghnas.training.hypernetwork.meta_batches import MetaBatches
 from ghnas.training.hypernetwork.mixture import Mixture
+from ghnas.training.hypernetwork.state import TrainingState
 from ghnas.training.hypernetwork.training import Job, TrainProgress, TrainSettings, run, train
 from ghnas.utils.errors import UserError
 
+needs_alarms = pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs signals of POSIX")
 CPU = torch.device("cpu")
 CONFIG = GHNConfig(hid=8, max_shape=(16, 16, 5, 5))
 SETTINGS = TrainSettings(
@@ -172,22 +177,55 @@ def test_processes_train_together(tmp_path: Path, data: ImageData) -> None:
     assert told[0] == pytest.approx(told[1], rel=1e-3)
 
 
-@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs signals of POSIX")
-def test_files_that_may_not_grow_end_all_processes(tmp_path: Path, data: ImageData) -> None:
-    compile_gradients()  # into a file
-
+@contextmanager
+def must_end() -> Iterator[None]:
     def late(*_: object) -> None:
         raise AssertionError("the processes do not end")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(120)
     try:
-        with files_up_to(67), pytest.raises(OSError, match="File too large"):
-            run(train_rank, job(tmp_path / "x.safetensors", data, workers=2), lambda progress: None)
+        yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@needs_alarms
+def test_files_that_may_not_grow_end_all_processes(tmp_path: Path, data: ImageData) -> None:
+    compile_gradients()  # into a file
+    with must_end(), files_up_to(67), pytest.raises(OSError, match="File too large"):
+        run(train_rank, job(tmp_path / "x.safetensors", data, workers=2), lambda progress: None)
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_alarms
+def test_a_process_that_reads_the_state_late_goes_on_with_the_others(
+    tmp_path: Path, data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last step the result could not be written; the process that writes it now has
+    nothing else to do, and removes the state."""
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    def restore_in_turn(state: TrainingState) -> tuple[int, list[dict[str, float]]]:
+        time.sleep(dist.get_rank())
+        return restore(state)
+
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    train(job(whole, data, workers=2), lambda progress: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(ghnas.training.hypernetwork.loop, "save_ghn", fail)
+        with pytest.raises(OSError, match="the disk is full"):
+            train(job(parts, data, workers=2), lambda progress: None)
+    restore = TrainingState.restore
+    monkeypatch.setattr(TrainingState, "restore", restore_in_turn)
+    with must_end():
+        train(job(parts, data, workers=2), lambda progress: None)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value)
+    assert not parts.with_name(parts.name + ".state").exists()
 
 
 def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
 
 from ghnas.utils.errors import UserError
 from ghnas.utils.tensor_files import read_pytorch, write_pytorch
@@ -31,11 +34,20 @@ class TrainingState:
         write_pytorch(self.path, content)
 
     def restore(self) -> tuple[int, list[dict[str, float]]]:
-        """Load the file, if it is there, into what is kept; returns steps done and history.
+        """Load the file, if it is there, into what is kept; returns steps done and history. All
+        processes of a training do so together.
 
         Raises:
-            UserError: If it is damaged, or of a training with other settings or another version.
+            UserError: If it is damaged, or of a training with other settings or another version;
+                what is kept is as it was.
         """
+        try:
+            return self._restore()
+        finally:
+            if dist.is_initialized():  # one that goes on at the end of a training removes the file
+                dist.barrier()
+
+    def _restore(self) -> tuple[int, list[dict[str, float]]]:
         if not self.path.exists():
             return 0, []
         device = next(self.parts["ghn"].parameters()).device
@@ -52,9 +64,12 @@ class TrainingState:
                 f"{self.path} was written by another version of ghnas: finish the training with "
                 "that version, or delete the file to start anew"
             )
+        before = deepcopy({name: part.state_dict() for name, part in self.parts.items()})
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             return int(content["step"]), list(content["history"])
         except Exception as error:  # optimisers and schedules check little of what they are given
+            for name, part in self.parts.items():
+                part.load_state_dict(before[name])
             raise UserError(f"{self.path} is damaged: delete it to start anew") from error
