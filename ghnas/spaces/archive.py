@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ghnas.architectures.architecture import Architecture
 from ghnas.architectures.graph import Graph, Shape
@@ -37,6 +37,8 @@ CHUNK = 256
 IMAGE, CLASSES = (3, 32, 32), 10
 """What nodes and parameters are counted for."""
 
+Count = Annotated[int, Field(strict=True, ge=1, le=10**18)]
+
 
 class ArchitectureManifest(BaseModel):
     """What a folder of architectures was made from."""
@@ -46,8 +48,8 @@ class ArchitectureManifest(BaseModel):
     """The space file's text."""
     skeleton: dict[str, Any]
     seed: int
-    count: int
-    shard: int
+    count: Count
+    shard: Count
 
 
 def record_type(space: Space) -> np.dtype[np.void]:

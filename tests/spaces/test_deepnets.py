@@ -214,7 +214,8 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(content | {"format": 99}))
     with pytest.raises(UserError, match="newer version"):
         Architectures(tmp_path)
-    for damaged in ("{", "[]", json.dumps(content | {"format": "1"})):
+    wrong = ({"format": "1"}, {"count": 0}, {"count": -1}, {"count": 10**30}, {"shard": 0})
+    for damaged in ("{", "[]", *(json.dumps(content | entry) for entry in wrong)):
         manifest.write_text(damaged)
         with pytest.raises(UserError, match=r"manifest\.json is damaged"):
             Architectures(tmp_path)
