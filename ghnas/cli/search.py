@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -302,6 +303,8 @@ def _search(out: Console, run: Run, objective: ImageObjective, results: Path) ->
 
     manifest, before = run.manifest, len(run.study().get_trials(deepcopy=False))
     if before >= manifest.budget:
+        with suppress(UserError):  # its folder may be read-only by now
+            search_run(run, objective)
         say(out, f"run {run.name}: all {manifest.budget:,} candidates are scored")
         return
     if objective.device.type == "cpu" and manifest.uses_ghn:

@@ -124,6 +124,8 @@ class Loop:
         plan = self.plan
         for trial in self.trials:
             self.meter.count(trial)
+        if self.trials:  # who recorded the last of them may have been killed before it noted that
+            self.book.note_progress(self.meter.done, self.meter.best)
         self.meter.show()
         if len(self.trials) >= plan.budget:
             return

@@ -200,7 +200,7 @@ def search_run(
     report: Callable[[SearchProgress], None] | None = None,
     sampler: str | BaseSampler | Factory | None = None,
 ) -> Study:
-    """Search in a run until its budget is recorded; of a complete one nothing is done.
+    """Search in a run until its budget is recorded; of a complete one only its figures are noted.
 
     Args:
         run: A new run or an interrupted one.

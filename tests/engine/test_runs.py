@@ -163,6 +163,29 @@ def test_json_that_is_hard_to_read(run: Run, content: str) -> None:
         open_run(run.path)
 
 
+def test_figures_that_a_killed_process_did_not_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def note(run: Run, done: int, best: float | None) -> None:
+        if done == run.manifest.budget:
+            raise Killed
+        note_progress(run, done, best)
+
+    run, note_progress = make_run(tmp_path), Run.note_progress
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "note_progress", note)
+        with pytest.raises(Killed):
+            go_on(run)
+    assert run.complete
+    assert list_runs(tmp_path)[0].done < 20
+    go_on(run)
+    assert list_runs(tmp_path)[0].done == 20
+    assert list_runs(tmp_path)[0].best == run.ranked(1)[0].accuracy
+
+
 @pytest.mark.parametrize("content", ["7", "[]", '{"done": "many", "best": []}', '{"done": -1}'])
 def test_progress_that_is_none(run: Run, content: str) -> None:
     (run.path / PROGRESS).write_text(content)
