@@ -88,13 +88,11 @@ def files_open(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str
     """Let a command open a few files more than it begins with and no others, then run it without a
     limit; returns whether it was refused, and what is wrong."""
     more = rng.randrange(FILES)
-    command, work = COMMANDS[name], inputs.folder / "work"
-    outcome, _ = whole(name, inputs, work)
-    command.prepare(inputs, work)
-    process = Process(command.first(inputs, work), lambda: when_begun(partial(_limit_files, more)))
-    refused, problem = answer(process)
-    problem = problem or left(work) or goes_on(command, inputs, work, outcome)
-    return refused, f"{more} more open files: {problem}" if problem else None
+
+    def begin(arguments: list[str]) -> Started:
+        return Process(arguments, lambda: when_begun(partial(_limit_files, more)))
+
+    return _befallen(name, inputs, begin, f"{more} more open files")
 
 
 def _limit_files(more: int) -> None:
@@ -132,16 +130,28 @@ def _limited(
     begin: Begin = start,
 ) -> tuple[bool, str | None]:
     """Limit a command's process after a share of its time, then run it without a limit."""
+    _, seconds = whole(name, inputs, inputs.folder / "work")
+    moment = share * seconds
+
+    def begin_limited(arguments: list[str]) -> Started:
+        process = begin(arguments)
+        time.sleep(moment)
+        with suppress(OSError, IndexError):  # it has ended
+            limit(process.pid)
+        return process
+
+    return _befallen(name, inputs, begin_limited, f"{told} after {moment:.2f} s")
+
+
+def _befallen(name: str, inputs: Inputs, begin: Begin, told: str) -> tuple[bool, str | None]:
+    """Run a command that something befalls, then again without; returns whether it was refused, and
+    what is wrong."""
     command, work = COMMANDS[name], inputs.folder / "work"
-    outcome, seconds = whole(name, inputs, work)
+    outcome, _ = whole(name, inputs, work)
     command.prepare(inputs, work)
-    process, moment = begin(command.first(inputs, work)), share * seconds
-    time.sleep(moment)
-    with suppress(OSError, IndexError):  # it has ended
-        limit(process.pid)
-    refused, problem = answer(process)
+    refused, problem = answer(begin(command.first(inputs, work)))
     problem = problem or left(work) or goes_on(command, inputs, work, outcome)
-    return refused, f"{told} after {moment:.2f} s: {problem}" if problem else None
+    return refused, f"{told}: {problem}" if problem else None
 
 
 def _needs(name: str, inputs: Inputs, disk: Path) -> int:
