@@ -217,10 +217,11 @@ def search_run(
     manifest = run.manifest
     # those who join a study keep out of each other's way by claims
     with run.locked() if manifest.joined is None else nullcontext():
-        if not run.complete:
+        complete = run.complete
+        if not complete:
             objective.prepare(run.space, lambda done, total: None)
         fresh = create_sampler(sampler or manifest.sampler, run.space, objective.directions)
-        claims = run.claims(2 if objective.in_background else 1)
+        claims = None if complete else run.claims(2 if objective.in_background else 1)
         Loop(manifest, run.space, objective, fresh, run, report or _silent, claims).run()
     with run.expected():
         return Study(manifest.study_name, run.open_storage(), run.form, run)
