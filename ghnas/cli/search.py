@@ -298,13 +298,15 @@ def _start(
 
 def _search(out: Console, run: Run, objective: ImageObjective, results: Path) -> None:
     """Search until the budget is spent, with a meter."""
+    from ghnas.engine.runs import summarise_run
     from ghnas.engine.search import search_run
     from ghnas.reports.numbers import format_seconds
 
     manifest, before = run.manifest, len(run.study().get_trials(deepcopy=False))
     if before >= manifest.budget:
-        with suppress(UserError):  # its folder may be read-only by now
-            search_run(run, objective)
+        if summarise_run(run.path).done < before:  # who recorded the last was killed then
+            with suppress(UserError):  # the folder may be read-only by now
+                search_run(run, objective)
         say(out, f"run {run.name}: all {manifest.budget:,} candidates are scored")
         return
     if objective.device.type == "cpu" and manifest.uses_ghn:

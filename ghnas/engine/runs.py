@@ -102,10 +102,11 @@ class _Progress(BaseModel):
 
 def list_runs(root: Path) -> list[RunSummary]:
     """The runs in a results folder, oldest first."""
-    return [_summarise(path) for path in _run_folders(root)]
+    return [summarise_run(path) for path in _run_folders(root)]
 
 
-def _summarise(path: Path) -> RunSummary:
+def summarise_run(path: Path) -> RunSummary:
+    """What `list_runs` says of a run's folder."""
     try:
         manifest = open_run(path).manifest
     except UserError as error:
