@@ -154,7 +154,7 @@ class _OnCluster:
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         return self._dispatcher.submit(self._work, task)
 
-    def check(self) -> None:
+    def check(self, within: float = 0) -> None:
         """Nothing to do: what the dispatcher cannot have done, it gives up itself."""
 
     def close(self) -> None:

@@ -59,8 +59,11 @@ class Executor(Protocol):
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         """Do a task when somebody is free."""
 
-    def check(self) -> None:
+    def check(self, within: float = 0) -> None:
         """See whether what was submitted can still be done.
+
+        Args:
+            within: Seconds in which it may turn out that it cannot.
 
         Raises:
             UserError: If not.
@@ -167,14 +170,19 @@ class Workers(Generic[Result]):
         finished. Their results are dropped.
 
         Raises:
-            UserError: If a process was ended from outside.
+            UserError: If a process was ended from outside, whatever error others have of it.
         """
         while self._queue:
             self._here(self._queue.popleft())
         done, self._futures = wait(self._futures, timeout, return_when=FIRST_EXCEPTION)
         for future in done:
-            with _all_alive():
-                future.result()
+            try:
+                with _all_alive():
+                    future.result()
+            except RuntimeError:  # what talks to an ended process may know before anybody else
+                if self._executor is not None:
+                    self._executor.check(within=GRACE)
+                raise
         if self._futures and self._executor is not None:
             self._executor.check()
         return not self._futures
@@ -351,10 +359,10 @@ class _Processes:
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
         return self._pool.submit(_call, task)
 
-    def check(self) -> None:
+    def check(self, within: float = 0) -> None:
         # the pool itself waits for the rest of a result that an ended process had begun to write,
         # and in Python 3.11 can miss what is submitted while it notices that one has ended
-        if connection.wait([process.sentinel for process in self._all.values()], timeout=0):
+        if connection.wait([process.sentinel for process in self._all.values()], within):
             raise UserError(ENDED)
 
     def close(self) -> None:

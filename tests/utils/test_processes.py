@@ -208,6 +208,30 @@ def test_waiting_for_what_was_submitted(count: int) -> None:
             workers.wait(timeout=60)
 
 
+def lose(number: int) -> None:
+    """What processes do that talk to each other: all but the one that is killed have an error of
+    it, and perhaps before anybody else knows."""
+    if number == 0:
+        time.sleep(0.3)
+        end_itself(number)
+    raise RuntimeError("connection closed by peer")
+
+
+def test_a_killed_worker_is_the_reason_for_the_errors_of_the_others() -> None:
+    with Workers(2, partial, lose) as workers:
+        for number in range(2):
+            workers.submit(number)
+        with pytest.raises(UserError, match=r"^a process was ended from outside"):
+            workers.wait(timeout=60)
+
+
+def test_without_one_an_error_stays_what_it_is() -> None:
+    with Workers(2, partial, lose) as workers:
+        workers.submit(1)
+        with pytest.raises(RuntimeError, match="connection closed by peer"):
+            workers.wait(timeout=60)
+
+
 PARENT = """
 import os, time
 from ghnas.utils.processes import Workers
