@@ -121,6 +121,7 @@ class Workers(Generic[Result]):
             with _uninterrupted():  # or nobody knows of those that have begun
                 processes = _Processes(count, build, arguments, gradients)
                 self._use(processes)
+                _open.add(self)
             try:
                 processes.wait_for_one()
             except BaseException:  # not when nobody has the error any more
@@ -238,6 +239,24 @@ class Workers(Generic[Result]):
                 build, arguments = self._build
                 self._work = build(*arguments)
             return self._work(*task)
+
+
+_open: weakref.WeakSet[Workers[Any]] = weakref.WeakSet()
+"""Those of this process whose processes may still be there."""
+
+
+def _close_all() -> None:
+    """End the processes before a program's end waits for them: it would let them end on their own
+    account, and one that is killed then, with the lock of the tasks, lets the others wait for it,
+    for ever."""
+    for workers in tuple(_open):
+        workers.close()
+
+
+# not of `atexit`, whose turn comes after the wait; the last to be registered is the first
+threading._register_atexit(_close_all)  # type: ignore[attr-defined]
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_open.clear)  # they are the parent's to end
 
 
 class Pool(Protocol):

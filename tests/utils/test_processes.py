@@ -340,6 +340,23 @@ def _printed(program: str, folder: Path, *arguments: str, seconds: float) -> str
     ).stdout  # fmt: skip
 
 
+LEFT_OPEN = """
+import os, signal
+from multiprocessing import active_children
+from ghnas.utils.processes import Workers
+
+workers = Workers(2, int)
+os.kill(active_children()[0].pid, signal.SIGSTOP)
+print("over")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_a_program_ends_whose_workers_do_not_end_by_themselves(tmp_path: Path) -> None:
+    """One stands still, perhaps with the lock that the others need, and nobody has closed them."""
+    assert _printed(LEFT_OPEN, tmp_path, seconds=60) == "over\n"
+
+
 CLOSED_EARLY = """
 import time
 from functools import partial
