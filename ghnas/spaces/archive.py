@@ -27,7 +27,7 @@ from ghnas.spaces import Space, parse_space
 from ghnas.spaces.base import ATTEMPTS
 from ghnas.spaces.deepnets import DeepNetsSpace
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import read_json, write_atomically
+from ghnas.utils.files import read_json, remove_abandoned, write_atomically
 from ghnas.utils.processes import Workers
 
 FORMAT = 1
@@ -99,10 +99,13 @@ def generate(
     done = sum(sizes) - sum(sizes[number] for number in missing)
     report(done, count)
     tasks = [(folder, seed, number, sizes[number]) for number in missing]
-    with Workers(min(workers, len(tasks)), _shard_writer, text, skeleton) as pool:
-        for written in pool.as_completed(tasks):
-            done += written
-            report(done, count)
+    try:
+        with Workers(min(workers, len(tasks)), _shard_writer, text, skeleton) as pool:
+            for written in pool.as_completed(tasks):
+                done += written
+                report(done, count)
+    finally:  # some may have been written when the processes were ended
+        remove_abandoned(*(shard_path(folder, number) for number in missing))
 
 
 def _claim(folder: Path, manifest: ArchitectureManifest) -> None:

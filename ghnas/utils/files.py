@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import os
 import platform
+import re
 import secrets
 import sys
 import zlib
@@ -81,7 +81,7 @@ def _beside(path: Path) -> Iterator[Path]:
     beside = place.with_name(f".{place.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(place)
+        remove_abandoned(place)
         beside.touch(exist_ok=False)
         yield beside
     except OSError as error:
@@ -97,13 +97,20 @@ _HERE = f"{zlib.crc32(platform.node().encode()):08x}"
 """This machine, among those that share a file system."""
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove what processes of this machine had begun beside `path` when they were killed."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{_HERE}-*-*"):
-        process = left.name.split("-")[-2]
-        if process.isdecimal() and not _is_running(int(process)):
-            with suppress(OSError):  # another process may have removed it
-                left.unlink()
+_BEGUN = re.compile(rf"\.(.+)\.{_HERE}-([0-9]+)-[^-]*", re.DOTALL)
+"""Name of a file that is being written: what it will be, and the number of the process."""
+
+
+def remove_abandoned(*paths: Path) -> None:
+    """Remove what processes of this machine had begun to write beside files when they were
+    killed."""
+    places = {Path(os.path.realpath(path)) for path in paths}
+    for folder in {place.parent for place in places}:
+        for left in folder.glob(f".*.{_HERE}-*-*"):
+            begun = _BEGUN.fullmatch(left.name)
+            if begun and folder / begun[1] in places and not _is_running(int(begun[2])):
+                with suppress(OSError):  # another process may have removed it
+                    left.unlink()
 
 
 def _is_running(process: int) -> bool:

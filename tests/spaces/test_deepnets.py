@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from file_limits import workers_end_while_they_write
 
 from ghnas.architectures.network import Network
 from ghnas.executors.grouped import GroupedExecutor
@@ -155,6 +157,17 @@ def test_files_do_not_depend_on_who_writes_them(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
     with pytest.raises(UserError, match="another seed"):
         generate(tmp_path / "three", chosen, TEXT, count=100, seed=6, workers=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_a_process_that_ends_while_it_writes_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ghnas.spaces.archive.SHARD", 10)
+    workers_end_while_they_write(monkeypatch)
+    with pytest.raises(UserError, match="ended from outside"):
+        generate(tmp_path, space(), TEXT, count=40, seed=5, workers=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_a_limit_that_no_architecture_meets(

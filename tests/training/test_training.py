@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from file_limits import files_up_to
+from file_limits import files_up_to, workers_end_while_they_write
 
 import ghnas.training.hypernetwork.loop
 from ghnas.data import ImageData, load_data, random_batches
@@ -196,6 +196,16 @@ def test_files_that_may_not_grow_end_all_processes(tmp_path: Path, data: ImageDa
     compile_gradients()  # into a file
     with must_end(), files_up_to(67), pytest.raises(OSError, match="File too large"):
         run(train_rank, job(tmp_path / "x.safetensors", data, workers=2), lambda progress: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_alarms
+def test_a_process_that_ends_while_it_writes_leaves_nothing(
+    tmp_path: Path, data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers_end_while_they_write(monkeypatch)
+    with must_end(), pytest.raises(UserError, match="ended from outside"):
+        train(job(tmp_path / "x.safetensors", data, workers=2), lambda progress: None)
     assert list(tmp_path.iterdir()) == []
 
 

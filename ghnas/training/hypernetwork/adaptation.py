@@ -212,8 +212,7 @@ def adapt_rank(
     best = AveragedModel(ghn, avg_fn=_latest)
     course = Course(None if job.seconds else settings.steps)
     parts = {"ghn": ghn, "best": best, "optimizer": optimizer, "course": course}
-    path = job.output.with_name(job.output.name + ".state")
-    state = TrainingState(path, _identity(job, origin), parts)
+    state = TrainingState(job.state, _identity(job, origin), parts)
     done, history = 0, list[dict[str, float]]()
     with suppress(UserError):  # damaged, or of another time to train: start anew
         done, history = state.restore()
@@ -258,7 +257,7 @@ def adapt_rank(
         ghn.load_state_dict(best.module.state_dict())
         ghn.info = _adapted_info(job, origin, history, course, done)
         save_ghn(job.output, ghn)
-        path.unlink(missing_ok=True)
+        job.state.unlink(missing_ok=True)
 
 
 def _start(ghn: GHN, job: Adaptation) -> GHNInfo:

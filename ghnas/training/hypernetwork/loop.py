@@ -142,6 +142,11 @@ class Job:
     architectures: Architectures | None = None
     report_every: int = 20
 
+    @property
+    def state(self) -> Path:
+        """Where the training's state is kept until it is complete."""
+        return self.output.with_name(self.output.name + ".state")
+
 
 def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ranks: int) -> None:
     """One process's part of a training; the first one reports, saves and writes the result."""
@@ -155,9 +160,8 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
     )
     schedule = rate_schedule(optimizer, settings.steps)
     averaged = AveragedModel(ghn)  # Izmailov et al., "Averaging Weights ...", UAI 2018
-    path = job.output.with_name(job.output.name + ".state")
     parts = {"ghn": ghn, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
-    state = TrainingState(path, identity(job, origin), parts)
+    state = TrainingState(job.state, identity(job, origin), parts)
     start, history = state.restore()
     graphs = held_out_graphs(job.space, job.data, settings)
     meter = Meter(settings.steps, start, history)
@@ -187,7 +191,7 @@ def train_rank(job: Job, report: Callable[[TrainProgress], None], rank: int, ran
         ghn.load_state_dict(averaged.module.state_dict())
         ghn.info = trained_info(job, origin, meter.history)
         save_ghn(job.output, ghn)
-        state.path.unlink(missing_ok=True)
+        job.state.unlink(missing_ok=True)
 
 
 def trained_info(job: Job, origin: GHNInfo | None, history: list[dict[str, float]]) -> GHNInfo:

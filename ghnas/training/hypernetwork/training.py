@@ -20,7 +20,7 @@ from ghnas.ghn.config import GHNInfo
 from ghnas.training.hypernetwork.loop import Job, TrainProgress, TrainSettings, train_rank
 from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.utils.errors import UserError
-from ghnas.utils.files import require_writable
+from ghnas.utils.files import remove_abandoned, require_writable
 from ghnas.utils.limits import require_files
 from ghnas.utils.processes import Workers, context_of_workers
 
@@ -117,15 +117,18 @@ def _run_on_processes(
     ranks = job.settings.workers
     require_files(FILES + ranks * FILES_OF_RANK)
     arguments = (work, job, messages, ranks)
-    with Workers(ranks, partial, _work_in_rank, *arguments, gradients=True) as workers:
-        store = _rendezvous()  # it has a thread, and so comes after the processes
-        for rank in range(ranks):  # none ends before all have begun: each has its process
-            workers.submit(store.port, rank)
-        try:
-            while not workers.wait(timeout=0.2):
-                _read(messages, report)
-        finally:
-            _read(messages, report)  # if one ended early, the reason may be there
+    try:
+        with Workers(ranks, partial, _work_in_rank, *arguments, gradients=True) as workers:
+            store = _rendezvous()  # it has a thread, and so comes after the processes
+            for rank in range(ranks):  # none ends before all have begun: each has its process
+                workers.submit(store.port, rank)
+            try:
+                while not workers.wait(timeout=0.2):
+                    _read(messages, report)
+            finally:
+                _read(messages, report)  # if one ended early, the reason may be there
+    finally:
+        remove_abandoned(job.output, job.state)  # one may have been writing when it was ended
 
 
 def _rendezvous() -> TCPStore:
