@@ -1,9 +1,9 @@
 """Commands in which one call of the process fails: one to the operating system, as on a disk that
-is full, broken or read-only by now, or one that finds no memory.
+is full, broken or read-only by now, or one that finds no memory; or at which a process is killed.
 
 A first run notes which calls there are, by the function that makes them; each of them is as likely
-to fail, however often it is made. So what happens once and takes no time is tried as often as what
-takes all of it, which no limit of a disk or of memory and no moment of a clock does.
+to be the one, however often it is made. So what happens once and takes no time is tried as often as
+what takes all of it, which no limit of a disk or of memory and no moment of a clock does.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import json
 import multiprocessing.util
 import os
 import random
+import signal
 import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fault_commands import COMMANDS, goes_on, left, whole
 from fault_inputs import Inputs
-from fault_processes import Process, answer, said
+from fault_processes import Process, answer, below, cut_off, said
 
 SYSTEM = frozenset({
     "open", "write", "writelines", "flush", "close", "fsync", "replace", "rename", "mkdir",
@@ -43,6 +45,8 @@ DATABASE = frozenset({"execute", "executemany", "commit", "fetchall", "fetchone"
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
 ALLOCATING = ("ghnas", "optuna", "sqlalchemy", "safetensors", "json", "numpy")
 """Packages whose calls find no memory; what only waits or imports is left out."""
+RUNNING = ("/ghnas/", "/concurrent/", "/multiprocessing/", "/threading.py", "/optuna/")
+"""Parts of paths at whose calls processes are killed."""
 OURS = ("fault_", "runpy", "importlib", "multiprocessing/util")
 """Parts of paths whose calls are not the command's."""
 PIPES = ("multiprocessing/connection", "multiprocessing/popen")
@@ -53,8 +57,8 @@ AROUND = ("main", "exit_code", "_fail", "use_plain_characters", "one_sentence")
 Site = tuple[str, str, str, str]
 """A file, a function in it, the kind of event, and the C function that it calls, a method with its
 class."""
-Struck = Callable[[Site], BaseException]
-"""The error that a call ends with."""
+Act = Callable[[Site], None]
+"""What happens at a call; an error that it raises is the call's."""
 
 
 def system_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
@@ -62,18 +66,47 @@ def system_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, s
     refused, and what is wrong."""
     number = rng.choice(ERRORS)
 
-    def struck(site: Site) -> BaseException:
+    def fail(site: Site) -> None:
         if _is_of_a_database(site):
-            return sqlite3.OperationalError("disk I/O error")
-        return OSError(number, os.strerror(number), "a file")
+            raise sqlite3.OperationalError("disk I/O error")
+        raise OSError(number, os.strerror(number), "a file")
 
-    return _failing(name, inputs, rng, _of_the_system, struck, errno.errorcode[number])
+    return _failing(name, inputs, rng, _of_the_system, fail, errno.errorcode[number])
 
 
 def allocation_fails(name: str, inputs: Inputs, rng: random.Random) -> tuple[bool, str | None]:
     """Let one call find no memory, then run the command again; returns whether it was refused, and
     what is wrong."""
-    return _failing(name, inputs, rng, _allocates, lambda _: MemoryError(), "no memory")
+
+    def fail(_: Site) -> None:
+        raise MemoryError
+
+    return _failing(name, inputs, rng, _allocates, fail, "no memory")
+
+
+def killed_at_a_call(name: str, inputs: Inputs, rng: random.Random) -> str | None:
+    """Kill a command, or one of its processes, at one of its calls, go on, and compare; returns
+    what is wrong."""
+    command, work = COMMANDS[name], inputs.folder / "work"
+    outcome, _ = whole(name, inputs, work)
+    site, nth, told = _one_call(name, inputs, rng, lambda site: any(x in site[0] for x in RUNNING))
+    which = rng.choice((_kill_this, _kill_another))
+    command.prepare(inputs, work)
+    process = Process(command.first(inputs, work), partial(_strike, site, nth, which))
+    problem = cut_off(process) or goes_on(command, inputs, work, outcome) or left(work)
+    return f"{which.__name__}, {told}: {problem}" if problem else None
+
+
+def _kill_this(_: Site) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_another(site: Site) -> None:
+    """One that this process has started, if there is one."""
+    if others := below(os.getpid()):
+        os.kill(others[-1], signal.SIGKILL)
+    else:
+        _kill_this(site)
 
 
 def _of_the_system(site: Site) -> bool:
@@ -100,22 +133,29 @@ def _failing(
     inputs: Inputs,
     rng: random.Random,
     is_wanted: Callable[[Site], bool],
-    struck: Struck,
-    told: str,
+    fail: Act,
+    error: str,
 ) -> tuple[bool, str | None]:
     command, work = COMMANDS[name], inputs.folder / "work"
     outcome, _ = whole(name, inputs, work)
-    counts = _calls(name, inputs, work)
-    site = rng.choice([site for site in counts if is_wanted(site)])
-    nth = rng.randint(1, counts[site])
+    site, nth, told = _one_call(name, inputs, rng, is_wanted)
     command.prepare(inputs, work)
-    process = Process(command.first(inputs, work), lambda: _strike(site, nth, struck))
+    process = Process(command.first(inputs, work), partial(_strike, site, nth, fail))
     refused, problem = answer(process)
-    told = f"{told}, call {nth:,} of {counts[site]:,} at {':'.join(site)}"
     if site[3] not in REMOVING:
         problem = problem or left(work)
     problem = problem or goes_on(command, inputs, work, outcome) or left(work)
-    return refused, f"{told}: {problem}" if problem else None
+    return refused, f"{error}, {told}: {problem}" if problem else None
+
+
+def _one_call(
+    name: str, inputs: Inputs, rng: random.Random, is_wanted: Callable[[Site], bool]
+) -> tuple[Site, int, str]:
+    """One of a command's calls: where it is made, which of them it is, and how that is told."""
+    counts = _calls(name, inputs, inputs.folder / "work")
+    site = rng.choice([site for site in counts if is_wanted(site)])
+    nth = rng.randint(1, counts[site])
+    return site, nth, f"call {nth:,} of {counts[site]:,} at {':'.join(site)}"
 
 
 _counted: dict[str, dict[Site, int]] = {}
@@ -154,8 +194,8 @@ def _count(kept: Path) -> None:
     sys.setprofile(hook)
 
 
-def _strike(site: Site, nth: int, struck: Struck) -> None:
-    """Let a call of this process fail."""
+def _strike(site: Site, nth: int, act: Act) -> None:
+    """Let something happen at a call of this process."""
     _, function, wanted, _ = site
     to_come = nth
 
@@ -167,7 +207,7 @@ def _strike(site: Site, nth: int, struck: Struck) -> None:
             to_come -= 1
             if to_come == 0:
                 sys.setprofile(None)
-                raise struck(site)
+                act(site)
 
     sys.setprofile(hook)
 

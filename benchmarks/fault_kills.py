@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fault_commands import COMMANDS, goes_on, left, whole
 from fault_inputs import Inputs
-from fault_processes import Process, answer, below, difference, finish, said, start
+from fault_processes import Process, answer, below, cut_off, difference, finish, start
 
 HOW = ("kill", "kill worker", "kill group", "interrupt", "terminate")
 PAUSES, LONGEST = 3, 2.0
@@ -91,17 +91,4 @@ def _end(arguments: list[str], how: str, moment: float) -> str | None:
         else:
             signals = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
             process.send_signal(signals.get(how, signal.SIGKILL))
-    told = said(process)
-    if told is None:
-        return "does not end"
-    deadline = time.monotonic() + 10
-    while (left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]) and (
-        time.monotonic() < deadline
-    ):
-        time.sleep(0.1)
-    if left:
-        return f"processes are left: {left}"
-    # a worker that was ended makes the command say so
-    if "Traceback" in told:
-        return told[-2500:]
-    return None
+    return cut_off(process)

@@ -156,6 +156,31 @@ def said(process: Started) -> str | None:
         return None
 
 
+def cut_off(process: Started) -> str | None:
+    """Wait for a command of which a process is ended; returns what is wrong with its end."""
+    told = said(process)
+    if told is None:
+        return "does not end"
+    deadline = time.monotonic() + 10
+    while (left := _in_session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if left:
+        return f"processes are left: {left}"
+    # a worker that was ended makes the command say so
+    return told[-2500:] if "Traceback" in told else None
+
+
+def _in_session(leader: int) -> list[int]:
+    """The processes of a session, but for those that have ended."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, _, _, session = place.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(place.parent.name))
+    return found
+
+
 def run(arguments: list[str]) -> str | None:
     """Run a command that must succeed; returns what is wrong."""
     return finish(start(arguments))

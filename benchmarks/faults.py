@@ -33,7 +33,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from fault_calls import allocation_fails, system_fails
+from fault_calls import allocation_fails, killed_at_a_call, system_fails
 from fault_commands import COMMANDS
 from fault_disks import can_mount, disk_full, disk_read_only, files_full, files_open, memory_full
 from fault_inputs import READ, Inputs, Kind, make_inputs
@@ -60,6 +60,7 @@ def _never_refused(fault: Callable[[str, Inputs, random.Random], str | None]) ->
 
 FAULTS = {
     "kill": _never_refused(interrupted),
+    "kill at a call": _never_refused(killed_at_a_call),
     "pause": _never_refused(slowed),
     "disk": disk_full,
     "read-only": disk_read_only,
@@ -71,7 +72,7 @@ FAULTS = {
 }
 NEED_A_DISK = ("disk", "read-only")
 GROUPS = {
-    "kill": "kills",
+    **dict.fromkeys(("kill", "kill at a call"), "kills"),
     "pause": "pauses",
     **dict.fromkeys(
         ("disk", "read-only", "files", "open files", "memory", "call", "allocation"),
@@ -168,7 +169,7 @@ def campaign(arguments: argparse.Namespace, inputs: Inputs, tallies: dict[str, T
         tally.refused += refused
         if problem:
             tally.wrong += 1
-            label = f"{fault}-{name.replace(' ', '-')}-{arguments.seed}-{tally.tried}"
+            label = f"{fault}-{name}-{arguments.seed}-{tally.tried}".replace(" ", "-")
             _keep(arguments.keep, label, b"", problem)
 
 
@@ -304,13 +305,13 @@ def _write(ran: Campaign) -> None:
         f"Seeds {', '.join(map(str, ran.seeds))}; {ran.minutes:.0f} minutes of one process, beside "
         "other work. Wrong is a traceback, an exit code other than 0 and 2, more than one sentence "
         f"or {MOST_CHARACTERS} characters, more than {LONGEST} s or {LARGEST >> 30} GiB, control "
-        "characters, anything executed; after what befalls a command (it is killed; one of its "
-        "processes stands still for up to 2 s, three times; its disk, a small tmpfs, is full or "
-        "read-only; its files may not grow; few more may be open; its memory or that of one of its "
-        "processes is used up; one of its calls, to the operating system or for memory, fails) "
-        "also a result that differs from the one without, and what is left of it. One command in "
-        "ten is started as a user would, the others are forked from a process that has imported "
-        "what they need.",
+        "characters, anything executed; after what befalls a command (it, or one of its processes, "
+        "is killed, at a random moment or at one of its calls; one of its processes stands still "
+        "for up to 2 s, three times; its disk, a small tmpfs, is full or read-only; its files may "
+        "not grow; few more may be open; its memory or that of one of its processes is used up; "
+        "one of its calls, to the operating system or for memory, fails) also a result that "
+        "differs from the one without, and what is left of it. One command in ten is started as a "
+        "user would, the others are forked from a process that has imported what they need.",
     ]
     write_table("faults", "Damaged inputs and killed processes", head, rows, notes)
 
