@@ -413,6 +413,9 @@ def context_of_workers(gradients: bool) -> BaseContext:
 
     Args:
         gradients: As in `Workers`.
+
+    Raises:
+        UserError: If a process that tries it was ended from outside.
     """
     if sys.platform != "linux":
         return torch.multiprocessing.get_context("spawn")
@@ -421,16 +424,24 @@ def context_of_workers(gradients: bool) -> BaseContext:
         probe = context.Process(target=_differentiate)
         probe.start()
         probe.join()
-        if probe.exitcode:
+        if probe.exitcode == _REFUSED:
             return torch.multiprocessing.get_context("spawn")
+        if (
+            probe.exitcode
+        ):  # it was ended before it knew, and who asks again may hear another answer
+            raise UserError(ENDED)
     return context
+
+
+_REFUSED = 3
+"""Exit code of a process in which autograd does not work."""
 
 
 def _differentiate() -> None:
     try:
         torch.ones(1, requires_grad=True).sum().backward()
     except RuntimeError:
-        sys.exit(1)
+        sys.exit(_REFUSED)
 
 
 _work: Callable[..., Any] | None = None

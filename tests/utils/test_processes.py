@@ -322,6 +322,26 @@ def test_gradients_after_an_export(tmp_path: Path) -> None:
     assert second in ("SpawnProcess 3.0", "ForkProcess 3.0")
 
 
+FIRST_KILLED = """
+import os, signal
+from ghnas.utils.errors import UserError
+from ghnas.utils.processes import Workers
+
+if __name__ == "__main__":
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGKILL))
+    try:
+        Workers(2, int, gradients=True)
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_a_killed_process_does_not_decide_how_others_begin(tmp_path: Path) -> None:
+    """It was the one that tries whether gradients can be computed in a fork."""
+    assert "ended from outside" in _printed(FIRST_KILLED, tmp_path, seconds=60)
+
+
 def _alive(process: int) -> bool:
     try:
         with open(f"/proc/{process}/stat") as file:
