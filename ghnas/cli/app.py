@@ -144,7 +144,7 @@ def _sentence(error: Exception) -> str | None:
         if _NO_THREAD.search(str(error)):
             return _LIMITS[errno.EAGAIN]
         if "DataLoader worker" in str(error):
-            from ghnas.utils.processes import ENDED
+            from ghnas.utils.process_executor import ENDED
 
             return ENDED
     if not _is_of_memory(error):

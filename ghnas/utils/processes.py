@@ -1,9 +1,7 @@
-"""Workers that do tasks side by side; processes of this machine: one torch thread each, ended with
-their parent."""
+"""Workers that do tasks side by side, and where they are."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -17,32 +15,17 @@ from concurrent.futures import (
     FIRST_EXCEPTION,
     CancelledError,
     Future,
-    ProcessPoolExecutor,
     wait,
 )
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
-from multiprocessing import connection
-from multiprocessing.context import BaseContext
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-import torch
-import torch.multiprocessing
-
-from ghnas.utils.errors import UserError
-from ghnas.utils.limits import require_threads
-from ghnas.utils.single_thread import one_torch_thread, use_one_torch_thread
+from ghnas.utils.process_executor import GRACE, ProcessExecutor, all_alive
+from ghnas.utils.single_thread import one_torch_thread
 
 Result = TypeVar("Result")
-_PR_SET_PDEATHSIG = 1
-ENDED = (
-    "a process was ended from outside, perhaps for lack of memory: what was finished is kept, run "
-    "the same command (a search with --resume) to go on"
-)
-GRACE = 1.0
-"""Seconds that tasks are waited for which were begun when the others were given up."""
 LOOK = 1.0
 """Seconds after which it is seen to that somebody works on what is waited for."""
 AHEAD = 4
@@ -119,11 +102,13 @@ class Workers(Generic[Result]):
         self._executor: Executor | None = None
         if count > 1:
             with _uninterrupted():  # or nobody knows of those that have begun
-                processes = _Processes(count, build, arguments, gradients)
+                processes = ProcessExecutor(count, build, arguments, gradients)
                 self._use(processes)
                 _open.add(self)
             try:
-                processes.wait_for_one()
+                _some((processes.first,), processes)
+                with all_alive():
+                    processes.first.result()
             except BaseException:  # not when nobody has the error any more
                 self.close()
                 raise
@@ -144,7 +129,7 @@ class Workers(Generic[Result]):
         if self._executor is None:
             self._queue.append(task)
         else:
-            with _all_alive():
+            with all_alive():
                 self._futures.add(self._executor.submit(task))
 
     def as_completed(self, tasks: Iterable[tuple[Any, ...]] = ()) -> Generator[Result]:
@@ -162,7 +147,7 @@ class Workers(Generic[Result]):
             done = _some(self._futures, self._executor)
             self._futures -= done
             for future in done:
-                with _all_alive():
+                with all_alive():
                     result = future.result()
                 yield result
 
@@ -178,7 +163,7 @@ class Workers(Generic[Result]):
         done, self._futures = wait(self._futures, timeout, return_when=FIRST_EXCEPTION)
         for future in done:
             try:
-                with _all_alive():
+                with all_alive():
                     future.result()
             except RuntimeError:  # what talks to an ended process may know before anybody else
                 if self._executor is not None:
@@ -199,7 +184,7 @@ class Workers(Generic[Result]):
             yield from map(self._here, takewhile(lambda _: not self._cancelled, tasks))
             return
         begun: deque[Future[Result]] = deque()
-        with _all_alive(), suppress(CancelledError):
+        with all_alive(), suppress(CancelledError):
             for task in takewhile(lambda _: not self._cancelled, tasks):
                 begun.append(self._executor.submit(task))
                 self._begun.add(begun[-1])
@@ -326,147 +311,3 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
     for number in arrived:
         signal.raise_signal(number)
-
-
-@contextmanager
-def _all_alive() -> Iterator[None]:
-    """Say in a sentence that a process was ended."""
-    try:
-        yield
-    except BrokenProcessPool as error:
-        raise UserError(ENDED) from error
-
-
-class _Processes:
-    """An executor of processes of this machine; see `Workers`."""
-
-    def __init__(
-        self,
-        count: int,
-        build: Callable[..., Callable[..., Any]],
-        arguments: tuple[Any, ...],
-        gradients: bool,
-    ) -> None:
-        self.count = count
-        require_threads(count + 2)  # the pool's two: one that cannot start lets it wait for ever
-        self._pool = ProcessPoolExecutor(
-            count,
-            mp_context=context_of_workers(gradients),
-            initializer=_start,
-            initargs=(os.getpid(), build, arguments),
-        )
-        self._results: Any = self._pool._result_queue  # which `shutdown` lets go of
-        self._all: Any = self._pool._processes  # likewise; of those that are spawned more come
-        tasks: Any = self._pool._call_queue  # type: ignore[attr-defined]
-        tasks.cancel_join_thread()  # or what is half handed out to killed processes is waited for
-        try:  # all start now, before this process has other threads
-            self._first = self._pool.submit(int)
-        except BaseException:  # those that have started would wait for work, and be waited for
-            self.close()
-            raise
-
-    def wait_for_one(self) -> None:
-        """Until a process is ready to work.
-
-        Raises:
-            UserError: If one was ended from outside.
-        """
-        _some((self._first,), self)
-        with _all_alive():
-            self._first.result()
-
-    def submit(self, task: tuple[Any, ...]) -> Future[Any]:
-        return self._pool.submit(_call, task)
-
-    def check(self, within: float = 0) -> None:
-        # the pool itself waits for the rest of a result that an ended process had begun to write,
-        # and in Python 3.11 can miss what is submitted while it notices that one has ended
-        if connection.wait([process.sentinel for process in self._all.values()], within):
-            raise UserError(ENDED)
-
-    def close(self) -> None:
-        manager: Any = self._pool._executor_manager_thread  # which `shutdown` lets go of
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        # half a result would be waited for, at the end of the program, for ever: none is being
-        # written while this process has their lock, and where it is not to be had the reader
-        # finds that nobody writes any more
-        lock = self._results._wlock  # None where writing needs none
-        locked = lock is not None and lock.acquire(timeout=GRACE)
-        try:
-            processes = tuple(self._all.values())
-            for process in processes:
-                process.kill()  # or the program would wait for work that nobody wants
-            for process in processes:
-                process.join()
-        finally:  # also without the memory for these few steps
-            if locked:
-                lock.release()
-        self._results._writer.close()
-        # or a program that ends now wakes it through a pipe that it is closing
-        if manager not in (None, threading.current_thread()) and manager.is_alive():
-            manager.join(GRACE)
-
-
-def context_of_workers(gradients: bool) -> BaseContext:
-    """How `Workers` begin now, for locks and queues that they share: by fork where it works, which
-    saves seconds of imports.
-
-    Args:
-        gradients: As in `Workers`.
-
-    Raises:
-        UserError: If a process that tries it was ended from outside.
-    """
-    if sys.platform != "linux":
-        return torch.multiprocessing.get_context("spawn")
-    context = torch.multiprocessing.get_context("fork")
-    if gradients:
-        probe = context.Process(target=_differentiate)
-        probe.start()
-        probe.join()
-        if probe.exitcode == _REFUSED:
-            return torch.multiprocessing.get_context("spawn")
-        if (
-            probe.exitcode
-        ):  # it was ended before it knew, and who asks again may hear another answer
-            raise UserError(ENDED)
-    return context
-
-
-_REFUSED = 3
-"""Exit code of a process in which autograd does not work."""
-
-
-def _differentiate() -> None:
-    try:
-        torch.ones(1, requires_grad=True).sum().backward()
-    except RuntimeError:
-        sys.exit(_REFUSED)
-
-
-_work: Callable[..., Any] | None = None
-"""What a worker process calls for each task; None in every other process."""
-
-
-def _start(
-    parent: int, build: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...]
-) -> None:
-    global _work
-    _become_worker(parent)
-    _work = build(*arguments)
-
-
-def _call(task: tuple[Any, ...]) -> Any:
-    assert _work is not None
-    return _work(*task)
-
-
-def _become_worker(parent: int) -> None:
-    """Use one torch thread, ignore Ctrl-C, which the parent answers, and end with the parent."""
-    use_one_torch_thread()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has ended before
-            os._exit(1)

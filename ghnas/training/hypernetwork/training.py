@@ -22,7 +22,8 @@ from ghnas.training.hypernetwork.meta_batches import sample_graphs
 from ghnas.utils.errors import UserError
 from ghnas.utils.files import remove_abandoned, require_writable
 from ghnas.utils.limits import require_files
-from ghnas.utils.processes import Workers, context_of_workers
+from ghnas.utils.process_executor import context_of_workers
+from ghnas.utils.processes import Workers
 
 __all__ = ["Job", "TrainProgress", "TrainSettings", "sample_graphs", "train"]
 
