@@ -77,15 +77,29 @@ class ProcessExecutor:
             raise
 
     def submit(self, task: tuple[Any, ...]) -> Future[Any]:
+        """Do a task when a process is free.
+
+        Raises:
+            BrokenProcessPool: If one was ended from outside.
+        """
         return self._pool.submit(_call, task)
 
     def check(self, within: float = 0) -> None:
+        """See whether all processes are there.
+
+        Args:
+            within: Seconds in which it may turn out that one is not.
+
+        Raises:
+            UserError: If one was ended from outside.
+        """
         # the pool itself waits for the rest of a result that an ended process had begun to write,
         # and in Python 3.11 can miss what is submitted while it notices that one has ended
         if connection.wait([process.sentinel for process in self._all.values()], within):
             raise UserError(ENDED)
 
     def close(self) -> None:
+        """End the processes."""
         manager: Any = self._pool._executor_manager_thread  # which `shutdown` lets go of
         self._pool.shutdown(wait=False, cancel_futures=True)
         # half a result would be waited for, at the end of the program, for ever: none is being
