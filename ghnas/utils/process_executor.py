@@ -141,9 +141,7 @@ def context_of_workers(gradients: bool) -> BaseContext:
         probe.join()
         if probe.exitcode == _REFUSED:
             return torch.multiprocessing.get_context("spawn")
-        if (
-            probe.exitcode
-        ):  # it was ended before it knew, and who asks again may hear another answer
+        if probe.exitcode:  # ended before it knew: who asks again may hear another answer
             raise UserError(ENDED)
     return context
 
